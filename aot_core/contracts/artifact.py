@@ -1,0 +1,67 @@
+"""References to immutable folders in the store, and the record that a finished stage leaves behind."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from aot_core.contracts.base import Frozen, sha256_of
+
+StageName = Literal[
+    "prepare_data",
+    "warm_start_attacker",
+    "warm_start_defender",
+    "attacker_round",
+    "curate",
+    "defender_round",
+    "evaluate",
+]
+
+
+class ArtifactRef(Frozen):
+    """An artifact, named by where it is and by what it holds."""
+
+    uri: str = Field(pattern=r"^aot://[a-z_]+/[0-9a-f]{64}$")
+    """`aot://STAGE/KEY`, resolved by whichever store the campaign uses."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """sha256 of the artifact's manifest, which holds the sha256 of every file."""
+
+
+class ExternalRef(Frozen):
+    """Something from outside the store: a base model (hub name, folder, or a model that this project ships) or
+    a source data folder."""
+
+    name: str
+    sha256: str = ""
+    """Of the folder's files, so that other contents are another identity; empty for a hub name."""
+
+
+class StageIdentity(Frozen):
+    """What decides a stage's result, and nothing else: not the place, the device or the launcher."""
+
+    stage: StageName
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    """Input name to sha256, or to a list of them (a hub model: its name). Where a thing lies is left out."""
+
+    @property
+    def key(self) -> str:
+        return sha256_of(self)
+
+
+class StageRecord(Frozen):
+    """`record.json`: written last, so where it stands the stage is finished."""
+
+    stage: StageName
+    key: str
+    identity: StageIdentity
+    artifact: ArtifactRef
+    metrics: dict[str, float]
+    """The stage's summary figures, as its outputs give them."""
+    seconds: float
+    device: str
+    git_commit: str
+    image_digest: str
+    packages: dict[str, str]
+    started_at: str
+    """UTC, ISO 8601."""
