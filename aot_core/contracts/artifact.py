@@ -1,6 +1,7 @@
 """References to immutable folders in the store, and the record that a finished stage leaves behind."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
@@ -56,8 +57,8 @@ class StageRecord(Frozen):
     key: str
     identity: StageIdentity
     artifact: ArtifactRef
-    metrics: dict[str, float]
-    """The stage's summary figures, as its outputs give them."""
+    outputs: dict[str, Any]
+    """What the stage returned: figures and short words."""
     seconds: float
     device: str
     git_commit: str
@@ -65,3 +66,19 @@ class StageRecord(Frozen):
     packages: dict[str, str]
     started_at: str
     """UTC, ISO 8601."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The outputs' numbers, nested ones as `outer/inner`."""
+        return flat_numbers(self.outputs)
+
+
+def flat_numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers in a nested mapping, keyed by their path: `{"a": {"b": 1}}` gives `{"a/b": 1.0}`."""
+    numbers: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            numbers |= flat_numbers(cast("Mapping[str, Any]", value), f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            numbers[prefix + key] = float(value)
+    return numbers

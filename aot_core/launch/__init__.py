@@ -1,0 +1,1 @@
+"""Launchers: how a stage gets a process."""

@@ -1,5 +1,6 @@
 """What every artifact store can do. The store is the truth about which stages are finished."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -27,4 +28,11 @@ class Store(Protocol):
 
     def fetch(self, ref: ArtifactRef) -> Path:
         """A local, read-only folder with the artifact's files. Raises StoreError if it is not there or differs."""
+        ...
+
+    def lock(self, stage: str, key: str) -> AbstractContextManager[None]:
+        """Hold a stage's key while it runs. A second process waits, and then finds the first one's record.
+
+        So a stage that outlived its killed orchestrator is waited for, not run twice.
+        """
         ...

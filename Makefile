@@ -1,0 +1,54 @@
+# The two commands: `make demo` and `make test`. Each sets everything up first; nothing else is needed but python3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .aot
+READY := $(VENV)/.ready
+
+export HF_HUB_OFFLINE ?= 1
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: setup demo test lint format ui base-models lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"AOT needs Python 3.11 or newer, this is {v.major}.{v.minor}; run: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: setup ## the whole co-evolution on the tiny pair
+	$(BIN)/aot run configs/tiny.toml --home $(HOME_DIR)
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: setup ## MLflow and Prefect on the campaigns' own data
+	$(BIN)/aot ui --home $(HOME_DIR)
+
+base-models: setup ## pretrain the tiny pair again, from the seed
+	$(BIN)/python -m aot_core.defender.pretraining --output aot_core/base_models/aot-tiny-vl
+	$(BIN)/python -m aot_core.attacker.pretraining --output aot_core/base_models/aot-tiny-edit
+
+lock: setup
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --extra dev --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --constraint constraints.txt --output-file requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock
+
+clean: ## what was made here: environment, campaigns, caches
+	rm -rf $(VENV) $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -1,0 +1,29 @@
+"""How a stage can fail, told apart so that a flow knows whether trying again can help."""
+
+
+class StageError(Exception):
+    """A stage did not finish. The message says which stage, why, and what to do."""
+
+    exit_code = 1
+
+
+class StageBadInputError(StageError, ValueError):
+    """The config, an input or the data is wrong; trying again gives the same error."""
+
+    exit_code = 2
+
+
+class StageOutOfMemoryError(StageError):
+    """The device or the host ran out of memory; a smaller batch helps, trying again does not."""
+
+    exit_code = 3
+
+
+class StageCrashedError(StageError):
+    """The process died or raised something unforeseen; trying again may help."""
+
+    exit_code = 1
+
+
+class NonFiniteLossError(ValueError):
+    """A training loss became NaN or infinite. Raised before any weight is written."""

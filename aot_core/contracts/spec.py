@@ -1,0 +1,50 @@
+"""What a stage's process is told, and what it says back: the two files at the process boundary."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import StageIdentity, StageName, StageRecord
+from aot_core.contracts.base import Frozen
+
+
+class TrackingTarget(Frozen):
+    """The MLflow run that a stage logs to."""
+
+    uri: str
+    run_id: str
+
+
+class Place(Frozen):
+    """Where a stage runs. No field of this may change a result, so none is part of an identity."""
+
+    store: str
+    """The artifact store: a folder, or a `file://` URI."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(2, ge=1)
+    """CPU threads of a stage's mathematics."""
+    tracking: TrackingTarget | None = None
+
+
+class StageSpec(Frozen):
+    """`SPEC.json`: one stage, ready to run anywhere."""
+
+    stage: StageName
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    identity: StageIdentity
+    place: Place
+
+    @property
+    def key(self) -> str:
+        return self.identity.key
+
+
+class StageResult(Frozen):
+    """`result.json`: a record, or the error's kind and words."""
+
+    record: StageRecord | None = None
+    reused: bool = False
+    """Whether the store held the result already."""
+    error: Literal["", "bad_input", "out_of_memory", "crash"] = ""
+    message: str = ""

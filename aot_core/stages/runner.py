@@ -1,0 +1,116 @@
+"""Runs one stage from its spec: looks in the store first, and leaves a record behind when it is done.
+
+The one way a stage runs, whoever launches it: the in-process launcher calls `execute`, the others start
+`python -m aot_core.stages SPEC.json`, which calls it too.
+"""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from aot_core.contracts.artifact import StageRecord
+from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
+from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.stages.context import StageContext
+from aot_core.stages.plan import contract_class
+from aot_core.store import open_store
+from aot_core.tracking.protocol import NullTracker, Tracker
+
+logger = logging.getLogger(__name__)
+
+_RECORDED_PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow")
+
+
+def execute(spec: StageSpec) -> StageResult:
+    """Run a stage, or find that it has run.
+
+    Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError; the store then holds nothing of it.
+    """
+    store = open_store(spec.place.store)
+    with store.lock(spec.stage, spec.key):
+        record = store.find(spec.stage, spec.key)
+        if record is not None:
+            return StageResult(record=record, reused=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"aot-{spec.stage}-"))
+        try:
+            output = scratch / "output"
+            output.mkdir()
+            started, clock = datetime.now(UTC), time.monotonic()
+            device = resolve_device(spec.place.device)
+            context = StageContext(store, output, scratch, device, _tracker(spec))
+            outputs = _run(spec, context)
+            seconds = time.monotonic() - clock
+            record = StageRecord(
+                stage=spec.stage,
+                key=spec.key,
+                identity=spec.identity,
+                artifact=store.put(spec.stage, spec.key, output),
+                outputs=outputs,
+                seconds=seconds,
+                device=device,
+                git_commit=git_commit(),
+                image_digest=os.environ.get("AOT_IMAGE_DIGEST", ""),
+                packages={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
+                started_at=started.isoformat(timespec="seconds"),
+            )
+            store.seal(record)
+            return StageResult(record=record)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(spec: StageSpec, context: StageContext) -> dict[str, object]:
+    """Call `run_<stage>` and sort what it raises by whether trying again can help."""
+    import torch
+
+    torch.set_num_threads(spec.place.threads)
+    config = contract_class(spec.stage, "Config").model_validate(spec.config)
+    inputs = contract_class(spec.stage, "Inputs").model_validate(spec.inputs)
+    run = getattr(import_module(f"aot_core.stages.{spec.stage}"), f"run_{spec.stage}")
+    try:
+        return run(config, inputs, context).model_dump(mode="json")
+    except StageError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise StageOutOfMemoryError(
+            f"{spec.stage}: out of memory on {context.device}: {error}; lower the batch size in [{spec.stage}] or set "
+            "gradient_checkpointing = true"
+        ) from error
+    except ValueError as error:
+        raise StageBadInputError(f"{spec.stage}: {error}") from error
+    except Exception as error:
+        raise StageCrashedError(f"{spec.stage}: {type(error).__name__}: {error}") from error
+
+
+def resolve_device(device: str) -> str:
+    """"auto" is the GPU where there is one. Raises StageBadInputError for "cuda" on a machine without."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StageBadInputError("place.device is 'cuda' and this machine has no usable GPU; use --device auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def git_commit() -> str:
+    """The commit of the source tree, with "-dirty" where it was changed; "" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    baked = os.environ.get("AOT_GIT_COMMIT", "")
+    try:
+        return baked or subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _tracker(spec: StageSpec) -> Tracker:
+    if spec.place.tracking is None:
+        return NullTracker()
+    from aot_core.tracking.mlflow_tracking import MlflowTracker
+
+    return MlflowTracker(spec.place.tracking.uri, spec.place.tracking.run_id)
