@@ -4,7 +4,6 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from aot_core.contracts.artifact import StageName
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.curate import CurateConfig
@@ -57,8 +56,8 @@ class CampaignConfig(Frozen):
     """The seed that every stage's own is derived from."""
     rounds: int = Field(3, ge=0)
     """N: how often Attacker and Defender take turns."""
-    stop_after: StageName | None = None
-    """End the campaign early, after this stage: `prepare_data` makes a data set and nothing else."""
+    stop_after: Literal["prepare_data"] | None = None
+    """End the campaign early: `prepare_data` makes a data set and nothing else."""
     source_folder: str | None = None
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
     models: BaseModels = BaseModels()

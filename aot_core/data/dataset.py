@@ -120,16 +120,23 @@ def load_images(folder: Path, relatives: Iterable[str]) -> list[Image.Image]:
     return [load_image(folder, relative) for relative in relatives]
 
 
-def wrong_hashes(folder: Path) -> list[str]:
-    """The files of the manifest that are missing or differ from their sha256; empty for a sound data set."""
+def manifest_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of the table and of every image, by relative path, as they were written.
+
+    Raises DataError where the manifest is missing.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{folder} holds no {MANIFEST}: the data set was not finished; make it again")
     manifest = json.loads(path.read_text())
-    expected: dict[str, str] = {SAMPLES: manifest["table_sha256"], **manifest["images"]}
+    return {SAMPLES: manifest["table_sha256"], **manifest["images"]}
+
+
+def wrong_hashes(folder: Path) -> list[str]:
+    """The files of the manifest that are missing or differ from their sha256; empty for a sound data set."""
     return [
         relative
-        for relative, sha256 in expected.items()
+        for relative, sha256 in manifest_hashes(folder).items()
         if not (file := safe_path(folder, relative)).is_file() or file_sha256(file) != sha256
     ]
 

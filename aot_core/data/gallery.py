@@ -1,8 +1,8 @@
 """A page of pictures: clean | edited | difference, beside each the question, the truth and the answers.
 
 Made by the Attacker's rounds, by curation and by evaluation; shown in the tracker and in the report. Pictures
-of any size come out alike: tiny ones are enlarged without smoothing, so that a pixel stays a pixel, large ones
-are reduced.
+of any size come out alike: tiny ones are enlarged without smoothing, so that a pixel stays a pixel, large
+ones are reduced.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ _GAP = 14
 _FONT_SIZE = 13
 _LINE = 18
 _PAPER, _INK, _MUTED = (255, 255, 255), (28, 30, 34), (112, 117, 125)
+_AMPLIFIED = [min(255, DIFFERENCE_GAIN * value) for value in range(256)]
 _RIGHT, _WRONG, _OUTLINE = (20, 122, 64), (192, 38, 45), (0, 150, 255)
 
 
@@ -89,7 +90,7 @@ def _draw_pictures(page: Image.Image, row: GalleryRow, top: int) -> None:
     edited = row.edited.convert("RGB")
     if edited.size != clean.size:
         raise ValueError(f"edited is {edited.size} pixels and clean {clean.size}; an edit keeps the size")
-    difference = ImageChops.difference(clean, edited).point(lambda value: min(255, DIFFERENCE_GAIN * value))
+    difference = ImageChops.difference(clean, edited).point(_AMPLIFIED * 3)
     page.paste(_scaled(edited), (_GAP + SIDE + _GAP, top))
     page.paste(_scaled(difference), (_GAP + 2 * (SIDE + _GAP), top))
 

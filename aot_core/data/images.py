@@ -4,9 +4,11 @@ Everything that opens an image file of a data set or of a user's folder goes thr
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MAX_PIXELS = 40_000_000
 """The largest image that is decoded unless a caller says otherwise: 40 megapixels, 120 MB as RGB."""
@@ -33,6 +35,21 @@ def open_image(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> Ima
     Raises DataError naming the file and the fix where the path climbs out, or the file is missing, is no image,
     holds more than `max_pixels` pixels (looked up in its header, before anything is decoded) or is truncated.
     """
+    with _opened(folder, relative, max_pixels) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def image_size(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Upright width and height, from the header alone. Raises DataError as `open_image`, not for truncation."""
+    with _opened(folder, relative, max_pixels) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(folder: Path, relative: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image file, header read; what goes wrong with it inside the block becomes a DataError."""
     path = safe_path(folder, relative)
     if not path.is_file():
         raise DataError(f"image {relative!r} is missing from {folder}; add the file or drop its entry")
@@ -44,8 +61,7 @@ def open_image(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> Ima
                 width, height = image.size
                 if width * height > max_pixels:
                     raise DataError(_too_large(relative, f"{width}x{height} pixels are", max_pixels))
-                upright = ImageOps.exif_transpose(image)
-                return upright.convert("RGB")
+                yield image
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(relative, "its header claims", max_pixels)) from error
     except (OSError, SyntaxError) as error:

@@ -20,8 +20,9 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Box, SceneObject
 from aot_core.data import world
 
-MIN_CONFIDENCE = 0.6
-"""Below this share of the cell explained, a mark is not called an object."""
+MIN_CONFIDENCE = 0.7
+"""Below this share of the cell explained a mark is not called an object: blobs have 0.9, stripes and plain fills up
+to 0.65."""
 MIN_ENERGY = 9.0
 """Root mean square difference from the ground (grey values) from which a cell counts as not empty; the faintest
 crisp object, a small pink star, has 18, the faintest of the seen palette 23."""

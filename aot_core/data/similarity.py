@@ -5,7 +5,8 @@ taken over the whole images and averaged inside each box; the worst box counts. 
 beyond a box, so a perfect edit right beside one stays a little below 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from math import ceil, floor
 
 import numpy as np
@@ -36,16 +37,14 @@ def localized_ssim_batch(
     for clean, edited in zip(cleans, editeds, strict=True):
         if clean.size != edited.size:
             raise ValueError(f"edited image is {edited.size}, clean image {clean.size}: an edit must keep the size")
-    scores: list[float] = []
-    while len(scores) < len(cleans):
-        first = len(scores)
-        width, height = cleans[first].size
-        last = first + 1
-        room = first + max(1, _BATCH_PIXELS // (width * height))
-        while last < min(len(cleans), room) and cleans[last].size == (width, height):
-            last += 1
-        maps = ssim_maps(_tensor(cleans[first:last]), _tensor(editeds[first:last]))
-        scores.extend(worst_box(m, b) for m, b in zip(maps, boxes[first:last], strict=True))
+    scores = [1.0] * len(cleans)
+    # An untouched image, or one without boxes, is known to score 1; extension checks are mostly of that sort.
+    differing = [i for i, c in enumerate(cleans) if boxes[i] and c.tobytes() != editeds[i].tobytes()]
+    for size, group in groupby(differing, key=lambda i: cleans[i].size):
+        for batch in _batched(group, max(1, _BATCH_PIXELS // (size[0] * size[1]))):
+            maps = ssim_maps(_tensor([cleans[i] for i in batch]), _tensor([editeds[i] for i in batch]))
+            for i, ssim_map in zip(batch, maps, strict=True):
+                scores[i] = worst_box(ssim_map, boxes[i])
     return scores
 
 
@@ -76,3 +75,10 @@ def worst_box(ssim_map: torch.Tensor, boxes: Sequence[Box]) -> float:
 def _tensor(images: Sequence[Image.Image]) -> torch.Tensor:
     stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+
+
+def _batched(items: Iterable[int], size: int) -> Iterator[list[int]]:
+    """Lists of up to `size` consecutive items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,88 @@
+"""`evaluate`: how often a Defender is right, clean and under attack, on the same held-out questions each
+time.
+
+Conditions: `clean`; `semantic`, `irrelevant` and `unseen` (the data set's procedural distractors of that
+family); `attacker_1`, `attacker_2`, ... (the clean scenes as those Attackers edit them). Every figure comes
+with its n and its Wilson 95 % interval.
+"""
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import DType
+
+VERSION = 1
+
+CLEAN = "clean"
+"""The condition without any edit."""
+ITEMS_FILE = "items.parquet"
+"""In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
+
+
+def attacker_condition(number: int) -> str:
+    """The condition in which the Attacker of round `number` (from 1) has edited the clean scenes."""
+    return f"attacker_{number}"
+
+
+def attacker_number(condition: str) -> int | None:
+    """The inverse of `attacker_condition`; None for every other condition."""
+    prefix, _, number = condition.partition("_")
+    return int(number) if prefix == "attacker" and number.isdigit() else None
+
+
+class EvaluateConfig(Frozen):
+    """How the Defender is asked."""
+
+    samples: int = Field(3, ge=1)
+    """k: how often each question is asked. Strict accuracy counts it only if all k answers are right."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature of the answers; 0 is greedy, and strict then equals single-shot accuracy."""
+    limit: int | None = Field(200, ge=1)
+    """Questions a condition, the same in every condition where the data allows it; None takes them all."""
+    min_ssim: float = Field(0.85, ge=0, le=1)
+    """An Attacker's edit counts as valid if the localized SSIM on the protected boxes is at least this."""
+    dtype: DType = "float32"
+    """Precision of the models' weights."""
+    gallery_rows: int = Field(8, ge=0)
+    """Pictures a gallery shows: first those that turned a right answer wrong. 0 makes no galleries."""
+    seed: int = Field(0, ge=0)
+    """Of the choice of questions, the edits and the answers. The same in all rounds, so that the test is."""
+
+
+class EvaluateInputs(Frozen):
+    """Who is asked what, and by whom it is attacked."""
+
+    dataset: ArtifactRef
+    """Made by `prepare_data`; its `evaluate` split is used."""
+    defender_base: ExternalRef
+    defender: ArtifactRef | None = None
+    """A trained Defender (`model/` or `adapter/`); None asks the base model as it is."""
+    attacker_base: ExternalRef | None = None
+    """Needed where there are attackers."""
+    attackers: tuple[ArtifactRef, ...] = ()
+    """The Attackers of rounds 1, 2, ... in order."""
+
+
+class EvaluateOutputs(Frozen):
+    """Figures by condition. Shares are 0..1."""
+
+    strict: dict[str, float]
+    """Share of questions with all k answers right."""
+    low: dict[str, float]
+    """Lower end of the Wilson 95 % interval of `strict`."""
+    high: dict[str, float]
+    """Upper end of the same."""
+    mean: dict[str, float]
+    """Share of right answers, each counted alone."""
+    n: dict[str, int]
+    """Questions asked; under an Attacker only those whose edit was valid."""
+    valid: dict[str, float]
+    """Share of an Attacker's edits that were valid."""
+    kinds: dict[str, float]
+    """`strict` by kind of question: `clean/count`."""
+    kinds_n: dict[str, int]
+    """The n of `kinds`."""
+    worst: float
+    """The lowest `strict` over all conditions but clean; the clean one where there is no other."""
+    worst_condition: str

@@ -1,0 +1,224 @@
+"""`prepare_data`: source scenes to questions, extended scenes, implantation pairs and held-out sets (PAPER.md,
+phase 1)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from aot_core.contracts.artifact import ExternalRef
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.scene import DistractorFamily
+
+VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
+
+TrainingFamily = Literal["semantic", "irrelevant"]
+"""The families that pairs may be trained on; "unseen" is kept for evaluation."""
+
+
+class ProceduralSettings(Frozen):
+    """Coloured shapes on a shaded ground; every box and every truth exact, without end."""
+
+    type: Literal["procedural"] = "procedural"
+    objects: tuple[int, int] = (2, 3)
+    """How many objects a source scene of 3 x 3 cells holds: least, most."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "ProceduralSettings":
+        least, most = self.objects
+        if not 1 <= least <= most <= 9:
+            raise ValueError(f"source.objects is {self.objects}; give least and most with 1 <= least <= most <= 9")
+        return self
+
+
+class CocoSettings(Frozen):
+    """Photographs with boxes in COCO's instances format. Which folder it is, the campaign's input says."""
+
+    type: Literal["coco"]
+    images: str = "images"
+    """The folder of images, inside the source folder."""
+    annotations: str = "instances.json"
+    """The instances file, inside the source folder."""
+    implies: dict[str, tuple[str, ...]] = {}
+    """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
+    that such an unboxed thing could make disputable are not asked."""
+
+
+SourceSettings = Annotated[ProceduralSettings | CocoSettings, Field(discriminator="type")]
+
+
+class SplitSizes(Frozen):
+    """How many samples each split gets. No source image stands in two splits."""
+
+    warm_start: int = Field(1500, ge=0)
+    """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
+    train: int = Field(2400, ge=0)
+    """Questions on clean scenes, for the rounds of both learners."""
+    evaluate: int = Field(300, ge=0)
+    """Held-out questions; each is there once clean and once for every evaluated family."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "SplitSizes":
+        if self.warm_start + self.train + self.evaluate == 0:
+            raise ValueError("splits: every size is 0; give at least one split a size")
+        return self
+
+
+class KindWeights(Frozen):
+    """How often each kind of question is asked, relative to the others."""
+
+    existence: float = Field(4, ge=0)
+    attribute: float = Field(2, ge=0)
+    relation: float = Field(2, ge=0)
+    count: float = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> "KindWeights":
+        if self.existence + self.attribute + self.relation + self.count == 0:
+            raise ValueError("kinds: every weight is 0; give at least one kind a weight")
+        return self
+
+
+class ExtensionSettings(Frozen):
+    """Scene extension: the source image on a larger canvas, accepted or rejected by three checks."""
+
+    enabled: bool = True
+    attempts: int = Field(4, ge=1)
+    """Extensions tried per source before it is given up."""
+    objects: tuple[int, int] = (0, 1)
+    """Procedural: how many objects are painted into the new part: least, most."""
+    scale: tuple[float, float] = (1.35, 1.6)
+    """Photographs: the canvas's sides over the photograph's: least, most."""
+    min_ssim: float = Field(0.97, ge=0, le=1)
+    """Composition: the SSIM of the original inside the extended scene."""
+    max_copy: float = Field(0.8, ge=0, le=1)
+    """Duplication, photographs: the highest correlation of an object with any place in the new part."""
+    max_seam: float = Field(2.5, gt=0)
+    """Realism, photographs: the step across the seam over the usual step between neighbouring pixels."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "ExtensionSettings":
+        if not 0 <= self.objects[0] <= self.objects[1] <= 7:
+            raise ValueError(f"extension.objects is {self.objects}; give least <= most within 0..7 (the new cells)")
+        if not 1 <= self.scale[0] <= self.scale[1] <= 4:
+            raise ValueError(f"extension.scale is {self.scale}; give least <= most within 1..4")
+        return self
+
+
+class EditWeights(Frozen):
+    """How often each kind of edit is made, relative to the others. Photographs: only `add`."""
+
+    add: float = Field(6, ge=0)
+    remove: float = Field(1, ge=0)
+    replace: float = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> "EditWeights":
+        if self.add + self.remove + self.replace == 0:
+            raise ValueError("implantation.edits: every weight is 0; give at least one kind of edit a weight")
+        return self
+
+
+class ImplantationSettings(Frozen):
+    """Adversarial implantation: edits that leave the truth and the protected boxes alone."""
+
+    edits: EditWeights = EditWeights()
+    """The kinds of edit in warm-start pairs; evaluation only adds."""
+    distractors: tuple[int, int] = (1, 3)
+    """Edits in a warm-start pair: least, most."""
+    families: tuple[TrainingFamily, ...] = Field(("semantic", "irrelevant"), min_length=1)
+    """Families of warm-start pairs, in equal shares."""
+    open_instructions: float = Field(0.5, ge=0, le=1)
+    """The share of edits whose instruction leaves the content to the editor ("Add an object at ...")."""
+    evaluated: tuple[DistractorFamily, ...] = ("semantic", "irrelevant", "unseen")
+    """Families that every held-out question is asked with."""
+    evaluated_distractors: int = Field(3, ge=1, le=8)
+    """Distractors in each edited held-out scene."""
+    min_ssim: float = Field(0.85, ge=-1, le=1)
+    """The least localized SSIM of a pair; below, the edit comes too close to a protected box."""
+    attempts: int = Field(6, ge=1)
+    """Implantations tried per question before it is given up."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "ImplantationSettings":
+        least, most = self.distractors
+        if not 1 <= least <= most <= 8:
+            raise ValueError(f"implantation.distractors is {self.distractors}; give 1 <= least <= most <= 8")
+        return self
+
+
+class EffectivenessSettings(Frozen):
+    """Which pairs fool the base Defender: right on the clean scene, wrong on the edited one."""
+
+    enabled: bool = True
+    samples: int = Field(3, ge=1)
+    """Answers asked for per image. Right means all are right, wrong means none is."""
+    temperature: float = Field(1.0, ge=0)
+    keep_ineffective: float = Field(0.0, ge=0, le=1)
+    """The share of ineffective pairs that is kept all the same. 0 is the paper's filter; 1 only records."""
+    asked: int | None = Field(None, ge=1)
+    """Ask about so many pairs only and keep the others unasked; all when left out."""
+
+
+class DataLimits(Frozen):
+    """What is refused."""
+
+    max_image_pixels: int = Field(40_000_000, ge=1)
+    """Pixels of one image. Looked up in the file's header before anything is decoded."""
+    max_attempts: int = Field(20, ge=1)
+    """Sources tried per wanted sample before the stage gives up."""
+
+
+class PrepareDataConfig(Frozen):
+    """Everything that decides the data but the source folder and the base Defender, which are inputs."""
+
+    source: SourceSettings = ProceduralSettings()
+    splits: SplitSizes = SplitSizes()
+    kinds: KindWeights = KindWeights()
+    extension: ExtensionSettings = ExtensionSettings()
+    implantation: ImplantationSettings = ImplantationSettings()
+    effectiveness: EffectivenessSettings = EffectivenessSettings()
+    limits: DataLimits = DataLimits()
+    seed: int = Field(0, ge=0)
+    """Filled in by the campaign."""
+
+    @model_validator(mode="after")
+    def _photographs(self) -> "PrepareDataConfig":
+        if self.source.type != "coco":
+            return self
+        if "unseen" in self.implantation.evaluated:
+            raise ValueError(
+                'implantation.evaluated: photographs have no "unseen" family; give ["semantic", "irrelevant"]'
+            )
+        if self.implantation.edits.remove or self.implantation.edits.replace:
+            raise ValueError(
+                "implantation.edits: distractors can only be added to photographs; set remove = 0 and replace = 0"
+            )
+        return self
+
+
+class PrepareDataInputs(Frozen):
+    """What the stage reads from outside the store."""
+
+    source: ExternalRef | None = None
+    """The COCO folder; None for the procedural source."""
+    defender: ExternalRef | None = None
+    """The base Defender that the effectiveness filter asks; None where the filter is off."""
+
+
+class PrepareDataOutputs(Frozen):
+    """The stage's summary."""
+
+    samples: dict[str, float]
+    """Split to samples."""
+    pairs: int
+    """Samples with an edited image, over all splits."""
+    sources: int
+    """Source images used."""
+    funnel: dict[str, float]
+    """`step/outcome` to how often it happened: what was tried, accepted, and rejected for which reason."""
+    mean_ssim: float
+    """Localized SSIM of the pairs, mean; 1 without pairs."""
+    least_ssim: float
+    effective_share: float
+    """Of the pairs that the base Defender was asked about, those that fooled it; 0 where none was asked."""

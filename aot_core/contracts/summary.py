@@ -1,0 +1,47 @@
+"""What a campaign has done so far: written after every stage, shown by `aot status`, rendered by the report."""
+
+from typing import Any, Literal
+
+from aot_core.contracts.artifact import StageName, StageRecord
+from aot_core.contracts.base import Frozen
+
+PICTURES_FOLDER = "pictures"
+"""Where in its artifact a stage leaves the pictures that people should look at (PNG)."""
+
+
+class StageStep(Frozen):
+    """One finished stage of a campaign."""
+
+    round: int
+    """0 is data, warm start and the first evaluation; 1..N are the rounds."""
+    record: StageRecord
+    reused: bool
+    """Whether the store held the result when this run of the campaign asked for it."""
+    pictures: tuple[str, ...] = ()
+    """Absolute paths of the PNG files in the artifact's `pictures/`."""
+
+
+class CampaignSummary(Frozen):
+    """`summary.json` of a campaign. Machine-written; rewritten whole after every stage."""
+
+    name: str
+    key: str
+    """Of config, base models and source contents: the same key continues the same campaign."""
+    config: dict[str, Any]
+    status: Literal["running", "finished", "failed"] = "running"
+    message: str = ""
+    """Why it failed."""
+    started_at: str
+    updated_at: str
+    mlflow_uri: str = ""
+    mlflow_run_id: str = ""
+    registered_version: str = ""
+    """The version of the registered Defender that came of it, once there is one."""
+    aliases: tuple[str, ...] = ()
+    """The aliases which that version was given."""
+    promotion_reason: str = ""
+    steps: tuple[StageStep, ...] = ()
+
+    def find(self, stage: StageName, round_index: int) -> StageRecord | None:
+        """The record of a stage in a round, if it is finished."""
+        return next((s.record for s in self.steps if s.round == round_index and s.record.stage == stage), None)

@@ -1,0 +1,46 @@
+"""`warm_start_defender`: a short SFT of the base Defender on clean scenes (PAPER.md, the base stage before round 1)."""
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import ModelSettings
+
+VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
+
+
+class WarmStartDefenderConfig(Frozen):
+    """How the base learns the answer's format on the data set's `warm_start` split."""
+
+    seed: int = Field(0, ge=0)
+    model: ModelSettings = ModelSettings()
+    samples: int = Field(900, ge=1)
+    """At most so many of the split's questions are used (the paper: 900)."""
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    """Samples a device step."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Device steps an update."""
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the updates in which the learning rate rises; then it falls along a cosine."""
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class WarmStartDefenderInputs(Frozen):
+    dataset: ArtifactRef
+    """What `prepare_data` wrote."""
+    base: ExternalRef
+    """The base Defender."""
+
+
+class WarmStartDefenderOutputs(Frozen):
+    """The artifact holds `model/` (all weights) or `adapter/` (LoRA)."""
+
+    samples: int
+    updates: int
+    first_loss: float
+    """Mean cross-entropy of the answer tokens (nats) over the first tenth of the updates."""
+    last_loss: float
+    """The same over the last tenth."""

@@ -1,0 +1,216 @@
+"""Scene extension: a source picture on a larger canvas, which then has room for distractors.
+
+    source picture ----extend----> extended picture ----three checks----> accepted, or rejected for a reason
+
+Procedural views are painted on by the procedural painter: ground, and now and then a further object. Photographs
+are outpainted by their own mirrored border, ever more blurred with distance, so that it goes on in colour and
+texture and shows nothing. The checks are the paper's (composition, duplication, realism), by geometry and pixels
+instead of an MLLM's judgement.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch.nn.functional import conv2d
+
+from aot_core.contracts.prepare_data import ExtensionSettings
+from aot_core.contracts.scene import Box, SceneObject
+from aot_core.data import world
+from aot_core.data.places import with_place
+from aot_core.data.similarity import localized_ssim
+from aot_core.data.sources import Picture, move
+
+
+@dataclass(frozen=True)
+class Extended:
+    """An extended picture, and where in it the source stands."""
+
+    picture: Picture
+    original: Box
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why something was not taken, in a word for the funnel."""
+
+    reason: str
+
+
+def extend_world(rng: np.random.Generator, source: Picture, settings: ExtensionSettings) -> Extended:
+    """The whole world of 4 x 4 cells around a procedural view of it, with new objects in the new cells."""
+    assert source.backdrop is not None
+    top, left = source.window[0] * world.CELL, source.window[1] * world.CELL
+    original = Box(x=left, y=top, width=source.scene.width, height=source.scene.height)
+    outside = [cell for cell in world.all_cells() if world.cell_box(cell).overlap(original) == 0]
+    least, most = settings.objects
+    count = int(rng.integers(least, most + 1))
+    # Whether a new object repeats an old one is not looked at here: that is what the duplication check is for.
+    new = world.random_objects(rng, count, outside)
+    canvas = world.render(new, source.backdrop)
+    canvas.paste(source.image, (left, top))
+    objects = tuple(move(thing, left, top) for thing in source.scene.objects) + new
+    return Extended(_on_canvas(source, canvas, objects), original)
+
+
+def extend_photo(rng: np.random.Generator, source: Picture, settings: ExtensionSettings) -> Extended:
+    """A photograph at a random place on a larger canvas, its surroundings outpainted."""
+    scale = float(rng.uniform(*settings.scale))
+    width, height = source.image.size
+    size = round(width * scale), round(height * scale)
+    left, top = int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1))
+    original = Box(x=left, y=top, width=width, height=height)
+    canvas = _outpaint(rng, source.image, (left, top), size)
+    objects = tuple(with_place(move(thing, left, top), size) for thing in source.scene.objects)
+    doubtful = tuple(with_place(move(thing, left, top), size) for thing in source.doubtful)
+    return Extended(replace(_on_canvas(source, canvas, objects), doubtful=doubtful), original)
+
+
+def check_extension(source: Picture, extended: Extended, settings: ExtensionSettings) -> Rejection | None:
+    """The three checks, in the paper's order; None where all are passed."""
+    if not _composition(source, extended, settings.min_ssim):
+        return Rejection("composition")
+    photographs = source.backdrop is None
+    copied = copies_in_new_part(extended) > settings.max_copy if photographs else _repeats_name(source, extended)
+    if copied:
+        return Rejection("duplication")
+    real = seam_step(extended) <= settings.max_seam if photographs else _lies_well(source, extended)
+    return None if real else Rejection("realism")
+
+
+def _composition(source: Picture, extended: Extended, min_ssim: float) -> bool:
+    """The original stands intact: in its pixels, and object for object in its boxes."""
+    box = extended.original
+    inside = extended.picture.image.crop((int(box.x), int(box.y), int(box.right), int(box.bottom)))
+    whole = Box(x=0, y=0, width=box.width, height=box.height)
+    moved = {thing.box.shifted(box.x, box.y) for thing in source.scene.objects}
+    return moved <= {thing.box for thing in extended.picture.scene.objects} and (
+        localized_ssim(source.image, inside, [whole]) >= min_ssim
+    )
+
+
+def _repeats_name(source: Picture, extended: Extended) -> bool:
+    """Procedural: whether a new object is a second copy of an old one."""
+    old = {thing.name for thing in source.scene.objects}
+    return any(thing.name in old for thing in extended.picture.scene.objects[len(source.scene.objects) :])
+
+
+def _lies_well(source: Picture, extended: Extended) -> bool:
+    """Procedural: new objects are of a common size, stand apart from each other and outside the original."""
+    new = extended.picture.scene.objects[len(source.scene.objects) :]
+    boxes = [extended.original, *(thing.box for thing in new)]
+    apart = all(a.overlap(b) == 0 for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    return apart and all(world.MIN_SIDE <= thing.box.width <= world.MAX_SIDE for thing in new)
+
+
+_THUMBNAIL = 192
+"""Pixels of the longer side at which copies are looked for."""
+_LEAST_SIDE = 6
+"""Pixels (of the thumbnail) below which an object is too small to be recognised, let alone its copy."""
+
+
+def copies_in_new_part(extended: Extended) -> float:
+    """The highest correlation (-1..1) of any object, as it is or mirrored, with any place in the new part alone."""
+    canvas = extended.picture.image
+    factor = _THUMBNAIL / max(canvas.size)
+    small = canvas.convert("L").resize((round(canvas.width * factor), round(canvas.height * factor)))
+    grey = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255)
+    o = extended.original
+    old = torch.zeros_like(grey)
+    old[int(o.y * factor) : int(np.ceil(o.bottom * factor)), int(o.x * factor) : int(np.ceil(o.right * factor))] = 1
+    highest = -1.0
+    for thing in extended.picture.scene.objects:
+        box = thing.box
+        rows = slice(int(box.y * factor), int(box.bottom * factor))
+        columns = slice(int(box.x * factor), int(box.right * factor))
+        template = grey[rows, columns]
+        if min(template.shape) >= _LEAST_SIDE:
+            highest = max(highest, _correlation(grey, template, old))
+    return highest
+
+
+def _correlation(grey: torch.Tensor, template: torch.Tensor, old: torch.Tensor) -> float:
+    """Normalised cross-correlation of an (h, w) template and its mirror images with an (H, W) image, at its highest
+    where the window holds no old pixel."""
+    centred = template - template.mean()
+    norm = centred.norm()
+    if norm < 1e-3:
+        return -1.0
+    flips = torch.stack([centred, centred.flip(0), centred.flip(1), centred.flip(0, 1)])[:, None]
+    box = torch.ones_like(template)[None, None]
+    image = grey[None, None]
+    # The templates have mean 0, so the window's mean drops out of the product.
+    product = conv2d(image, flips)[0]
+    total, squares, covered = (conv2d(x, box)[0, 0] for x in (image, image**2, old[None, None]))
+    deviation = (squares - total**2 / template.numel()).clamp_min(0).sqrt()
+    score = product / (norm * deviation.clamp_min(1e-3))
+    score[:, covered > 0.5] = -1
+    return float(score.max())
+
+
+def seam_step(extended: Extended) -> float:
+    """The mean step across the original's border over the mean step between neighbours inside it; 1 is seamless."""
+    pixels = np.asarray(extended.picture.image.convert("L"), dtype=np.float32)
+    o = extended.original
+    x0, y0, x1, y1 = int(o.x), int(o.y), int(o.right), int(o.bottom)
+    steps = [
+        np.abs(pixels[y0:y1, edge] - pixels[y0:y1, edge - 1])
+        for edge in (x0, x1)
+        if 0 < edge < pixels.shape[1]
+    ] + [np.abs(pixels[edge, x0:x1] - pixels[edge - 1, x0:x1]) for edge in (y0, y1) if 0 < edge < pixels.shape[0]]
+    if not steps:
+        return 1.0
+    inside = pixels[y0:y1, x0:x1]
+    usual = (np.abs(np.diff(inside, axis=0)).mean() + np.abs(np.diff(inside, axis=1)).mean()) / 2
+    return float(np.concatenate(steps).mean() / max(usual, 1.0))
+
+
+_BLURS = (2.0, 6.0, 16.0, 32.0)
+"""Blur radii, pixels, that the outpainting goes through with distance."""
+
+
+def _outpaint(
+    rng: np.random.Generator, photo: Image.Image, corner: tuple[int, int], size: tuple[int, int]
+) -> Image.Image:
+    """The photograph at `corner` of a canvas of `size`; around it its mirrored border, blurring with distance."""
+    pixels = np.asarray(photo)
+    left, top = corner
+    right, bottom = size[0] - left - photo.width, size[1] - top - photo.height
+    sharp = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), mode="symmetric")
+    canvas = Image.fromarray(sharp)
+    distance = _distance(size, corner, photo.size)
+    mixed = sharp.astype(np.float32)
+    for radius in _BLURS:
+        blurred = np.asarray(canvas.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32)
+        # Fully this blurred once as far away as twice its radius.
+        weight = np.clip(distance / (2 * radius), 0, 1)[:, :, None]
+        mixed += weight * (blurred - mixed)
+    # A little grain: perfectly smooth ground beside a photograph gives itself away.
+    mixed += rng.normal(0, 2.0, mixed.shape[:2])[:, :, None] * (distance > 0)[:, :, None]
+    extended = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+    extended.paste(photo, corner)
+    return extended
+
+
+def _distance(size: tuple[int, int], corner: tuple[int, int], inner: tuple[int, int]) -> NDArray[np.float32]:
+    """How far each pixel of a (width, height) canvas is from the inner rectangle, in pixels, (H, W)."""
+    along = []
+    for side, start, length in zip(size, corner, inner, strict=True):
+        at = np.arange(side, dtype=np.float32)
+        along.append(np.maximum(np.maximum(start - at, at - (start + length - 1)), 0))
+    return np.hypot(along[1][:, None], along[0][None, :])
+
+
+def _on_canvas(source: Picture, canvas: Image.Image, objects: tuple[SceneObject, ...]) -> Picture:
+    # Built anew, not copied, so that the boxes are validated against the new size.
+    scene = source.scene.__class__(
+        scene_id=source.scene.scene_id,
+        source_id=source.scene.source_id,
+        width=canvas.width,
+        height=canvas.height,
+        objects=objects,
+        licence=source.scene.licence,
+    )
+    return replace(source, scene=scene, image=canvas, window=(0, 0))

@@ -1,0 +1,219 @@
+"""Adversarial implantation into photographs: things cut from one photograph are pasted into another.
+
+    other photographs ----cutouts----> Cutout ----implant_photo----> edited picture + edits, or rejected
+
+A cutout is an object's box with all that is in it: what lies in it whole comes along as an object, what lies in it
+in part becomes doubtful. It is scaled, its edge feathered, and put where it touches no protected box (not even
+within reach of the SSIM window) and hides next to nothing else.
+
+Families, where names share no attributes: semantic is what looks or is like the question's objects (the same COCO
+supercategory if the file has any, else the nearer half of the cutouts in mean colour), irrelevant is the rest.
+Without an object to resemble, as in a question about something absent, there is no semantic distractor.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+from aot_core.contracts.prepare_data import ImplantationSettings
+from aot_core.contracts.scene import Box, DistractorFamily, Edit, Question, SceneObject
+from aot_core.data.extension import Rejection
+from aot_core.data.implantation import Implanted
+from aot_core.data.instructions import add_instruction
+from aot_core.data.places import place_of, with_place
+from aot_core.data.sources import Picture, move
+
+WHOLE, PART = 0.9, 0.05
+"""Shares of a thing's box: from WHOLE on it counts as inside a cutout, from PART on it is doubtful."""
+REACH = 6
+"""Pixels that a distractor keeps from a protected box, one more than SSIM's window reaches."""
+LEAST_SIDE, MOST_SIDE = 0.14, 0.32
+"""The longer side of a pasted thing over the shorter side of the picture."""
+LEAST_PIXELS = 24
+"""A cutout with a longer side below this is too small to be recognised when pasted."""
+MOST_ENLARGED = 1.5
+"""So far a cutout may be enlarged before it looks soft beside what surrounds it."""
+MOST_HIDDEN = 0.1
+"""The share of any unprotected object that a distractor may hide."""
+_PLACES_TRIED = 60
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A thing cut from a photograph, with what else its box shows. Boxes are in the cutout's own pixels."""
+
+    image: Image.Image
+    main: SceneObject
+    others: tuple[SceneObject, ...]
+    doubtful: tuple[SceneObject, ...]
+    source_id: str
+
+    @property
+    def colour(self) -> np.ndarray:
+        """Mean RGB, (3,)."""
+        return np.asarray(self.image, dtype=np.float32).mean((0, 1))
+
+
+def cutouts(picture: Picture) -> list[Cutout]:
+    """Every object of a source photograph that can be cut out: neither tiny nor most of the picture."""
+    found = []
+    for thing in picture.scene.objects:
+        box = thing.box
+        whole_pixels = (round(box.x), round(box.y), round(box.right), round(box.bottom))
+        large = box.area > 0.5 * picture.scene.width * picture.scene.height
+        if max(box.width, box.height) < LEAST_PIXELS or large:
+            continue
+        others, doubtful = [], []
+        for other in (*picture.scene.objects, *picture.doubtful):
+            share = box.overlap(other.box) / other.box.area
+            if other is thing or share < PART:
+                continue
+            certain = share >= WHOLE and other not in picture.doubtful
+            (others if certain else doubtful).append(_inside(other, box))
+        found.append(
+            Cutout(
+                image=picture.image.crop(whole_pixels),
+                main=_inside(thing, box),
+                others=tuple(others),
+                doubtful=tuple(doubtful),
+                source_id=picture.scene.source_id,
+            )
+        )
+    return found
+
+
+def implant_photo(
+    rng: np.random.Generator,
+    picture: Picture,
+    question: Question,
+    family: DistractorFamily,
+    count: int,
+    donors: Sequence[Cutout],
+    kinds: Mapping[str, str],
+    settings: ImplantationSettings,
+) -> Implanted | Rejection:
+    """Paste `count` cutouts from other photographs. `kinds` maps category names to supercategories.
+
+    Rejected: "no_distractor" (no cutout of the family), "no_room", "truth_changed".
+    """
+    fitting = of_family(picture, question, family, donors, kinds)
+    if not fitting:
+        return Rejection("no_distractor")
+    regions: list[Box] = []
+    edits: list[Edit] = []
+    current = picture
+    order = rng.permutation(len(fitting))
+    for turn in range(count):
+        cutout = fitting[int(order[turn % len(fitting)])]
+        region = _room(rng, current, question, cutout, regions)
+        if region is None:
+            return Rejection("no_room")
+        current = paste(current, cutout, region)
+        place = place_of(region, picture.image.size)
+        assert place is not None, "_room gives regions with a place"
+        told = None if rng.random() < settings.open_instructions else {"name": cutout.main.attributes["name"]}
+        added = with_place(cutout.main.model_copy(update={"box": region}), picture.image.size)
+        edits.append(
+            Edit(kind="add", instruction=add_instruction(told, place), family=family, region=region, added=added)
+        )
+        regions.append(region)
+    if current.settled(question.query) != question.answer_text:
+        return Rejection("truth_changed")
+    return Implanted(current, tuple(edits))
+
+
+def of_family(
+    picture: Picture,
+    question: Question,
+    family: DistractorFamily,
+    donors: Sequence[Cutout],
+    kinds: Mapping[str, str],
+) -> list[Cutout]:
+    """The cutouts of other photographs that are of the family for this question."""
+    others = [cutout for cutout in donors if cutout.source_id != picture.scene.source_id]
+    if not question.protected:
+        return others if family == "irrelevant" else []
+    about = {kinds.get(thing.attributes["name"], "") for thing in _about(picture, question)} - {""}
+    if about:
+        alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in about]
+    else:
+        crops = [np.asarray(_crop(picture, box), dtype=np.float32).mean((0, 1)) for box in question.protected]
+        nearest = sorted(others, key=lambda cutout: min(float(np.abs(cutout.colour - c).sum()) for c in crops))
+        alike = nearest[: (len(nearest) + 1) // 2]
+    if family == "semantic":
+        return alike
+    return [cutout for cutout in others if cutout not in alike]
+
+
+def paste(picture: Picture, cutout: Cutout, region: Box) -> Picture:
+    """The picture with the cutout in `region` (whole pixels), its edge fading out inside the region."""
+    size = int(region.width), int(region.height)
+    image = picture.image.copy()
+    image.paste(cutout.image.resize(size, Image.Resampling.LANCZOS), (int(region.x), int(region.y)), _feather(size))
+    scale = region.width / cutout.image.width, region.height / cutout.image.height
+
+    def put(thing: SceneObject) -> SceneObject:
+        b = thing.box
+        scaled = Box(x=b.x * scale[0], y=b.y * scale[1], width=b.width * scale[0], height=b.height * scale[1])
+        moved = move(thing.model_copy(update={"box": scaled}), region.x, region.y)
+        return with_place(moved, picture.image.size)
+
+    objects = (*picture.scene.objects, *(put(thing) for thing in (cutout.main, *cutout.others)))
+    doubtful = (*picture.doubtful, *(put(thing) for thing in cutout.doubtful))
+    return replace(picture.with_objects(image, objects), doubtful=doubtful)
+
+
+def _room(
+    rng: np.random.Generator, picture: Picture, question: Question, cutout: Cutout, regions: Sequence[Box]
+) -> Box | None:
+    """A free place, and a size, for the cutout; None where none was found."""
+    width, height = picture.image.size
+    longer = max(cutout.image.size)
+    for _ in range(_PLACES_TRIED):
+        side = min(float(rng.uniform(LEAST_SIDE, MOST_SIDE)) * min(width, height), MOST_ENLARGED * longer)
+        w, h = (max(2, round(s * side / longer)) for s in cutout.image.size)
+        box = Box(x=int(rng.integers(width - w + 1)), y=int(rng.integers(height - h + 1)), width=w, height=h)
+        left, top = max(0, box.x - REACH), max(0, box.y - REACH)
+        wide = Box(x=left, y=top, width=box.right + REACH - left, height=box.bottom + REACH - top)
+        if any(wide.overlap(other) for other in (*question.protected, *regions)):
+            continue
+        if any(box.overlap(thing.box) > MOST_HIDDEN * thing.box.area for thing in picture.scene.objects):
+            continue
+        if place_of(box, picture.image.size):
+            return box
+    return None
+
+
+def _feather(size: tuple[int, int]) -> Image.Image:
+    """An opaque middle that fades to nothing at the edge: mode L."""
+    border = max(1, round(min(size) * 0.06))
+    mask = Image.new("L", size, 0)
+    mask.paste(255, (border, border, size[0] - border, size[1] - border))
+    blurred = mask.filter(ImageFilter.GaussianBlur(border / 2))
+    # The blur's tail ends at the region's edge: nothing outside the region changes, and nothing jumps at it.
+    return ImageChops.multiply(blurred, _frame(size))
+
+
+def _frame(size: tuple[int, int]) -> Image.Image:
+    frame = Image.new("L", size, 0)
+    frame.paste(255, (1, 1, max(size[0] - 1, 1), max(size[1] - 1, 1)))
+    return frame
+
+
+def _inside(thing: SceneObject, box: Box) -> SceneObject:
+    """The part of a thing that a box shows, in the box's own pixels."""
+    x, y = max(thing.box.x, box.x), max(thing.box.y, box.y)
+    right, bottom = min(thing.box.right, box.right), min(thing.box.bottom, box.bottom)
+    part = Box(x=x - box.x, y=y - box.y, width=right - x, height=bottom - y)
+    return SceneObject(box=part, attributes={"name": thing.attributes["name"]})
+
+
+def _about(picture: Picture, question: Question) -> list[SceneObject]:
+    return [thing for thing in picture.scene.objects if thing.box in question.protected]
+
+
+def _crop(picture: Picture, box: Box) -> Image.Image:
+    left, top = int(box.x), int(box.y)
+    return picture.image.crop((left, top, max(int(box.right), left + 1), max(int(box.bottom), top + 1)))

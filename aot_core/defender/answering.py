@@ -1,0 +1,153 @@
+r"""The Defender at work: images and questions in, completions (raw text) or the letters' log-probabilities out.
+
+Image and prompt are encoded once per question; the cache is then repeated for the samples, so that k samples cost one
+prefill. Shapes: B questions in a batch, G samples a question, T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL.Image import Image
+from transformers import BatchFeature, DynamicCache, PreTrainedModel, ProcessorMixin
+
+from aot_core.contracts.learning import DType
+from aot_core.contracts.scene import LETTERS, Question
+from aot_core.defender.loading import load_model, load_processor
+
+_MARK = "<question>"
+
+
+class Defender:
+    """A vision-language model that answers questions (implements `contracts.protocols.Answerer`)."""
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int = 64, max_new_tokens: int = 16
+    ) -> None:
+        """
+        Args:
+            batch_size: questions encoded at a time.
+            max_new_tokens: a completion's longest length; generation stops earlier at the end-of-turn token.
+        """
+        if batch_size < 1 or max_new_tokens < 1:
+            raise ValueError(f"batch_size {batch_size} and max_new_tokens {max_new_tokens} must be at least 1")
+        self.model = model.eval()
+        self.processor = processor
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self._template = chat_prompt(processor, _MARK)
+        self._letter_prefix, self._letter_ids = _letter_tokens(processor)
+
+    @classmethod
+    def load(
+        cls,
+        base: str,
+        adapter: Path | None = None,
+        device: str = "cpu",
+        dtype: DType = "float32",
+        *,
+        batch_size: int = 64,
+        max_new_tokens: int = 16,
+    ) -> Self:
+        """Load a model by name or folder and, if given, merge a LoRA adapter (a peft folder) into it."""
+        model = load_model(base, dtype, device)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        return cls(model, load_processor(base), batch_size=batch_size, max_new_tokens=max_new_tokens)
+
+    @torch.no_grad()
+    def answer(
+        self, images: Sequence[Image], questions: Sequence[Question], *, samples: int, temperature: float, seed: int
+    ) -> list[list[str]]:
+        """Answer every (image, question) `samples` times; one list of completions per question.
+
+        Temperature 0 is greedy (the samples are then the same). The same seed gives the same answers. Raises
+        ValueError when images and questions differ in number, or samples or temperature are out of range.
+        """
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; ask at least once")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}; give 0 (greedy) or more")
+        drawn = samples if temperature > 0 else 1
+        completions: list[list[str]] = []
+        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for inputs, _ in self._batches(images, questions):
+                tokens_GT = self._generate(inputs, drawn, temperature)
+                texts = self.processor.batch_decode(tokens_GT, skip_special_tokens=True)
+                completions += [texts[i : i + drawn] for i in range(0, len(texts), drawn)]
+        return completions if drawn == samples else [one * samples for one in completions]
+
+    @torch.no_grad()
+    def letter_logprobs(self, images: Sequence[Image], questions: Sequence[Question]) -> list[dict[str, float]]:
+        r"""The log-probability of every option's letter after a forced `\boxed{`: a dense measure of how sure it is.
+
+        The probabilities of a question's letters need not add up to 1: the rest is what the model would write instead
+        of a letter. Raises ValueError when images and questions differ in number.
+        """
+        answers: list[dict[str, float]] = []
+        for inputs, batch in self._batches(images, questions, suffix=self._letter_prefix):
+            logprobs = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().log_softmax(-1).cpu()
+            for row, question in zip(logprobs, batch, strict=True):
+                answers.append({letter: row[self._letter_ids[letter]].item() for letter in question_letters(question)})
+        return answers
+
+    def _batches(
+        self, images: Sequence[Image], questions: Sequence[Question], suffix: str = ""
+    ) -> Iterator[tuple[BatchFeature, Sequence[Question]]]:
+        """Model inputs, left-padded, and the questions that they hold."""
+        if len(images) != len(questions):
+            raise ValueError(f"{len(images)} images but {len(questions)} questions; give one image a question")
+        for start in range(0, len(images), self.batch_size):
+            batch = questions[start : start + self.batch_size]
+            texts = [self._template.replace(_MARK, question.prompt) + suffix for question in batch]
+            pictures = [image.convert("RGB") for image in images[start : start + self.batch_size]]
+            inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+            yield inputs.to(self.model.device), batch
+
+    def _generate(self, inputs: BatchFeature, samples: int, temperature: float) -> torch.Tensor:
+        """(B * samples, T) new tokens, the samples of a question next to each other."""
+        cache = DynamicCache(config=self.model.config)
+        # All but the prompt's last token are encoded here, once; `generate` goes on from the repeated cache.
+        head = {key: value[:, :-1] for key, value in inputs.items() if key in _PER_TOKEN}
+        self.model.model(**{**inputs, **head}, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(samples)
+        # The offset between tokens and positions that the image's grid causes: one a sequence, as the cache.
+        self.model.model.rope_deltas = self.model.model.rope_deltas.repeat_interleave(samples, 0)
+        prompt = {key: inputs[key].repeat_interleave(samples, 0) for key in _PER_TOKEN}
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        sequences = self.model.generate(
+            **prompt,
+            past_key_values=cache,
+            max_new_tokens=self.max_new_tokens,
+            **(sampling if temperature > 0 else {"do_sample": False}),
+        )
+        return sequences[:, prompt["input_ids"].shape[1] :]
+
+
+_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+"""What the processor gives for every token; the rest it gives for every image."""
+
+
+def chat_prompt(processor: ProcessorMixin, text: str) -> str:
+    """One image and a text in the model's chat template, up to where the answer begins."""
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def question_letters(question: Question) -> str:
+    """The letters on offer, `"ABCD"`."""
+    return LETTERS[: len(question.options)]
+
+
+def _letter_tokens(processor: ProcessorMixin) -> tuple[str, dict[str, int]]:
+    r"""How this tokenizer writes `\boxed{X}`: the text before the token that holds the letter, and that token's id."""
+    spellings = {letter: processor.tokenizer(f"\\boxed{{{letter}}}").input_ids for letter in LETTERS}
+    first = min(spellings.values(), key=len)
+    at = next(i for i in range(len(first)) if len({ids[i] for ids in spellings.values()}) > 1)
+    letter_ids = {letter: ids[at] for letter, ids in spellings.items()}
+    assert len(set(letter_ids.values())) == len(LETTERS), "every letter has a token of its own"
+    return processor.tokenizer.decode(first[:at]), letter_ids

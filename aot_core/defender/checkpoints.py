@@ -1,0 +1,107 @@
+"""A Defender's artifact folder: `model/` (all weights and the processor) or `adapter/` (LoRA, to be put on the base).
+
+Stages write it with `save`; they, the evaluation and whoever needs the Defender read it with `load_defender`; training
+goes on from it with `load_trainable`.
+"""
+
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, ProcessorMixin
+
+from aot_core.contracts.learning import DType, ModelSettings
+from aot_core.defender.answering import Defender
+from aot_core.defender.loading import load_model, load_processor
+
+MODEL, ADAPTER = "model", "adapter"
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no Defender, or one that cannot be trained as the config says."""
+
+
+def load_defender(
+    folder: Path | None,
+    base: str,
+    device: str = "cpu",
+    dtype: DType = "float32",
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 16,
+) -> Defender:
+    """The Defender of an artifact folder, or the base itself where `folder` is None.
+
+    Args:
+        base: the base model's name or folder; used where the artifact holds an adapter.
+
+    Raises CheckpointError where the folder holds neither `model/` nor `adapter/`.
+    """
+    settings = {"device": device, "dtype": dtype, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    if folder is None:
+        return Defender.load(base, **settings)
+    if _kind(folder) == MODEL:
+        return Defender.load(str(folder / MODEL), **settings)
+    return Defender.load(base, folder / ADAPTER, **settings)
+
+
+def load_trainable(
+    folder: Path | None, base: str, settings: ModelSettings, device: str
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """The model to go on training: an adapter stays the same adapter through the rounds, so that it never stacks.
+
+    A folder with an adapter and settings without LoRA give the merged model, all its weights trained. The other way
+    round is a CheckpointError: the new adapter would belong to weights that are not the base's.
+    """
+    if folder is None or settings.lora is None:
+        merged = load_defender(folder, base, device, settings.dtype)
+        model, processor = merged.model, merged.processor
+        if settings.lora is not None:
+            lora = settings.lora
+            targets = lora.target_modules
+            model = get_peft_model(
+                model,
+                LoraConfig(
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets if isinstance(targets, str) else list(targets),
+                    task_type="CAUSAL_LM",
+                ),
+            )
+        return model, processor
+    if _kind(folder) == MODEL:
+        raise CheckpointError(
+            f"{folder} holds a full model, but the config trains a LoRA adapter on the base; set model.lora in "
+            "warm_start_defender and defender_round alike"
+        )
+    model = PeftModel.from_pretrained(
+        load_model(base, settings.dtype, device), str(folder / ADAPTER), is_trainable=True
+    )
+    return model, load_processor(base)
+
+
+def save(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, output: Path, base_name: str) -> None:
+    """Write `model/` or `adapter/` (safetensors) into an artifact's folder.
+
+    Args:
+        base_name: the name that the adapter's config gives as its base: a name, not a place, so that the same training
+            gives the same bytes on every machine.
+    """
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = base_name
+        model.save_pretrained(output / ADAPTER)
+        # peft adds a card with versions and places of its own; the artifact's record has them.
+        (output / ADAPTER / "README.md").unlink(missing_ok=True)
+        return
+    model.save_pretrained(output / MODEL)
+    processor.save_pretrained(output / MODEL)
+
+
+def _kind(folder: Path) -> str:
+    for kind in (MODEL, ADAPTER):
+        if (folder / kind).is_dir():
+            return kind
+    raise CheckpointError(
+        f"{folder} holds neither {MODEL}/ nor {ADAPTER}/; give the artifact of warm_start_defender or defender_round"
+    )

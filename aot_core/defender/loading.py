@@ -1,0 +1,65 @@
+"""Loading a Defender's processor and model by name: the tiny base and the 7B model go the same way.
+
+A name (shipped model, folder or hub name) goes in; what `AutoProcessor` and `AutoModelForImageTextToText` give comes
+out, the processor with left padding, as generation wants it. The one fallback is confined here: Qwen's processor insists
+on a video processor, and that one needs torchvision. Where torchvision is absent, the same processor is loaded for
+images and text alone.
+"""
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+)
+from transformers.utils import is_torchvision_available
+
+from aot_core.contracts.learning import DType
+from aot_core.models import model_folder
+
+
+class ImageTextProcessor(Qwen2_5_VLProcessor):
+    """Qwen's processor without its video part, which is the only one that needs torchvision.
+
+    transformers takes the parts of a processor from the parameters of its `__init__`: without `video_processor` there,
+    none is looked for, loaded or saved. Nothing else is changed.
+    """
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+        kwargs.pop("video_processor", None)  # a saved config may name one
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+# The saved config names its class: by the public name, so that AutoProcessor finds it on every machine.
+ImageTextProcessor.__name__ = Qwen2_5_VLProcessor.__name__
+
+
+def load_processor(name: str) -> ProcessorMixin:
+    """The processor of a model (shipped, folder or hub name), left-padding.
+
+    Raises:
+        UnknownModelError: a folder or shipped model that is not there (no hub is asked).
+        ValueError: a model without an image processor.
+    """
+    source = str(model_folder(name) or name)
+    if not is_torchvision_available() and AutoConfig.from_pretrained(source).model_type == "qwen2_5_vl":
+        processor = ImageTextProcessor.from_pretrained(source)
+    else:
+        processor = AutoProcessor.from_pretrained(source)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(f"model {name!r} has no image processor; a Defender must be a vision-language model")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(name: str, dtype: DType = "float32", device: str = "cpu") -> PreTrainedModel:
+    """The model (shipped, folder or hub name) in the given precision on the given device, in eval mode.
+
+    Raises UnknownModelError for a folder or shipped model that is not there (no hub is asked).
+    """
+    source = str(model_folder(name) or name)
+    model = AutoModelForImageTextToText.from_pretrained(source, dtype=getattr(torch, dtype))
+    return model.to(device).eval()

@@ -1,0 +1,260 @@
+"""The recipe of `aot-tiny-vl`: `python -m aot_core.defender.pretraining --output DIR [--seed N]`.
+
+Three phases, each saved under the output folder's `.phases/` when it is done, so that a broken run goes on with the
+phase that it was in:
+
+1. `see`: the vision tower alone. Every visual token is one cell of the world; it learns to be the sum of the language
+   model's own embeddings of that cell's colour and shape words and of a vector for its row and its column.
+2. `bind`: the language model, on the frozen tower, with scenes of two or three objects: where things are, what a place
+   holds, and the questions.
+3. `ask`: the same with two to four objects, mostly the questions that the game asks, the learning rate falling to zero.
+
+All scenes are uncrowded (two to four objects). What the model does in crowded ones it has never been taught: that is
+the fragility which the game finds and mends. Everything is drawn from one seed.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from aot_core.contracts.scene import SceneObject
+from aot_core.data import world
+from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.defender.lessons import KINDS, Lesson, Mixture, corpus, draw_lessons
+from aot_core.defender.loading import load_model, load_processor
+from aot_core.defender.packing import answer_loss, pack
+
+BASE_SEED = 7
+
+PLAIN = {f"plain {kind}": 1.0 for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class LanguagePhase:
+    """How the language model is taught for a while."""
+
+    name: str
+    steps: int
+    mixture: Mixture
+    object_counts: tuple[int, ...]
+    """Drawn from, evenly, for each scene."""
+    final_rate: float
+    """What the learning rate falls to by the end, as a share of the full one (linear)."""
+    images: int = 16
+    """Scenes a step."""
+    lessons: int = 10
+    """Lessons a scene."""
+
+
+SEE_STEPS, SEE_IMAGES = 400, 32
+BIND = LanguagePhase(
+    name="bind",
+    steps=500,
+    mixture={
+        "where": 3, "what": 1, "list": 1,
+        "plain attribute": 0.5, "plain existence": 1.5, "plain relation": 2, "plain count": 1,
+        "attribute": 0.5, "existence": 1, "relation": 1.5, "count": 1,
+    },
+    object_counts=(2, 2, 3),
+    final_rate=1.0,
+)  # fmt: skip
+ASK = LanguagePhase(
+    name="ask",
+    steps=1200,
+    mixture={
+        "where": 1, "what": 0.3, "list": 0.3,
+        "plain attribute": 0.3, "plain existence": 1, "plain relation": 1, "plain count": 1,
+        "attribute": 1, "existence": 2, "relation": 2, "count": 2,
+    },
+    object_counts=(2, 3, 4),
+    final_rate=0.02,
+)  # fmt: skip
+LANGUAGE_PHASES = (BIND, ASK)
+
+MATRIX_RATE = 4e-3
+"""Muon's learning rate for the matrices of the language model's layers (scaled to AdamW's update size)."""
+OTHER_RATE = 2e-3
+"""AdamW's for embeddings and norms, and for the vision tower."""
+
+
+def pretrain(output: Path, seed: int = BASE_SEED) -> Path:
+    """Run the recipe; phases that stand under `output/.phases` are not run again. Returns the model's folder."""
+    phases = output / ".phases"
+    folder = _phase(phases / "see", lambda: _see(seed))
+    for number, phase in enumerate(LANGUAGE_PHASES, 1):
+        previous = folder
+        folder = _phase(phases / phase.name, lambda: _teach(previous, phase, seed + number))  # noqa: B023
+    for file in folder.iterdir():
+        shutil.copy(file, output / file.name)
+    return output
+
+
+def _phase(folder: Path, run: Any) -> Path:
+    """Run a phase and save what it gives, unless that stands already."""
+    if not folder.exists():
+        model, processor = run()
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        partial.rename(folder)
+    return folder
+
+
+def random_scene(rng: np.random.Generator, counts: tuple[int, ...]) -> tuple[tuple[SceneObject, ...], Any]:
+    """Objects, and the picture of them."""
+    objects = world.random_objects(rng, int(rng.choice(counts)))
+    return objects, world.render(objects, world.random_backdrop(rng))
+
+
+def _see(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Phase 1: visual tokens become sums of the language model's word vectors."""
+    rng = np.random.default_rng([seed, 0])
+    tokenizer = build_tokenizer(corpus(rng))
+    processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
+    words, places = _anchors(model, tokenizer, seed)
+    spread = words.var()
+    optimiser = torch.optim.AdamW(model.model.visual.parameters(), lr=OTHER_RATE, weight_decay=0.01)
+    bar = tqdm(range(SEE_STEPS), desc="see", disable=None)
+    for step in bar:
+        _set_rate(optimiser, OTHER_RATE, step, SEE_STEPS, 0.02)
+        scenes = [random_scene(rng, (2, 3, 4)) for _ in range(SEE_IMAGES)]
+        features = visual_tokens(model, processor, [image for _, image in scenes])
+        contents = torch.stack([_contents(objects) for objects, _ in scenes]).flatten(0, 1)
+        target = words[contents].sum(1) + places.repeat(SEE_IMAGES, 1)
+        filled = contents[:, 0] < len(world.COLOURS)
+        # Most cells are empty and soon learned: the few with an object count four times as much.
+        error = ((features - target) ** 2).mean(-1) / spread
+        loss = (error * (1 + 3 * filled)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 20 == 0:
+            guess = (features[filled] @ words.T)[:, : len(world.COLOURS)].argmax(-1)
+            right = (guess == contents[filled, 0]).float().mean()
+            bar.set_postfix(loss=f"{loss.item():.3f}", colour=f"{right.item():.2f}")
+    return model, processor
+
+
+def _anchors(model: PreTrainedModel, tokenizer: Any, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors that visual tokens are made of: (colours + shapes + 1, hidden) words, the last for "nothing", and
+    (grid * grid, hidden) places."""
+    names = [*(f" {word}" for word in (*world.COLOURS, *world.SHAPES)), "nothing"]
+    ids = [tokenizer(name).input_ids for name in names]
+    assert all(len(i) == 1 for i in ids), names
+    words = model.get_input_embeddings().weight.detach()[[i[0] for i in ids]].clone()
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.randn(2, world.GRID, words.shape[1], generator=generator) * words.std()
+    return words, (rows[:, None] + columns[None]).flatten(0, 1)
+
+
+def _contents(objects: tuple[SceneObject, ...]) -> torch.Tensor:
+    """(cells, 2): the rows in `_anchors`' words of every cell's colour and shape; an empty cell's say "nothing"
+    twice."""
+    nothing = len(world.COLOURS) + len(world.SHAPES)
+    table = torch.full((world.GRID**2, 2), nothing)
+    for thing in objects:
+        row, column = world.cell_of(thing.box)
+        colour = list(world.COLOURS).index(thing.attributes["colour"])
+        shape = len(world.COLOURS) + world.SHAPES.index(thing.attributes["shape"])
+        table[row * world.GRID + column] = torch.tensor([colour, shape])
+    return table
+
+
+def visual_tokens(model: PreTrainedModel, processor: ProcessorMixin, images: list[Any]) -> torch.Tensor:
+    """(images * cells, hidden): what the vision tower makes of the images."""
+    inputs = processor.image_processor(images, return_tensors="pt").to(model.device)
+    return torch.cat(model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
+
+
+def _teach(start: Path, phase: LanguagePhase, seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Phases 2 and 3: the language model learns to answer, on the frozen vision tower."""
+    model, processor = load_model(str(start)), load_processor(str(start))
+    model.train()
+    model.model.visual.requires_grad_(False)
+    optimisers = _optimisers(model)
+    bar = tqdm(range(phase.steps), desc=phase.name, disable=None)
+    for step, (images, lessons) in zip(bar, _lesson_batches(phase, seed), strict=False):
+        with torch.no_grad():
+            features = visual_tokens(model, processor, images)
+        loss, right = answer_loss(model, pack(processor, model, lessons, world.GRID), features)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser, rate in optimisers:
+            _set_rate(optimiser, rate, step, phase.steps, phase.final_rate)
+            optimiser.step()
+            optimiser.zero_grad()
+        if step % 50 == 0:
+            shares = probe(model, processor, phase.mixture, phase.object_counts)
+            figures = " ".join(f"{name} {share:.2f}" for name, share in shares.items())
+            bar.write(f"{phase.name} {step}: loss {loss.item():.3f} {figures}")
+    model.requires_grad_(True)
+    return model.eval(), processor
+
+
+def _lesson_batches(phase: LanguagePhase, seed: int) -> Iterator[tuple[list[Any], list[list[Lesson]]]]:
+    rng = np.random.default_rng([seed, 1])
+    while True:
+        scenes = [random_scene(rng, phase.object_counts) for _ in range(phase.images)]
+        lessons = [draw_lessons(rng, objects, phase.mixture, phase.lessons) for objects, _ in scenes]
+        yield [image for _, image in scenes], lessons
+
+
+def _optimisers(model: PreTrainedModel) -> list[tuple[torch.optim.Optimizer, float]]:
+    layers = model.model.language_model.layers
+    matrices = [p for p in layers.parameters() if p.ndim == 2]
+    others = [p for p in model.model.language_model.parameters() if all(p is not m for m in matrices)]
+    muon = torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    return [(muon, MATRIX_RATE), (adamw, OTHER_RATE)]
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, full: float, step: int, steps: int, final: float) -> None:
+    """Thirty steps of warm-up, then a straight line to `final * full`."""
+    rate = full * min(1.0, (step + 1) / 30) * (1 - (1 - final) * step / steps)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def probe(
+    model: PreTrainedModel, processor: ProcessorMixin, mixture: Mixture, counts: tuple[int, ...], scenes: int = 32
+) -> dict[str, float]:
+    """Share of lessons answered rightly, teacher-forced, by lesson name: the same held-out scenes each time."""
+    rng = np.random.default_rng(10**6)
+    shares = {}
+    for name in mixture:
+        asked: list[tuple[Any, list[Lesson]]] = []
+        while len(asked) < scenes:
+            objects, image = random_scene(rng, counts)
+            if lessons := draw_lessons(rng, objects, {name: 1.0}, 3):
+                asked.append((image, lessons))
+        features = visual_tokens(model, processor, [image for image, _ in asked])
+        packed = pack(processor, model, [lessons for _, lessons in asked], world.GRID)
+        _, right = answer_loss(model, packed, features)
+        wrong_tokens = torch.zeros(int(packed.lesson.max()) + 1).index_add(0, packed.lesson, (~right).float())
+        shares[name] = (wrong_tokens == 0).float().mean().item()
+    return shares
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrain aot-tiny-vl.")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=BASE_SEED)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    pretrain(arguments.output, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

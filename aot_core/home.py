@@ -1,0 +1,63 @@
+"""One folder holds all state: the store, MLflow, Prefect's home, the campaigns' summaries and reports."""
+
+import os
+import re
+from pathlib import Path
+
+
+class Home:
+    """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().resolve()
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def mlflow_folder(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """`MLFLOW_TRACKING_URI` where it is set (a team's server), else SQLite in this home."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlflow_folder / 'mlflow.db'}"
+
+    @property
+    def prefect(self) -> Path:
+        return self.root / "prefect"
+
+    @property
+    def campaigns(self) -> Path:
+        return self.root / "campaigns"
+
+    def campaign_folder(self, name: str, key: str) -> Path:
+        """Where a campaign's summary and report lie."""
+        return self.campaigns / f"{name}-{key[:12]}"
+
+    def lock_file(self, name: str) -> Path:
+        """A lock file's path; its folder is made."""
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"lock name {name!r} may hold letters, digits, '.', '_' and '-' alone")
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.lock"
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which Prefect, MLflow and the hub clients keep to this home and to themselves.
+
+        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers.
+        """
+        vetted = {
+            "PREFECT_HOME": str(self.prefect),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        return {name: value for name, value in vetted.items() if name not in os.environ}

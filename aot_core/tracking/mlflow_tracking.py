@@ -1,0 +1,264 @@
+"""Campaigns in MLflow: a parent run a campaign, a child run a round, checkpoints as LoggedModels.
+
+Two users. A stage, in whatever process, logs live through `MlflowTracker`. The flow opens and closes the runs
+and logs what finished stages have left in their records; every such function finds what an earlier, killed
+process logged already (by tag) and does not log it twice. Nothing here touches MLflow's global state (active
+run, tracking URI), so several campaigns can be tracked from one process.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlparse
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN_ID
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+CAMPAIGN_TAG = "aot.campaign"
+ROUND_TAG = "aot.round"
+STAGE_TAG = "aot.stage"
+GALLERY_TAG = "aot.gallery"
+ARTIFACT_SHA_TAG = "aot.artifact_sha256"
+ARTIFACT_URI_TAG = "aot.artifact_uri"
+
+_PARAMS_PER_BATCH = 100
+"""MLflow's limit."""
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database reports some 60 migrations
+
+
+class MlflowTracker:
+    """Logs a stage's live figures and pictures to one run. Implements `tracking.protocol.Tracker`."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = MlflowClient(uri)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """See `Tracker.log_metrics`. Raises ValueError for a figure that is not finite."""
+        _log_metrics(self._client, self.run_id, metrics, step or 0)
+
+    def log_image(self, name: str, image: "Image") -> None:
+        """See `Tracker.log_image`."""
+        self._client.log_image(self.run_id, image, artifact_file=name)
+
+    def log_figure(self, name: str, figure: "Figure") -> None:
+        """See `Tracker.log_figure`."""
+        self._client.log_figure(self.run_id, figure, name)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """See `Tracker.log_artifact`. Raises FileNotFoundError where there is none."""
+        log_artifact(self._client.tracking_uri, self.run_id, path, folder)
+
+
+def open_campaign_run(
+    uri: str,
+    experiment: str,
+    campaign_key: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+    artifact_root: Path | None = None,
+) -> str:
+    """The id of the campaign's parent run, RUNNING: the run that this campaign has already, or a new one.
+
+    Args:
+        uri: `sqlite:///FILE` or a server's address.
+        experiment: made where it does not exist.
+        campaign_key: what identifies the campaign; the same key continues the same run.
+        params: nested mappings become dotted names. Logged once: MLflow's params are immutable.
+        artifact_root: where a new experiment keeps its files; beside the database (`artifacts/`) unless
+            given.
+    """
+    client = MlflowClient(uri)
+    experiment_id = _experiment(client, experiment, artifact_root)
+    all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key}
+    run = _find_run(client, experiment_id, {CAMPAIGN_TAG: campaign_key}, parent=None)
+    if run is None:
+        run = client.create_run(experiment_id, tags=all_tags, run_name=name)
+    else:
+        run = _reopen(client, run, all_tags)
+    flat = {key: str(value) for key, value in _dotted(params).items() if key not in run.data.params}
+    missing = [Param(key, value) for key, value in flat.items()]
+    for first in range(0, len(missing), _PARAMS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=missing[first : first + _PARAMS_PER_BATCH])
+    return run.info.run_id
+
+
+def open_round_run(uri: str, experiment: str, parent_id: str, round_index: int) -> str:
+    """The id of a round's child run, RUNNING: found again by its tags, or made."""
+    client = MlflowClient(uri)
+    experiment_id = _experiment(client, experiment, None)
+    tags = {MLFLOW_PARENT_RUN_ID: parent_id, ROUND_TAG: str(round_index)}
+    run = _find_run(client, experiment_id, tags, parent=parent_id)
+    if run is None:
+        run = client.create_run(experiment_id, tags=tags, run_name=f"round-{round_index}")
+    else:
+        run = _reopen(client, run, {})
+    return run.info.run_id
+
+
+def close_run(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    """End a run, also one whose process died."""
+    MlflowClient(uri).set_terminated(run_id, status)
+
+
+def log_stage_summary(
+    uri: str, run_id: str, stage: str, key: str, metrics: Mapping[str, float], seconds: float, step: int = 0
+) -> bool:
+    """Log a finished stage's figures as `STAGE/...` and its time as `seconds/STAGE`.
+
+    Done once for a key: False where the run holds them already (a reused stage, a restarted flow). With
+    `step` the parent run can hold one point a round.
+    """
+    client = MlflowClient(uri)
+    tag = f"{STAGE_TAG}.{stage}.{step}" if step else f"{STAGE_TAG}.{stage}"
+    if client.get_run(run_id).data.tags.get(tag) == key:
+        return False
+    named = {f"{stage}/{name}": value for name, value in metrics.items()}
+    _log_metrics(client, run_id, {**named, f"seconds/{stage}": seconds}, step)
+    client.set_tag(run_id, tag, key)
+    return True
+
+
+def log_checkpoint(
+    uri: str,
+    run_id: str,
+    name: str,
+    artifact_uri: str,
+    artifact_sha256: str,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    step: int = 0,
+) -> str:
+    """Note a checkpoint as an MLflow LoggedModel and return its model id; the same one if it is noted
+    already.
+
+    An *external* model: the weights stay in the artifact store, where `artifact_uri` finds them; MLflow holds
+    the reference, the figures and the link to the run.
+    """
+    client = MlflowClient(uri)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    known = client.search_logged_models(
+        [experiment_id],
+        filter_string=f"name = '{name}' AND source_run_id = '{run_id}' "
+        f"AND tags.`{ARTIFACT_SHA_TAG}` = '{artifact_sha256}'",
+    )
+    if known and known[0].status == LoggedModelStatus.READY:
+        return known[0].model_id
+    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256}
+    all_tags = {**(tags or {}), **reference, MLFLOW_MODEL_IS_EXTERNAL: "true"}
+    # One that is not READY was begun by a process that was killed: go on with it.
+    model = (
+        known[0]
+        if known
+        else client.create_logged_model(experiment_id, name, run_id, all_tags, model_type="checkpoint")
+    )
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    for key, value in _finite(metrics or {}).items():
+        client.log_metric(run_id, key, value, step=step, model_id=model.model_id)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return model.model_id
+
+
+def log_gallery(uri: str, run_id: str, key: str, image: "Image", step: int) -> bool:
+    """Log a picture of a round under `key`, with a slider over the steps; False where it is there already."""
+    client = MlflowClient(uri)
+    tag = f"{GALLERY_TAG}.{key}.{step}"
+    if tag in client.get_run(run_id).data.tags:
+        return False
+    client.log_image(run_id, image, key=key, step=step)
+    client.set_tag(run_id, tag, "logged")
+    return True
+
+
+def log_artifact(uri: str, run_id: str, path: Path, folder: str = "") -> None:
+    """Log a file, or all of a folder, under `folder` in the run's artifacts. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; write it before logging it")
+    client = MlflowClient(uri)
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), folder or None)
+    else:
+        client.log_artifact(run_id, str(path), folder or None)
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    now = time.time_ns() // 1_000_000
+    values = [Metric(key, value, now, step) for key, value in _finite(metrics).items()]
+    if values:
+        client.log_batch(run_id, metrics=values)
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures as floats. Raises ValueError naming the ones that are NaN or infinite, before any is
+    logged."""
+    wrong = [f"{key} = {value}" for key, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"metrics are not finite: {', '.join(wrong)}; find where the first one arises")
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def _experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
+    """The experiment's id; made where it does not exist, also when another process makes it at the same
+    time."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    root = artifact_root or _beside_database(client.tracking_uri)
+    location = (root.expanduser().resolve() / name).as_uri() if root else None
+    try:
+        return client.create_experiment(name, location)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        found = client.get_experiment_by_name(name)
+        assert found is not None
+        return found.experiment_id
+
+
+def _beside_database(uri: str) -> Path | None:
+    """For SQLite `artifacts/` beside the file (MLflow's own default is the working directory), else None."""
+    parsed = urlparse(uri)
+    return Path(parsed.path.removeprefix("/")).parent / "artifacts" if parsed.scheme == "sqlite" else None
+
+
+def _find_run(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str | None
+) -> Run | None:
+    """The oldest active run with these tags, and with this parent or none."""
+    condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    runs = client.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"])
+    return next((run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent), None)
+
+
+def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> Run:
+    client.update_run(run.info.run_id, status="RUNNING")
+    changed = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+    if changed:
+        client.log_batch(run.info.run_id, tags=changed)
+    return run
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`; what is None or empty is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _dotted(value, f"{prefix}{key}.")
+        elif value is not None and value != "":
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,184 @@
+"""The registered Defender: versions, aliases, and what each version is measured to be.
+
+A campaign's last Defender becomes a version of `aot-defender`: a pyfunc with its weights inside, so that
+
+    model = mlflow.pyfunc.load_model("models:/aot-defender@champion")
+    model.predict({"image": ["x.png"], "question": ["Is there a red ring?\\nA. yes\\nB. no"]})
+
+answers wherever `aot_core` is installed. The version's tags say which artifact it is and how it did on which
+evaluation set; whether it may lead is decided elsewhere (`aot_core.evaluation.gate`) from those figures.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.types import ColSpec, Schema
+from PIL import Image
+
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
+
+DEFENDER = "aot-defender"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+BASE_TAG = "aot.base"
+METRIC_TAG = "aot.metric."
+
+_CODE = Path(__file__).with_name("defender_pyfunc.py")
+_REQUIRED = ("torch", "transformers", "peft", "pillow", "pydantic", "torchmetrics", "pyarrow")
+"""What the pyfunc needs besides `aot_core` itself, which no index holds."""
+_NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+"""A registered model that is not there, an alias that is not there."""
+_DESCRIPTION = "The Defender of AOT campaigns: an image and a question in, the answer out."
+
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec("string", "image"),
+            ColSpec("string", "question"),
+            ColSpec("string", "options", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [ColSpec("string", "letter"), ColSpec("string", "answer"), ColSpec("string", "completion")]
+    ),
+)
+
+
+def register_defender(
+    uri: str,
+    run_id: str,
+    checkpoint: Path,
+    base: str,
+    artifact_uri: str,
+    artifact_sha256: str,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    name: str = DEFENDER,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> str:
+    """Register a trained Defender and return its version; the version of the same artifact if there is one.
+
+    Args:
+        checkpoint: the artifact's folder, with `model/` (full weights) or `adapter/` (LoRA on `base`) in it.
+        base: the base model's name; needed again at load time where the checkpoint is an adapter.
+        metrics: kept as the version's tags (`aot.metric.NAME`).
+        device: where the loaded model answers.
+
+    Raises ValueError where the checkpoint holds neither folder.
+    """
+    client = MlflowClient(uri, registry_uri=uri)
+    known = find_version(uri, artifact_sha256, name)
+    if known is not None:
+        return known
+    kind = next((kind for kind in ("model", "adapter") if (checkpoint / kind).is_dir()), None)
+    if kind is None:
+        raise ValueError(
+            f"checkpoint {checkpoint} holds neither `model` nor `adapter`; give a Defender's artifact"
+        )
+    figures = {METRIC_TAG + key: repr(float(value)) for key, value in (metrics or {}).items()}
+    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256, BASE_TAG: base}
+    with _active_run(client, uri, run_id):
+        info = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(_CODE),
+            artifacts={"weights": str(checkpoint / kind)},
+            model_config={"kind": kind, "base": base, "dtype": dtype, "device": device},
+            signature=SIGNATURE,
+            input_example=_example(),
+            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in _REQUIRED],
+        )
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, description=_DESCRIPTION)
+        # Not by log_model's own `registered_model_name`: a version and its tags must appear together, or a process
+        # killed between the two would leave a version that nobody knows again.
+        made = client.create_model_version(
+            name,
+            source=info.model_uri,
+            run_id=run_id,
+            tags={**(tags or {}), **figures, **reference},
+            model_id=info.model_id,
+        )
+    return str(made.version)
+
+
+def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:
+    """The newest version made of an artifact, None where there is none."""
+    client = MlflowClient(uri, registry_uri=uri)
+    found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
+    return next((str(v.version) for v in found if v.tags.get(ARTIFACT_SHA_TAG) == artifact_sha256), None)
+
+
+def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
+    """Point an alias at a version; it leaves the version that it pointed at."""
+    MlflowClient(uri, registry_uri=uri).set_registered_model_alias(name, alias, model_version)
+
+
+def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
+    """The version that an alias points at, and its tags; None where there is no such model or alias."""
+    try:
+        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        # A model that is not there and an alias that is not there come as different codes.
+        if error.error_code in {
+            ErrorCode.Name(RESOURCE_DOES_NOT_EXIST),
+            ErrorCode.Name(INVALID_PARAMETER_VALUE),
+        }:
+            return None
+        raise
+    return str(found.version), dict(found.tags)
+
+
+def get_champion(uri: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
+    """The leading version and its tags, None where none leads."""
+    return get_alias(uri, CHAMPION, name)
+
+
+def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
+    """The figures that `register_defender` kept in a version's tags."""
+    return {
+        key.removeprefix(METRIC_TAG): float(value)
+        for key, value in tags.items()
+        if key.startswith(METRIC_TAG)
+    }
+
+
+@contextmanager
+def _active_run(client: MlflowClient, uri: str, run_id: str) -> Iterator[None]:
+    """Model logging and registering look at the global tracking URI and active run: lend ours, leave no
+    trace."""
+    previous_uri, status = mlflow.get_tracking_uri(), client.get_run(run_id).info.status
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.set_tracking_uri(previous_uri)
+        client.update_run(run_id, status=status)
+
+
+def _example() -> Any:
+    """One row that every Defender can be asked: a grey picture, as base64."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (205, 205, 205)).save(buffer, format="PNG")
+    row = {
+        "image": base64.b64encode(buffer.getvalue()).decode(),
+        "question": "Is there a red ring?\nA. yes\nB. no\nAnswer with \\boxed{X}.",
+        "options": "",
+    }
+    return pd.DataFrame([row])

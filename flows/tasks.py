@@ -1,0 +1,97 @@
+"""Stage -> Prefect task: name, cache key, retries. One name in four places: `tasks.x` runs `stages/x`.
+
+Prefect's cache key is the stage's key, and Prefect's cache is believed only while the store still holds the result:
+the store is the truth. What travels through Prefect is the spec and the record: references and numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+from prefect.states import State
+
+from aot_core.contracts.artifact import StageName, StageRecord
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.errors import StageCrashedError
+from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.launch.inprocess import InProcessLauncher
+from aot_core.launch.protocol import Launcher
+from aot_core.launch.subprocess import SubprocessLauncher
+from aot_core.stages.plan import plan_stage
+from aot_core.stages.runner import execute
+from aot_core.store import open_store
+from flows.campaign import OpenCampaign
+
+LAUNCHERS: dict[str, Callable[[], Launcher]] = {
+    "inprocess": lambda: InProcessLauncher(execute),
+    "subprocess": SubprocessLauncher,
+}
+
+
+def _stage_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    return parameters["spec"].key
+
+
+def _may_help_to_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Only a crash is worth another try: bad input stays bad, and a full memory full."""
+    try:
+        state.result()
+    except StageCrashedError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    cache_key_fn=_stage_key,
+    persist_result=True,
+    result_serializer="json",
+    retry_condition_fn=_may_help_to_retry,
+    retry_delay_seconds=5,
+)
+def run_stage(spec: StageSpec, launcher: str) -> StageResult:
+    """Run one stage through a launcher, or take what the store holds."""
+    return LAUNCHERS[launcher]().run(spec)
+
+
+def _stage(name: StageName) -> Callable[..., StageRecord]:
+    def run(
+        campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True
+    ) -> StageRecord:
+        settings = campaign.config.run
+        # Every evaluation draws the same questions and noise: rounds differ by the players alone.
+        config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
+        spec = plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
+        held = open_store(spec.place.store).find(name, spec.key)
+        with campaign.stage(name, round_index, spec.key, held is not None):
+            state = run_stage.with_options(
+                name=name,
+                task_run_name=f"{name} {round_index}" if round_index else name,
+                retries=settings.retries,
+                refresh_cache=held is None,
+                tags=[f"stage-key:{spec.key[:12]}"],
+            )(spec, settings.launcher, return_state=True)
+            result: StageResult = state.result()
+        record = held or result.record
+        assert record is not None, "a launcher returns a record or raises"
+        if recorded:
+            campaign.note(record, round_index, reused=held is not None)
+        return record
+
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = (
+        f"Run the stage `{name}` in a round of a campaign (see `aot_core.stages.{name}`); unless `recorded`, leave "
+        "the campaign's summary and its MLflow runs alone."
+    )
+    return run
+
+
+prepare_data = _stage("prepare_data")
+warm_start_attacker = _stage("warm_start_attacker")
+warm_start_defender = _stage("warm_start_defender")
+attacker_round = _stage("attacker_round")
+curate = _stage("curate")
+defender_round = _stage("defender_round")
+evaluate = _stage("evaluate")

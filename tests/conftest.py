@@ -1,0 +1,13 @@
+"""Every test runs off the network, without telemetry and on few threads."""
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    DO_NOT_TRACK="true",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.pop("MLFLOW_TRACKING_URI", None)

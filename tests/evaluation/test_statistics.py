@@ -1,0 +1,50 @@
+from math import sqrt
+
+import pytest
+
+from aot_core.evaluation.statistics import paired_difference, share
+
+
+def test_wilson_interval_equals_its_formula() -> None:
+    # Centre (p + z²/2n) / (1 + z²/n), half width z / (1 + z²/n) · sqrt(pq/n + z²/4n²).
+    z, n, p = 1.959963984540054, 10, 0.8
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    figure = share([True] * 8 + [False] * 2)
+    assert figure.value == 0.8 and figure.n == 10
+    assert figure.low == pytest.approx(centre - half) == pytest.approx(0.4901625)
+    assert figure.high == pytest.approx(centre + half)
+
+
+def test_wilson_interval_has_a_width_where_all_are_right() -> None:
+    figure = share([True] * 20)
+    assert figure.high == pytest.approx(1.0) and figure.low == pytest.approx(0.8388748)
+
+
+def test_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="right is empty"):
+        share([])
+
+
+def test_mcnemar_counts_only_the_questions_that_differ() -> None:
+    # 6 won, 1 lost, 13 alike: p = 2 (C(7,0) + C(7,1)) / 2^7 = 16/128.
+    first = [False] * 6 + [True] + [True] * 13
+    second = [True] * 6 + [False] + [True] * 13
+    result = paired_difference(first, second)
+    assert (result.won, result.lost, result.n) == (6, 1, 20)
+    assert result.difference == pytest.approx(0.25)
+    assert result.p_value == pytest.approx(0.125)
+    # Agresti and Min: n* = 22, centre (6.5 - 1.5) / 22, variance ((6.5 + 1.5) / 22 - centre²) / 22.
+    centre = 5 / 22
+    half = 1.959963984540054 * sqrt((8 / 22 - centre**2) / 22)
+    assert result.low == pytest.approx(centre - half)
+    assert result.high == pytest.approx(centre + half)
+
+
+def test_mcnemar_of_equal_answers_is_one() -> None:
+    assert paired_difference([True, False], [True, False]).p_value == 1.0
+
+
+def test_paired_difference_wants_equal_lengths() -> None:
+    with pytest.raises(ValueError, match="2 answers against 1"):
+        paired_difference([True, True], [True])

@@ -1,0 +1,133 @@
+from math import inf, nan
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from aot_core.tracking.mlflow_tracking import (
+    MlflowTracker,
+    close_run,
+    log_artifact,
+    log_checkpoint,
+    log_gallery,
+    log_stage_summary,
+    open_campaign_run,
+    open_round_run,
+)
+
+PARAMS = {"seed": 3, "attacker_round": {"lr": 1e-4, "lora": None}, "wide": {f"p{i}": i for i in range(150)}}
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for the module: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def artifacts(uri: str, run_id: str, folder: str = "") -> list[str]:
+    return [entry.path for entry in MlflowClient(uri).list_artifacts(run_id, folder or None)]
+
+
+def test_a_campaign_goes_on_in_its_run(uri: str) -> None:
+    client = MlflowClient(uri)
+    run_id = open_campaign_run(uri, "continued", "key-1", "tiny-3", PARAMS, {"commit": "abc"})
+    run = client.get_run(run_id)
+    assert run.info.status == "RUNNING" and run.info.run_name == "tiny-3"
+    assert run.data.params["attacker_round.lr"] == "0.0001" and "attacker_round.lora" not in run.data.params
+    assert len(run.data.params) == 152
+    close_run(uri, run_id, "FAILED")
+    assert client.get_run(run_id).info.status == "FAILED"
+
+    assert open_campaign_run(uri, "continued", "key-1", "tiny-3", PARAMS, {"commit": "def"}) == run_id
+    run = client.get_run(run_id)
+    assert run.info.status == "RUNNING" and run.data.tags["commit"] == "def"
+    assert open_campaign_run(uri, "continued", "key-2", "tiny-4", {}) != run_id
+
+
+def test_artifacts_lie_beside_the_database(uri: str, tmp_path: Path) -> None:
+    run_id = open_campaign_run(uri, "placed", "key", "tiny", {})
+    (tmp_path / "report.html").write_text("<p>report</p>")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("a")
+    log_artifact(uri, run_id, tmp_path / "report.html")
+    log_artifact(uri, run_id, tmp_path / "folder", "texts")
+    assert artifacts(uri, run_id) == ["report.html", "texts"]
+    assert artifacts(uri, run_id, "texts") == ["texts/a.txt"]
+    root = Path(uri.removeprefix("sqlite:///")).parent
+    assert (root / "artifacts" / "placed" / run_id / "artifacts" / "report.html").is_file()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        log_artifact(uri, run_id, tmp_path / "nowhere")
+
+
+def test_rounds_are_children_and_are_found_again(uri: str) -> None:
+    parent = open_campaign_run(uri, "rounds", "key", "tiny", {})
+    first = open_round_run(uri, "rounds", parent, 1)
+    second = open_round_run(uri, "rounds", parent, 2)
+    close_run(uri, first)
+    assert open_round_run(uri, "rounds", parent, 1) == first != second
+    tags = MlflowClient(uri).get_run(first).data.tags
+    assert tags["mlflow.parentRunId"] == parent and tags["aot.round"] == "1"
+    assert MlflowClient(uri).get_run(first).info.status == "RUNNING"
+
+
+def test_a_stage_logs_live(uri: str, tmp_path: Path) -> None:
+    run_id = open_campaign_run(uri, "live", "key", "tiny", {})
+    tracker = MlflowTracker(uri, run_id)
+    for step in range(3):
+        tracker.log_metrics({"attacker/reward": 0.1 * step, "attacker/kl": 1.0}, step)
+    tracker.log_metrics({})
+    history = MlflowClient(uri).get_metric_history(run_id, "attacker/reward")
+    assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    tracker.log_figure("curves/reward.png", figure)
+    plt.close(figure)
+    tracker.log_image("gallery/attacks.png", Image.new("RGB", (8, 8)))
+    (tmp_path / "a.txt").write_text("a")
+    tracker.log_artifact(tmp_path / "a.txt", "notes")
+    assert artifacts(uri, run_id) == ["curves", "gallery", "notes"]
+
+
+def test_nan_is_refused_and_nothing_of_the_batch_is_logged(uri: str) -> None:
+    run_id = open_campaign_run(uri, "nan", "key", "tiny", {})
+    with pytest.raises(ValueError, match=r"not finite: attacker/loss = nan, attacker/kl = inf"):
+        MlflowTracker(uri, run_id).log_metrics({"fine": 1.0, "attacker/loss": nan, "attacker/kl": inf})
+    with pytest.raises(ValueError, match="evaluate/strict"):
+        log_stage_summary(uri, run_id, "evaluate", "key", {"strict": nan}, 1.0)
+    run = MlflowClient(uri).get_run(run_id)
+    assert run.data.metrics == {} and "aot.stage.evaluate" not in run.data.tags
+
+
+def test_a_stage_is_summed_up_once_for_a_key_and_step(uri: str) -> None:
+    run_id = open_campaign_run(uri, "stages", "key", "tiny", {})
+    assert log_stage_summary(uri, run_id, "evaluate", "a", {"strict/clean": 0.9}, 2.5, step=1)
+    assert not log_stage_summary(uri, run_id, "evaluate", "a", {"strict/clean": 0.9}, 2.5, step=1)
+    assert log_stage_summary(uri, run_id, "evaluate", "b", {"strict/clean": 0.8}, 2.5, step=2)
+    history = MlflowClient(uri).get_metric_history(run_id, "evaluate/strict/clean")
+    assert [(m.step, m.value) for m in history] == [(1, 0.9), (2, 0.8)]
+    assert MlflowClient(uri).get_run(run_id).data.metrics["seconds/evaluate"] == 2.5
+
+
+def test_a_checkpoint_is_a_logged_model_once(uri: str) -> None:
+    run_id = open_campaign_run(uri, "checkpoints", "key", "tiny", {})
+    reference = ("aot://defender_round/" + "0" * 64, "f" * 64)
+    model_id = log_checkpoint(uri, run_id, "defender-1", *reference, {"clean": 0.9}, {"round": "1"}, step=1)
+    assert log_checkpoint(uri, run_id, "defender-1", *reference) == model_id
+    assert log_checkpoint(uri, run_id, "defender-1", reference[0], "e" * 64) != model_id
+    client = MlflowClient(uri)
+    model = client.get_logged_model(model_id)
+    assert str(model.status) == "READY" and model.source_run_id == run_id
+    assert model.tags["aot.artifact_uri"] == reference[0] and model.tags["round"] == "1"
+    assert [(m.key, m.value) for m in model.metrics or []] == [("clean", 0.9)]
+    outputs = client.get_run(run_id).outputs
+    assert outputs is not None and model_id in [output.model_id for output in outputs.model_outputs]
+
+
+def test_a_gallery_has_one_picture_a_step(uri: str) -> None:
+    run_id = open_campaign_run(uri, "galleries", "key", "tiny", {})
+    picture = Image.new("RGB", (20, 10))
+    assert [log_gallery(uri, run_id, "attacks", picture, step) for step in (1, 2, 2)] == [True, True, False]
+    names = [path for path in artifacts(uri, run_id, "images") if path.endswith(".png")]
+    assert [name.split("+")[:3] for name in names] == [["images/attacks", "step", step] for step in "12"]

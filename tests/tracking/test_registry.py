@@ -1,0 +1,116 @@
+import base64
+import io
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from aot_core.contracts.scene import Query, Question
+from aot_core.data.answers import extract_letter
+from aot_core.defender.answering import Defender
+from aot_core.tracking.mlflow_tracking import open_campaign_run
+from aot_core.tracking.registry import (
+    find_version,
+    get_alias,
+    get_champion,
+    register_defender,
+    set_alias,
+    version_metrics,
+)
+
+SHA = "a" * 64
+QUESTION = "Is there a red ring?\nA. yes\nB. no\nAnswer with \\boxed{X}."
+REFERENCE = ("aot-tiny-vl", "aot://defender_round/" + "0" * 64)
+
+Registered = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, untrained_defender: Path) -> Registered:
+    """(uri, run id, version) of a registered Defender."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
+    run_id = open_campaign_run(uri, "registry", "key", "tiny", {"seed": 0})
+    before = mlflow.get_tracking_uri()
+    assert get_champion(uri) is None
+    version = register_defender(
+        uri, run_id, untrained_defender, *REFERENCE, SHA, {"strict/clean": 0.5}, {"aot.evaluation_set": "s"}
+    )
+    assert mlflow.get_tracking_uri() == before
+    set_alias(uri, "champion", version)
+    return uri, run_id, version
+
+
+def test_three_lines_of_python_answer(
+    registered: Registered,
+    untrained_defender: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = tmp_path / "x.png"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[0])
+
+    model = mlflow.pyfunc.load_model("models:/aot-defender@champion")
+    given = model.predict({"image": [str(picture)], "question": [QUESTION]})
+
+    # The same Defender asked without MLflow between.
+    query = Query(kind="existence", target={})
+    question = Question(query=query, text="Is there a red ring?", options=("yes", "no"), answer="A")
+    assert question.prompt == QUESTION
+    defender = Defender.load(str(untrained_defender / "model"))
+    completion = defender.answer([Image.open(picture)], [question], samples=1, temperature=0.0, seed=0)[0][0]
+    assert list(given.columns) == ["letter", "answer", "completion"]
+    assert given.completion.tolist() == [completion]
+    assert given.letter.tolist() == [extract_letter(completion, "AB") or ""]
+
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    rows = pd.DataFrame(
+        {
+            "image": [str(picture), encoded, f"data:image/png;base64,{encoded}"],
+            "question": [QUESTION, "Is there a red ring?", "Is there a red ring?\nA) yes\nB) no"],
+            "options": ["", '["yes", "no"]', ""],
+        }
+    )
+    assert model.predict(rows).completion.tolist() == [completion] * 3
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (9000, 9000)).save(buffer, format="PNG")
+    bomb = base64.b64encode(buffer.getvalue()).decode()
+    bad = [
+        ({"image": "nowhere.png", "question": QUESTION}, "row 0: image: 'nowhere.png' is neither"),
+        ({"image": base64.b64encode(b"not a picture").decode(), "question": QUESTION}, "no readable image"),
+        ({"image": bomb, "question": QUESTION}, "limit of 40000000 pixels"),
+        ({"image": str(picture), "question": "Is there a red ring?"}, "question has 0 options"),
+        ({"image": str(picture), "question": "Which?\nB. yes\nA. no"}, "lettered A, B, C"),
+        ({"image": str(picture), "question": "Which?", "options": "yes"}, "not a JSON list"),
+    ]
+    for row, message in bad:
+        with pytest.raises(ValueError, match=message):
+            model.predict(pd.DataFrame([row]))
+
+
+def test_the_same_artifact_is_registered_once(registered: Registered, untrained_defender: Path) -> None:
+    uri, run_id, version = registered
+    assert register_defender(uri, run_id, untrained_defender, *REFERENCE, SHA) == version
+    assert find_version(uri, SHA) == version and find_version(uri, "b" * 64) is None
+
+
+def test_the_version_says_what_it_is(registered: Registered) -> None:
+    uri, run_id, version = registered
+    champion = get_champion(uri)
+    assert champion is not None and champion[0] == version
+    assert version_metrics(champion[1]) == {"strict/clean": 0.5}
+    assert champion[1]["aot.base"] == "aot-tiny-vl" and champion[1]["aot.artifact_sha256"] == SHA
+    assert get_alias(uri, "challenger") is None
+    found = MlflowClient(uri).get_model_version("aot-defender", version)
+    assert found.run_id == run_id and found.tags["aot.evaluation_set"] == "s"
+    # Registering leaves the campaign's run as it was.
+    assert MlflowClient(uri).get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_folder_without_weights_is_refused(registered: Registered, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no `model` and no `adapter`"):
+        register_defender(registered[0], registered[1], tmp_path, *REFERENCE, "c" * 64)
