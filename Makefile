@@ -25,13 +25,13 @@ demo: setup ## the whole co-evolution on the tiny pair
 	$(BIN)/aot run configs/tiny.toml --home $(HOME_DIR)
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -48,11 +48,13 @@ def run(
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
-    environment = Home(home).environment()
+    place = Home(home)
+    place.create()
+    environment = place.environment()
     if from_hub and "HF_HUB_OFFLINE" in environment:
         # A campaign that names hub models may ask the hub for them; every other one stays off the network.
         del environment["HF_HUB_OFFLINE"]
-    command = [sys.executable, "-m", "flows.coevolution", str(home), campaign.model_dump_json()]
+    command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
     os.execve(sys.executable, command, os.environ | environment)
 
 

@@ -11,6 +11,11 @@ class Home:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
 
+    def create(self) -> None:
+        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them."""
+        for folder in (self.store, self.mlflow_folder, self.prefect):
+            folder.mkdir(parents=True, exist_ok=True)
+
     @property
     def store(self) -> Path:
         return self.root / "store"

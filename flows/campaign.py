@@ -4,7 +4,7 @@ Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +84,7 @@ class OpenCampaign:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = {None: "FINISHED", KeyboardInterrupt: "KILLED"}.get(kind, "FAILED")
+        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
         self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
         for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
             tracking.close_run(self.home.mlflow_uri, run_id, status)
@@ -107,7 +107,7 @@ class OpenCampaign:
         return self._rounds[round_index]
 
     @contextmanager
-    def stage(self, name: StageName, round_index: int, key: str, held: bool) -> Iterator[None]:
+    def stage(self, name: StageName, round_index: int, key: str, held: bool) -> Generator[None]:
         """Tell the terminal that a stage begins."""
         where = f"round {round_index}" if round_index else "start"
         verb = "[dim]reused" if held else "[bold]running"

@@ -5,8 +5,10 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 
 
 import sys
+from typing import Any
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Failed
 from rich.console import Console
 
 from aot_core.contracts.attacker_round import AttackerRoundInputs
@@ -28,43 +30,47 @@ from flows.promotion import register_defender
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
-def coevolution(config: CampaignConfig, home: str) -> CampaignSummary:
+def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[Any]:
     """Run a campaign to its end, reusing every stage that the store holds."""
-    with OpenCampaign(config, Home(home)) as campaign:
-        take_over(campaign.key)
-        _coevolve(campaign)
+    try:
+        with OpenCampaign(config, Home(home)) as campaign:
+            take_over(campaign.key)
+            _coevolve(campaign)
         write_campaign_report(campaign)
+    except (StageError, CampaignBusyError) as error:
+        return Failed(message=str(error), data=error)
     return campaign.summary
 
 
 def _coevolve(campaign: OpenCampaign) -> None:
-    bases = {"attacker_base": campaign.attacker_base, "defender_base": campaign.defender_base}
+    attacker_base, defender_base = campaign.attacker_base, campaign.defender_base
 
     # Phase 1: the AOT-SFT data, and from it both players' warm start.
-    judge = campaign.defender_base if campaign.config.prepare_data.effectiveness.enabled else None
+    judge = defender_base if campaign.config.prepare_data.effectiveness.enabled else None
     data = tasks.prepare_data(campaign, PrepareDataInputs(source=campaign.source, defender=judge)).artifact
     if campaign.config.stop_after == "prepare_data":
         return
-    attacker = tasks.warm_start_attacker(
-        campaign, WarmStartAttackerInputs(dataset=data, base=campaign.attacker_base)
-    ).artifact
-    defender = tasks.warm_start_defender(
-        campaign, WarmStartDefenderInputs(dataset=data, base=campaign.defender_base)
-    ).artifact
-    exam = EvaluateInputs(dataset=data, defender=defender, **bases)
+    attacker = tasks.warm_start_attacker(campaign, WarmStartAttackerInputs(dataset=data, base=attacker_base)).artifact
+    defender = tasks.warm_start_defender(campaign, WarmStartDefenderInputs(dataset=data, base=defender_base)).artifact
+    exam = EvaluateInputs(
+        dataset=data, defender=defender, defender_base=defender_base, attacker_base=attacker_base
+    )
     tasks.evaluate(campaign, exam)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
     for k in range(1, campaign.config.rounds + 1):
-        attacker = tasks.attacker_round(
-            campaign, AttackerRoundInputs(dataset=data, attacker=attacker, defender=defender, **bases), k
-        ).artifact
-        curated = tasks.curate(
-            campaign, CurateInputs(dataset=data, attacker=attacker, defender=defender, **bases), k
-        ).artifact
-        defender = tasks.defender_round(
-            campaign, DefenderRoundInputs(curated=curated, defender=defender, base=campaign.defender_base), k
-        ).artifact
+        match = AttackerRoundInputs(
+            dataset=data,
+            attacker=attacker,
+            defender=defender,
+            attacker_base=attacker_base,
+            defender_base=defender_base,
+        )
+        attacker = tasks.attacker_round(campaign, match, k).artifact
+        fresh = CurateInputs(**{**dict(match), "attacker": attacker})
+        curated = tasks.curate(campaign, fresh, k).artifact
+        lesson = DefenderRoundInputs(curated=curated, defender=defender, base=defender_base)
+        defender = tasks.defender_round(campaign, lesson, k).artifact
         exam = exam.model_copy(update={"defender": defender, "attackers": (*exam.attackers, attacker)})
         tasks.evaluate(campaign, exam, k)
 
@@ -74,17 +80,13 @@ def _coevolve(campaign: OpenCampaign) -> None:
 def main() -> int:
     """`python -m flows.coevolution HOME CONFIG_JSON`; the environment is already set (see `aot run`)."""
     home, config_json = sys.argv[1:]
-    console = Console(stderr=True)
-    try:
-        summary = coevolution(CampaignConfig.model_validate_json(config_json), home)
-    except StageError as error:
-        console.print(f"[red]{error}", highlight=False)
-        return error.exit_code
-    except CampaignBusyError as error:
-        console.print(f"[red]{error}", highlight=False)
-        return 2
-    print_closing_table(summary, Home(home))
-    return 0
+    config = CampaignConfig.model_validate_json(config_json)
+    outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
+    if isinstance(outcome, CampaignSummary):
+        print_closing_table(outcome, Home(home))
+        return 0
+    Console(stderr=True).print(str(outcome), style="red", highlight=False, markup=False)
+    return outcome.exit_code if isinstance(outcome, StageError) else 2
 
 
 if __name__ == "__main__":

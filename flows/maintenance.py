@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas import StateType
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -10,7 +11,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.runtime import flow_run
-from prefect.states import Crashed, StateType
+from prefect.states import Crashed
 
 
 def take_over(campaign_key: str) -> list[UUID]:

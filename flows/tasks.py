@@ -7,13 +7,13 @@ the store is the truth. What travels through Prefect is the spec and the record:
 from collections.abc import Callable
 from typing import Any
 
-from prefect import task
+from prefect import State, task
 from prefect.context import TaskRunContext
-from prefect.states import State
+from prefect.states import Failed
 
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.errors import StageCrashedError
+from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.launch.inprocess import InProcessLauncher
 from aot_core.launch.protocol import Launcher
@@ -51,9 +51,15 @@ def _may_help_to_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
     retry_condition_fn=_may_help_to_retry,
     retry_delay_seconds=5,
 )
-def run_stage(spec: StageSpec, launcher: str) -> StageResult:
-    """Run one stage through a launcher, or take what the store holds."""
-    return LAUNCHERS[launcher]().run(spec)
+def run_stage(spec: StageSpec, launcher: str) -> StageResult | State[Any]:
+    """Run one stage through a launcher, or take what the store holds.
+
+    People's mistakes fail the task with their words alone; a crash keeps its traceback.
+    """
+    try:
+        return LAUNCHERS[launcher]().run(spec)
+    except (StageBadInputError, StageOutOfMemoryError) as error:
+        return Failed(message=str(error), data=error)
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:

@@ -1,34 +1,39 @@
 """The recipe of `aot-tiny-edit`, from nothing to a shipped folder: `python -m aot_core.attacker.pretraining`.
 
-Two phases, each seeded and saved when it is finished, so that a killed run goes on with the phase it was in: the
-autoencoder (`OUTPUT/vae`), then text encoder and transformer on its latents (the whole pipeline in OUTPUT). Then
-the editor is measured and its model card written. Single-threaded it takes about 35 minutes on one core.
+Three phases, each seeded and saved when it is finished, so that a killed run goes on with the phase it was in: the
+autoencoder (`OUTPUT/vae`); text encoder and transformer on its latents, which learn to draw what they are told
+(`OUTPUT-drawing`); then, from there, what a question's distractors are (`OUTPUT`). Then the editor is measured and its
+model card written. Single-threaded it takes about 40 minutes on one busy core.
 """
 
 import argparse
 import hashlib
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from transformers import PreTrainedTokenizerFast
 
 from aot_core.attacker.pretraining_autoencoder import AutoencoderRecipe, train_autoencoder
 from aot_core.attacker.pretraining_measure import Skills, contact_sheet, measure
+from aot_core.attacker.pretraining_pairs import PairRecipe
 from aot_core.attacker.pretraining_transformer import TransformerRecipe, train_transformer
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_edit import TinyEditPipeline
-from aot_core.attacker.tiny_text import TinyTextEncoder
-from aot_core.attacker.tiny_transformer import TinyEditTransformer
 from aot_core.contracts.base import Frozen
 
 
 class Recipe(Frozen):
     autoencoder: AutoencoderRecipe = AutoencoderRecipe()
     transformer: TransformerRecipe = TransformerRecipe()
+    questions: TransformerRecipe = TransformerRecipe(
+        steps=1500,
+        pool=10_000,
+        learning_rate=1e-3,
+        pairs=PairRecipe(open_share=0.6, question_share=0.9, semantic_share=0.7),
+    )
+    """Then the questions: the editor learns what a distractor of a question is, and keeps painting other things too."""
     measured_pairs: int = 500
 
 
@@ -37,21 +42,11 @@ def pretrain(output: Path, recipe: Recipe, seed: int) -> Skills:
     output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     vae = _autoencoder_phase(output, recipe.autoencoder, seed)
+    drawing = output.with_name(output.name + "-drawing")
     if not (output / "model_index.json").is_file():
-
-        def save(
-            text: TinyTextEncoder, flow: TinyEditTransformer, tokenizer: PreTrainedTokenizerFast, to: Path
-        ) -> None:
-            scheduler = FlowMatchEulerDiscreteScheduler(shift=recipe.transformer.time_shift)
-            pipeline = TinyEditPipeline(
-                vae=vae, text_encoder=text, tokenizer=tokenizer, transformer=flow, scheduler=scheduler
-            )
-            pipeline.save_pretrained(to, safe_serialization=True)
-
-        snapshot = partial(save, to=output.with_name(output.name + "-snapshot"))
-        text, flow, tokenizer, curve = train_transformer(recipe.transformer, vae, seed, snapshot)
-        save(text, flow, tokenizer, output)
-        _write_json(output / "transformer" / "curve.json", curve)
+        if not (drawing / "model_index.json").is_file():
+            _flow_phase(drawing, recipe.transformer, vae, seed, None)
+        _flow_phase(output, recipe.questions, vae, seed + 1, drawing)
     pipeline = TinyEditPipeline.from_pretrained(output, local_files_only=True)
     skills = measure(pipeline, recipe.measured_pairs, seed + 10_000)
     contact_sheet(pipeline, seed + 20_000).save(output / "edits.png")
@@ -75,17 +70,17 @@ pipeline_tag: image-to-image
 # aot-tiny-edit
 
 A small rectified-flow image editor for the procedural world of `aot_core.data.world`: 64 x 64 pixels, an
-autoencoder to 8 x 8 latents, a diffusion transformer over 2 x 2 packed latents that sees source and instruction.
-It adds, removes and replaces coloured shapes; where the instruction leaves the content open it chooses.
+autoencoder to 8 x 8 latents, a diffusion transformer over 2 x 2 packed latents that sees source and
+instruction. It adds, removes and replaces coloured shapes; where the instruction leaves the content open it
+chooses.
 
     from aot_core.attacker.tiny_edit import TinyEditPipeline
-from aot_core.attacker.tiny_text import TinyTextEncoder
-from aot_core.attacker.tiny_transformer import TinyEditTransformer
     pipeline = TinyEditPipeline.from_pretrained(folder)
     pipeline(image, "Add a red ring at row 2, column 3.").images[0]
 
 ## Measured
-On {skills.pairs} pairs of held-out scenes (1 to {recipe.transformer.pairs.max_edits} edits each, {skills.edits} edits; 8 steps).
+On {skills.pairs} pairs of held-out scenes (1 to {recipe.transformer.pairs.max_edits} edits each,
+{skills.edits} edits; 8 steps).
 
 | figure | value |
 |---|---|
@@ -114,6 +109,24 @@ def _autoencoder_phase(output: Path, recipe: AutoencoderRecipe, seed: int) -> Ti
     return TinyAutoencoder.from_pretrained(folder, local_files_only=True).eval()  # pyright: ignore
 
 
+def _flow_phase(folder: Path, recipe: TransformerRecipe, vae: TinyAutoencoder, seed: int, start: Path | None) -> None:
+    """Train text encoder and transformer, from `start`'s if given, and save the whole pipeline."""
+    begun = None
+    if start is not None:
+        before = TinyEditPipeline.from_pretrained(start, local_files_only=True)
+        begun = (before.text_encoder, before.transformer)
+    text, flow, tokenizer, curve = train_transformer(recipe, vae, seed, begun)
+    pipeline = TinyEditPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        transformer=flow,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    _write_json(folder / "transformer" / "curve.json", curve)
+
+
 def _write_json(path: Path, curve: list[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([round(value, 5) for value in curve]) + "\n")
@@ -124,13 +137,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the finished pipeline")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe().steps)
-    parser.add_argument("--transformer-steps", type=int, default=TransformerRecipe().steps)
+    parser.add_argument("--transformer-steps", type=int, default=Recipe().transformer.steps)
+    parser.add_argument("--question-steps", type=int, default=Recipe().questions.steps)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    default = Recipe()
     recipe = Recipe(
-        autoencoder=AutoencoderRecipe(steps=arguments.autoencoder_steps),
-        transformer=TransformerRecipe(steps=arguments.transformer_steps),
+        autoencoder=default.autoencoder.model_copy(update={"steps": arguments.autoencoder_steps}),
+        transformer=default.transformer.model_copy(update={"steps": arguments.transformer_steps}),
+        questions=default.questions.model_copy(update={"steps": arguments.question_steps}),
     )
     print(pretrain(arguments.output, recipe, arguments.seed).model_dump_json(indent=1))
 

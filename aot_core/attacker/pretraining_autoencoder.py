@@ -1,7 +1,7 @@
 """First phase of the tiny editor's pretraining: the autoencoder learns to draw the procedural world.
 
-Scenes are drawn on the fly, so that no image is seen twice. Object pixels weigh more than the ground, which fills
-most of an image and is learned at once.
+Scenes are drawn on the fly, so that no image is seen twice. Object pixels weigh more than the ground, which
+fills most of an image and is learned at once.
 """
 
 import math

@@ -1,8 +1,9 @@
-"""What the tiny editor can do, measured on scenes it was not trained on: does it do what it is told, and only that?
+"""What the tiny editor can do, measured on scenes it was not trained on: does it do what it is told, and only
+that?
 
-A parser reads the edited pixels. An edit counts as done when the parser finds the named object in its cell (any
-object where the content was open, none after a removal). What was not to change is measured by localized SSIM on
-the boxes of all untouched objects, with a perfect edit's SSIM as the ceiling.
+A parser reads the edited pixels. An edit counts as done when the parser finds the named object in its cell
+(any object where the content was open, none after a removal). What was not to change is measured by localized
+SSIM on the boxes of all untouched objects, with a perfect edit's SSIM as the ceiling.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """What the tiny editor is pretrained on: pairs of procedural scenes, drawn, with the edits between them.
 
-A scene is a list of objects; an edited list drawn again is a perfect edit. A pair read backwards is a pair too
-(what was added is removed). How the edit is told is chosen anew each time: a sentence an edit, the content named
-or left open, sometimes a question after it (which the flow must learn to live with; later it may use it).
+A scene is a list of objects; an edited list drawn again is a perfect edit. A pair read backwards is a pair
+too (what was added is removed). How the edit is told is chosen anew each time: a sentence an edit, the
+content named or left open, sometimes a question after it (which the flow must learn to live with; later it
+may use it).
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.scene import Attributes, QuestionKind, SceneObject
+from aot_core.contracts.scene import Attributes, Query, QuestionKind, SceneObject
 from aot_core.data import world
 from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
 from aot_core.data.proposals import with_question
@@ -27,6 +28,9 @@ class PairRecipe(Frozen):
     """How often what is added is left to the editor."""
     question_share: float = 0.4
     """How often a question follows."""
+    semantic_share: float = 0.0
+    """How often what is added is a semantic distractor of the question: it shares an attribute with what is asked for
+    and leaves the truth alone."""
 
 
 class Change(NamedTuple):
@@ -57,6 +61,7 @@ def draw_pair(rng: np.random.Generator, recipe: PairRecipe) -> Pair:
     taken = list(by_cell)
     rng.shuffle(taken)
     edited = dict(by_cell)
+    question = ask_world(rng, KINDS[int(rng.integers(4))], clean)
     changes = []
     for _ in range(int(rng.integers(1, recipe.max_edits + 1))):
         kind = rng.choice(["add", "remove", "replace"], p=[0.5, 0.2, 0.3])
@@ -65,14 +70,23 @@ def draw_pair(rng: np.random.Generator, recipe: PairRecipe) -> Pair:
         old = edited.pop(cell, None)
         new = None
         if kind != "remove" or old is None:
-            attributes = world.random_attributes(rng)
+            semantic = question is not None and rng.random() < recipe.semantic_share
+            attributes = distractor(rng, question.query) if semantic and question else world.random_attributes(rng)
             while old is not None and attributes == old.attributes:
                 attributes = world.random_attributes(rng)
             new = edited[cell] = world.place(rng, attributes, cell)
         changes.append(Change(cell, old.attributes if old else None, new.attributes if new else None))
-    question = ask_world(rng, KINDS[int(rng.integers(4))], clean)
     text = question.text if question else ""
     return Pair(clean, tuple(edited.values()), world.random_backdrop(rng), tuple(changes), text)
+
+
+def distractor(rng: np.random.Generator, query: Query) -> Attributes:
+    """What is near to what is asked for, and not it: one attribute of two shared; another value of a single one."""
+    while True:
+        attributes = world.random_attributes(rng)
+        shared = sum(attributes[axis] == word for axis, word in query.target.items())
+        if shared == len(query.target) - 1 and attributes != query.reference:
+            return attributes
 
 
 def tell(rng: np.random.Generator, pair: Pair, recipe: PairRecipe, backwards: bool = False) -> str:

@@ -1,11 +1,11 @@
-"""Second phase of the tiny editor's pretraining: text encoder and transformer learn the flow from noise to edit.
+"""Second phase of the tiny editor's pretraining: text encoder and transformer learn the flow from noise to
+edit.
 
-Pairs are drawn and encoded once (a pool of latents); every step draws from it a direction (forwards or backwards),
-the words, the noise and the time anew. Sizes: B edits a batch, N tokens an image.
+Pairs are drawn and encoded once (a pool of latents); every step draws from it a direction (forwards or
+backwards), the words, the noise and the time anew. Sizes: B edits a batch, N tokens an image.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,6 @@ class TransformerRecipe(Frozen):
     """More training where the flow decides what to paint, near the noise; the scheduler's shift too."""
     changed_weight: float = 10.0
     gate_weight: float = 0.05
-    snapshot_every: int = 1000
     pairs: PairRecipe = PairRecipe()
 
 
@@ -53,12 +52,9 @@ def train_transformer(
     recipe: TransformerRecipe,
     vae: TinyAutoencoder,
     seed: int,
-    on_snapshot: Callable[[TinyTextEncoder, TinyEditTransformer, PreTrainedTokenizerFast], None] | None = None,
+    start: tuple[TinyTextEncoder, TinyEditTransformer] | None = None,
 ) -> tuple[TinyTextEncoder, TinyEditTransformer, PreTrainedTokenizerFast, list[float]]:
-    """Train from nothing on a frozen autoencoder. Returns the averaged (EMA) weights in eval mode and the curve.
-
-    `on_snapshot` is shown the averaged weights every `snapshot_every` steps.
-    """
+    """Train on a frozen autoencoder, from `start` or from nothing. Returns the averaged (EMA) weights and the curve."""
     rng = np.random.default_rng([seed, 2])
     torch.manual_seed(seed + 2)
     generator = torch.Generator().manual_seed(seed + 3)
@@ -69,6 +65,8 @@ def train_transformer(
             "flow": TinyEditTransformer(latent_channels=vae.latent_channels),
         }
     )
+    if start is not None:
+        model = nn.ModuleDict({"text": start[0], "flow": start[1]}).train().requires_grad_(True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     pool = fill_pool(recipe, vae, rng)
     optimizer = torch.optim.AdamW(
@@ -94,8 +92,6 @@ def train_transformer(
             curve.append(running)
             progress.set_postfix(loss=f"{running:.4f}")
             running = 0.0
-        if on_snapshot and step % recipe.snapshot_every == recipe.snapshot_every - 1:
-            on_snapshot(average["text"], average["flow"], tokenizer)  # pyright: ignore[reportArgumentType]
     return average["text"], average["flow"], tokenizer, curve  # pyright: ignore[reportReturnType]
 
 
@@ -140,9 +136,7 @@ def fill_pool(recipe: TransformerRecipe, vae: TinyAutoencoder, rng: np.random.Ge
     return Pool(pairs, torch.cat(clean), torch.cat(edited), changed)
 
 
-def _batch(
-    recipe: TransformerRecipe, pool: Pool, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+def _batch(recipe: TransformerRecipe, pool: Pool, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Source and target latents (B, C, h, w), changed tokens (B, N) as 0/1, and the instructions."""
     chosen = rng.integers(len(pool.pairs), size=recipe.batch)
     backwards = rng.random(recipe.batch) < 0.5
@@ -162,4 +156,5 @@ def _batch(
 
 @torch.no_grad()
 def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for kept, present in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(present, 1 - decay)

@@ -31,7 +31,8 @@ class _Residual(nn.Module):
 class TinyAutoencoder(ModelMixin, ConfigMixin):
     """A convolutional autoencoder of factor 8. Deterministic; it is a codec, not a VAE.
 
-    Its reach is short on purpose (a latent sees some 20 pixels around it), so that an edit stays where it was made.
+    Its reach is short on purpose (a latent sees some 20 pixels around it), so that an edit stays where it was
+    made.
     """
 
     config_name = "config.json"

@@ -1,8 +1,8 @@
 """`aot-tiny-edit`: the tiny editor as a diffusers pipeline.
 
 Image and instruction flow in; the image is encoded, noise becomes edited latents by a rectified flow in a few
-steps, and these are decoded. What the flow left alone is taken over from the source pixel by pixel (`composite`),
-as inpainting pipelines do, so that an edit costs nothing outside its place.
+steps, and these are decoded. What the flow left alone is taken over from the source pixel by pixel
+(`composite`), as inpainting pipelines do, so that an edit costs nothing outside its place.
 
     pipeline = TinyEditPipeline.from_pretrained(folder)
     edited = pipeline(image, "Add a red ring at row 2, column 3.").images[0]
@@ -24,8 +24,8 @@ from aot_core.attacker.tiny_text import TinyTextEncoder, tokenize
 from aot_core.attacker.tiny_transformer import PACK, TinyEditTransformer, pack
 
 KEEP_BELOW, EDIT_ABOVE = 0.15, 0.35
-"""Root mean square change of a token's latents (unit variance) below which the source's pixels stay, and above which
-the decoded ones stand; in between they mix."""
+"""Root mean square change of a token's latents (unit variance) below which the source's pixels stay, and
+above which the decoded ones stand; in between they mix."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Condition:
 
 
 class TinyEditPipeline(DiffusionPipeline):
-    """Edits images by instruction. Components as in the big editors: vae, text_encoder, tokenizer, transformer,
-    scheduler."""
+    """Edits images by instruction. Components as in the big editors: vae, text_encoder, tokenizer,
+    transformer, scheduler."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
 
@@ -69,7 +69,11 @@ class TinyEditPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            transformer=transformer,
+            scheduler=scheduler,
         )
 
     @torch.no_grad()
@@ -95,8 +99,8 @@ class TinyEditPipeline(DiffusionPipeline):
         return self.transformer.config["latent_size"] * self.vae.spatial_factor
 
     def sigmas(self, steps: int) -> Tensor:
-        """The flow times of a run of `steps` steps: (steps + 1,) from 1 (noise) down to 0, shifted as the scheduler
-        says."""
+        """The flow times of a run of `steps` steps: (steps + 1,) from 1 (noise) down to 0, shifted as the
+        scheduler says."""
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=self.transformer.device)
         return self.scheduler.sigmas
 
@@ -122,24 +126,24 @@ class TinyEditPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         """Edit an image, or several, by an instruction each (or one for all).
 
-        `latents` (B, C, h, w) is the initial noise, drawn from `generator` unless given. `output_type` is "pil",
-        "np" ((B, H, W, 3) in 0..1) or "latent".
+        `latents` (B, C, h, w) is the initial noise, drawn from `generator` unless given. `output_type` is
+        "pil", "np" ((B, H, W, 3) in 0..1) or "latent".
         """
         if output_type not in ("pil", "np", "latent"):
             raise ValueError(f"output_type {output_type!r} is none of pil, np, latent")
         images = [image] if isinstance(image, Image.Image) else list(image)
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
         condition = self.encode([picture.convert("RGB") for picture in images], prompts)
-        if latents is None:
-            latents = torch.randn(condition.source.shape, generator=generator).to(condition.source)
+        noise = torch.randn(condition.source.shape, generator=generator) if latents is None else latents
+        edited = noise.to(condition.source)
         self.sigmas(num_inference_steps)
-        for timestep in self.progress_bar(self.scheduler.timesteps):
-            time = (timestep / self.scheduler.config["num_train_timesteps"]).expand(len(images)).to(latents)
-            velocity = self.velocity(latents, time, condition)
-            latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        for timestep in self.progress_bar(self.scheduler.timesteps):  # pyright: ignore
+            time = (timestep / self.scheduler.config["num_train_timesteps"]).expand(len(images)).to(edited)
+            velocity = self.velocity(edited, time, condition)
+            edited: Tensor = self.scheduler.step(velocity, timestep, edited, return_dict=False)[0]
         if output_type == "latent":
-            return ImagePipelineOutput(images=latents) if return_dict else (latents,)  # pyright: ignore
-        pixels = self.decode(latents, condition)
+            return ImagePipelineOutput(images=edited) if return_dict else (edited,)  # pyright: ignore
+        pixels = self.decode(edited, condition)
         result = pixels_to_images(pixels) if output_type == "pil" else _unit(pixels).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput(images=result) if return_dict else (result,)
 
@@ -147,8 +151,8 @@ class TinyEditPipeline(DiffusionPipeline):
 def composite(pixels: Tensor, decoded: Tensor, source: Tensor, latents: Tensor) -> Tensor:
     """The decoded image where tokens changed, the source's pixels where they did not.
 
-    `pixels` and `decoded` are (B, 3, H, W), `source` and `latents` (B, C, h, w). How far a token changed is the root
-    mean square difference of its latents.
+    `pixels` and `decoded` are (B, 3, H, W), `source` and `latents` (B, C, h, w). How far a token changed is
+    the root mean square difference of its latents.
     """
     batch, _, height, width = latents.shape
     change = (pack(latents) - pack(source)).float().pow(2).mean(-1).sqrt()

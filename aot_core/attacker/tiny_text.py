@@ -1,8 +1,9 @@
 """The tiny editor's reading: a word-level tokenizer and a small text encoder.
 
-An instruction ("Add a red ring at row 2, column 3.", several sentences, perhaps a question after them) becomes
-token ids (B, L) with a mask, and these become hidden states (B, L, D) that the transformer attends to. The
-vocabulary is that of `aot_core.data.instructions` and of the procedural questions; other words are [UNK].
+An instruction ("Add a red ring at row 2, column 3.", several sentences, perhaps a question after them)
+becomes token ids (B, L) with a mask, and these become hidden states (B, L, D) that the transformer attends
+to. The vocabulary is that of `aot_core.data.instructions` and of the procedural questions; other words are
+[UNK].
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ MAX_TOKENS = 64
 PAD, UNKNOWN, END = "[PAD]", "[UNK]", "."
 _WORDS = "add remove replace object another question is there what shape colour how many objects where seen from"
 _SILENT = r"\b(a|an|the|at|with|are)\b|[,:]"
-"""Words and marks that the grammar needs and the meaning does not; short inputs are what the tiny editor lives by."""
+"""Words and marks that the grammar needs and the meaning does not; short inputs are what the tiny editor
+lives by."""
 
 
 def instruction_tokenizer() -> PreTrainedTokenizerFast:
@@ -44,7 +46,11 @@ def instruction_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, model_max_length=MAX_TOKENS
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        model_max_length=MAX_TOKENS,
     )
 
 
@@ -66,7 +72,7 @@ class TinyTextEncoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         vocabulary: int = 64,
-        end_id: int = 2,
+        end_id: int = 2,  # noqa: ARG002 (read from the config)
         width: int = 128,
         layers: int = 2,
         heads: int = 4,

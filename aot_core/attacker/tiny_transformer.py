@@ -1,9 +1,10 @@
-"""The tiny editor's rectified-flow transformer: noisy latents, source latents, time and instruction to a velocity.
+"""The tiny editor's rectified-flow transformer: noisy latents, source latents, time and instruction to a
+velocity.
 
 Latents (B, C, h, w) are packed 2 x 2 into tokens, as Qwen-Image does; one token then is one cell of the
 procedural world. The blocks are PixArt's (self-attention, cross-attention to the words, one shared adaptive
-layer norm for the time). What is predicted is the clean latent, `source + gate * (content - source)` with a gate
-that starts shut, so that "leave it alone" is the default; the velocity follows from it.
+layer norm for the time). What is predicted is the clean latent, `source + gate * (content - source)` with a
+gate that starts shut, so that "leave it alone" is the default; the velocity follows from it.
 """
 
 import torch
@@ -80,7 +81,8 @@ class TinyEditTransformer(ModelMixin, ConfigMixin):
     def predict_clean(
         self, latents: Tensor, source: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The clean latents (B, C, h, w) that `latents` is a noisy version of, and the gate's logits (B, tokens).
+        """The clean latents (B, C, h, w) that `latents` is a noisy version of, and the gate's logits (B,
+        tokens).
 
         `timestep` (B,) is the flow's time in 0..1, 1 being noise; `text` is (B, L, D), `text_mask` (B, L).
         Raises ValueError when the latents are not of the size the model was made for.

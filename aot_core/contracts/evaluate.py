@@ -9,10 +9,12 @@ with its n and its Wilson 95 % interval.
 from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 
 VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
 
 CLEAN = "clean"
 """The condition without any edit."""
@@ -34,19 +36,23 @@ def attacker_number(condition: str) -> int | None:
 class EvaluateConfig(Frozen):
     """How the Defender is asked."""
 
-    samples: int = Field(3, ge=1)
+    samples: int = Field(default=3, ge=1)
     """k: how often each question is asked. Strict accuracy counts it only if all k answers are right."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature of the answers; 0 is greedy, and strict then equals single-shot accuracy."""
-    limit: int | None = Field(200, ge=1)
+    limit: int | None = Field(default=200, ge=1)
     """Questions a condition, the same in every condition where the data allows it; None takes them all."""
-    min_ssim: float = Field(0.85, ge=0, le=1)
-    """An Attacker's edit counts as valid if the localized SSIM on the protected boxes is at least this."""
+    proposals: ProposalSettings = ProposalSettings()
+    """What the Attackers are told to do: the same to each, drawn from the seed."""
+    validity: ValiditySettings = ValiditySettings()
+    """Only valid edits are asked about."""
+    steps: int = Field(default=6, ge=1)
+    """Denoising steps of an edit."""
     dtype: DType = "float32"
-    """Precision of the models' weights."""
-    gallery_rows: int = Field(8, ge=0)
+    """Precision of the Defender's weights; Attackers compute in float32."""
+    gallery_rows: int = Field(default=8, ge=0)
     """Pictures a gallery shows: first those that turned a right answer wrong. 0 makes no galleries."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of the choice of questions, the edits and the answers. The same in all rounds, so that the test is."""
 
 

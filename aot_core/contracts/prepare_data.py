@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 
 VERSION = 1
@@ -39,7 +40,9 @@ class CocoSettings(Frozen):
     """The folder of images, inside the source folder."""
     annotations: str = "instances.json"
     """The instances file, inside the source folder."""
-    implies: dict[str, tuple[str, ...]] = {}
+    max_side: int | None = Field(default=None, ge=64)
+    """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
+    implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
     that such an unboxed thing could make disputable are not asked."""
 
@@ -50,11 +53,11 @@ SourceSettings = Annotated[ProceduralSettings | CocoSettings, Field(discriminato
 class SplitSizes(Frozen):
     """How many samples each split gets. No source image stands in two splits."""
 
-    warm_start: int = Field(1500, ge=0)
+    warm_start: int = Field(default=1500, ge=0)
     """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
-    train: int = Field(2400, ge=0)
+    train: int = Field(default=2400, ge=0)
     """Questions on clean scenes, for the rounds of both learners."""
-    evaluate: int = Field(300, ge=0)
+    evaluate: int = Field(default=300, ge=0)
     """Held-out questions; each is there once clean and once for every evaluated family."""
 
     @model_validator(mode="after")
@@ -67,10 +70,10 @@ class SplitSizes(Frozen):
 class KindWeights(Frozen):
     """How often each kind of question is asked, relative to the others."""
 
-    existence: float = Field(4, ge=0)
-    attribute: float = Field(2, ge=0)
-    relation: float = Field(2, ge=0)
-    count: float = Field(2, ge=0)
+    existence: float = Field(default=4, ge=0)
+    attribute: float = Field(default=2, ge=0)
+    relation: float = Field(default=2, ge=0)
+    count: float = Field(default=2, ge=0)
 
     @model_validator(mode="after")
     def _some(self) -> "KindWeights":
@@ -83,17 +86,17 @@ class ExtensionSettings(Frozen):
     """Scene extension: the source image on a larger canvas, accepted or rejected by three checks."""
 
     enabled: bool = True
-    attempts: int = Field(4, ge=1)
+    attempts: int = Field(default=4, ge=1)
     """Extensions tried per source before it is given up."""
     objects: tuple[int, int] = (0, 1)
     """Procedural: how many objects are painted into the new part: least, most."""
     scale: tuple[float, float] = (1.35, 1.6)
     """Photographs: the canvas's sides over the photograph's: least, most."""
-    min_ssim: float = Field(0.97, ge=0, le=1)
+    min_ssim: float = Field(default=0.97, ge=0, le=1)
     """Composition: the SSIM of the original inside the extended scene."""
-    max_copy: float = Field(0.8, ge=0, le=1)
-    """Duplication, photographs: the highest correlation of an object with any place in the new part."""
-    max_seam: float = Field(2.5, gt=0)
+    max_copy: float = Field(default=0.7, ge=0, le=1)
+    """Duplication, photographs: how like an object any place in the new part may be; 1 is a true copy."""
+    max_seam: float = Field(default=2.5, gt=0)
     """Realism, photographs: the step across the seam over the usual step between neighbouring pixels."""
 
     @model_validator(mode="after")
@@ -108,9 +111,9 @@ class ExtensionSettings(Frozen):
 class EditWeights(Frozen):
     """How often each kind of edit is made, relative to the others. Photographs: only `add`."""
 
-    add: float = Field(6, ge=0)
-    remove: float = Field(1, ge=0)
-    replace: float = Field(1, ge=0)
+    add: float = Field(default=6, ge=0)
+    remove: float = Field(default=1, ge=0)
+    replace: float = Field(default=1, ge=0)
 
     @model_validator(mode="after")
     def _some(self) -> "EditWeights":
@@ -126,17 +129,17 @@ class ImplantationSettings(Frozen):
     """The kinds of edit in warm-start pairs; evaluation only adds."""
     distractors: tuple[int, int] = (1, 3)
     """Edits in a warm-start pair: least, most."""
-    families: tuple[TrainingFamily, ...] = Field(("semantic", "irrelevant"), min_length=1)
+    families: tuple[TrainingFamily, ...] = Field(default=("semantic", "irrelevant"), min_length=1)
     """Families of warm-start pairs, in equal shares."""
-    open_instructions: float = Field(0.5, ge=0, le=1)
+    open_instructions: float = Field(default=0.5, ge=0, le=1)
     """The share of edits whose instruction leaves the content to the editor ("Add an object at ...")."""
     evaluated: tuple[DistractorFamily, ...] = ("semantic", "irrelevant", "unseen")
     """Families that every held-out question is asked with."""
-    evaluated_distractors: int = Field(3, ge=1, le=8)
+    evaluated_distractors: int = Field(default=3, ge=1, le=8)
     """Distractors in each edited held-out scene."""
-    min_ssim: float = Field(0.85, ge=-1, le=1)
+    min_ssim: float = Field(default=0.85, ge=-1, le=1)
     """The least localized SSIM of a pair; below, the edit comes too close to a protected box."""
-    attempts: int = Field(6, ge=1)
+    attempts: int = Field(default=6, ge=1)
     """Implantations tried per question before it is given up."""
 
     @model_validator(mode="after")
@@ -151,21 +154,25 @@ class EffectivenessSettings(Frozen):
     """Which pairs fool the base Defender: right on the clean scene, wrong on the edited one."""
 
     enabled: bool = True
-    samples: int = Field(3, ge=1)
+    samples: int = Field(default=3, ge=1)
     """Answers asked for per image. Right means all are right, wrong means none is."""
-    temperature: float = Field(1.0, ge=0)
-    keep_ineffective: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, ge=0)
+    keep_ineffective: float = Field(default=0.0, ge=0, le=1)
     """The share of ineffective pairs that is kept all the same. 0 is the paper's filter; 1 only records."""
-    asked: int | None = Field(None, ge=1)
+    asked: int | None = Field(default=None, ge=1)
     """Ask about so many pairs only and keep the others unasked; all when left out."""
+    max_new_tokens: int = Field(default=16, ge=1)
+    """The longest answer; a base model that reasons before it answers needs hundreds."""
+    dtype: DType = "float32"
+    """How the base Defender is loaded."""
 
 
 class DataLimits(Frozen):
     """What is refused."""
 
-    max_image_pixels: int = Field(40_000_000, ge=1)
+    max_image_pixels: int = Field(default=40_000_000, ge=1)
     """Pixels of one image. Looked up in the file's header before anything is decoded."""
-    max_attempts: int = Field(20, ge=1)
+    max_attempts: int = Field(default=20, ge=1)
     """Sources tried per wanted sample before the stage gives up."""
 
 
@@ -179,7 +186,7 @@ class PrepareDataConfig(Frozen):
     implantation: ImplantationSettings = ImplantationSettings()
     effectiveness: EffectivenessSettings = EffectivenessSettings()
     limits: DataLimits = DataLimits()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Filled in by the campaign."""
 
     @model_validator(mode="after")

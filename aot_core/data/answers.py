@@ -42,5 +42,5 @@ def is_exactly_boxed(completion: str, letter: str) -> bool:
 
 
 def _is_article(text: str) -> bool:
-    """"A red ring stands there" names no option: an A followed by a word in lower case is an article."""
+    """ "A red ring stands there" names no option: an A followed by a word in lower case is an article."""
     return re.search(r"(?<![A-Za-z])A\s+[a-z]", text) is not None

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aot_core.contracts.prepare_data import CocoSettings
@@ -70,9 +71,10 @@ class CocoSource:
         self._images = safe_path(folder, settings.images)
         self._instances = _read(folder, settings.annotations)
         self._names = {category.id: category.name for category in self._instances.categories}
-        _check(self._instances, settings.annotations)
+        _check_ids(self._instances, settings.annotations)
         for index, entry in enumerate(self._instances.images):
             _check_image(self._images, entry, f"{settings.annotations}: images[{index}]", max_pixels)
+        _check_annotations(self._instances, settings.annotations)
         self._by_image: dict[int, list[_Annotation]] = {entry.id: [] for entry in self._instances.images}
         for annotation in self._instances.annotations:
             self._by_image[annotation.image_id].append(annotation)
@@ -93,31 +95,35 @@ class CocoSource:
 
     def picture(self, index: int) -> Picture:
         entry = self._instances.images[index]
-        size = (entry.width, entry.height)
+        image = open_image(self._images, entry.file_name, self._max_pixels)
+        if self._settings.max_side:
+            image.thumbnail((self._settings.max_side, self._settings.max_side), Image.Resampling.LANCZOS)
+        scale = image.width / entry.width, image.height / entry.height
         objects, doubtful = [], []
         for annotation in self._by_image[entry.id]:
-            x, y, width, height = annotation.bbox
             thing = SceneObject(
-                box=Box(x=x, y=y, width=width, height=height), attributes={"name": self._names[annotation.category_id]}
+                box=_scaled_box(annotation.bbox, scale), attributes={"name": self._names[annotation.category_id]}
             )
-            (doubtful if annotation.iscrowd else objects).append(with_place(thing, size))
+            (doubtful if annotation.iscrowd else objects).append(with_place(thing, image.size))
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(entry.file_name).stem)
         scene = Scene(
             scene_id=f"{name}-{entry.id}",
             source_id=f"{name}-{entry.id}",
-            width=entry.width,
-            height=entry.height,
+            width=image.width,
+            height=image.height,
             objects=tuple(objects),
             licence=entry.source or str(entry.license or ""),
         )
         implied = implied_objects(scene.objects, self._settings.implies)
-        image = open_image(self._images, entry.file_name, self._max_pixels)
         return Picture(scene=scene, image=image, doubtful=(*doubtful, *implied))
 
 
-def implied_objects(
-    objects: tuple[SceneObject, ...], implies: dict[str, tuple[str, ...]]
-) -> tuple[SceneObject, ...]:
+def _scaled_box(bbox: tuple[float, float, float, float], scale: tuple[float, float]) -> Box:
+    x, y, width, height = bbox
+    return Box(x=x * scale[0], y=y * scale[1], width=width * scale[0], height=height * scale[1])
+
+
+def implied_objects(objects: tuple[SceneObject, ...], implies: dict[str, tuple[str, ...]]) -> tuple[SceneObject, ...]:
     """What the objects may show without a box of its own, each at the box of what implies it."""
     return tuple(
         SceneObject(box=thing.box, attributes={"name": name})
@@ -142,14 +148,17 @@ def _read(folder: Path, annotations: str) -> _Instances:
         ) from error
 
 
-def _check(instances: _Instances, annotations: str) -> None:
-    """Ids are unique and known, and every box lies inside its image."""
+def _check_ids(instances: _Instances, annotations: str) -> None:
     for group in ("images", "annotations", "categories"):
         seen: set[int] = set()
         for index, entry in enumerate(getattr(instances, group)):
             if entry.id in seen:
                 raise DataError(f"{annotations}: {group}[{index}].id: {entry.id} is there twice; ids must differ")
             seen.add(entry.id)
+
+
+def _check_annotations(instances: _Instances, annotations: str) -> None:
+    """Every annotation's image and category exist, and its box lies inside its image."""
     images = {entry.id: entry for entry in instances.images}
     categories = {category.id for category in instances.categories}
     for index, annotation in enumerate(instances.annotations):
@@ -163,7 +172,14 @@ def _check(instances: _Instances, annotations: str) -> None:
             raise DataError(f"{field}.image_id: {annotation.image_id} is no image; add it to images or correct it")
         x, y, width, height = annotation.bbox
         # Half a pixel of tolerance: annotation tools round.
-        if x < 0 or y < 0 or width <= 0 or height <= 0 or x + width > entry.width + 0.5 or y + height > entry.height + 0.5:
+        if (
+            x < 0
+            or y < 0
+            or width <= 0
+            or height <= 0
+            or x + width > entry.width + 0.5
+            or y + height > entry.height + 0.5
+        ):
             raise DataError(
                 f"{field}.bbox: {list(annotation.bbox)} (x, y, width, height) reaches outside "
                 f"the {entry.width}x{entry.height} image {entry.file_name!r} or is empty; correct the box"

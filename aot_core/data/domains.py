@@ -1,6 +1,6 @@
 """The two kinds of world that data is made from, behind one protocol: procedural scenes and photographs.
 
-    source picture --extend--> scene --ask--> question --implant--> edited scene
+source picture --extend--> scene --ask--> question --implant--> edited scene
 """
 
 from collections.abc import Sequence
@@ -105,9 +105,7 @@ class PhotoDomain:
         kinds: tuple[EditKind, ...],
     ) -> Implanted | Rejection:
         settings = self._config.implantation
-        return implant_photo(
-            rng, picture, question, family, len(kinds), self._donors, self._source.kinds, settings
-        )
+        return implant_photo(rng, picture, question, family, len(kinds), self._donors, self._source.kinds, settings)
 
 
 def open_source(config: PrepareDataConfig, folder: Path | None) -> Source:

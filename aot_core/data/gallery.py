@@ -115,9 +115,7 @@ def _text_lines(row: GalleryRow) -> list[_Line]:
         if answers:
             all_right = all(answer == question.answer for answer in answers)
             said = " ".join(answer or "–" for answer in answers)
-            lines.append(
-                (f"{label}: {said}  {'✓' if all_right else '✗'}", _RIGHT if all_right else _WRONG, True)
-            )
+            lines.append((f"{label}: {said}  {'✓' if all_right else '✗'}", _RIGHT if all_right else _WRONG, True))
     return lines + [(text, _MUTED, False) for text in _wrapped(row.caption)]
 
 

@@ -9,6 +9,7 @@ told apart: a guard that cannot look has not found the data good, and not found 
 """
 
 import json
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from aot_core.data.splits import SPLITS
 from aot_core.data.truth import truth
 
 if TYPE_CHECKING:
-    from great_expectations.expectations import Expectation
+    from great_expectations.expectations.expectation import Expectation
 
 LETTER_SIGMAS = 5.0
 """How many standard deviations a letter's share of the right answers may be off."""
@@ -90,9 +91,7 @@ def checks_frame(folder: Path, samples: Sequence[Sample]) -> pd.DataFrame:
             not s.edits or truth(s.question.query, s.edited_objects) == s.question.answer_text for s in samples
         ],
         "pair_is_whole": [bool(s.edits) == (s.edited_image is not None) == (s.ssim is not None) for s in samples],
-        "unseen_only_evaluated": [
-            s.split == "evaluate" or all(e.family != "unseen" for e in s.edits) for s in samples
-        ],
+        "unseen_only_evaluated": [s.split == "evaluate" or all(e.family != "unseen" for e in s.edits) for s in samples],
         "splits_of_source": [len(splits_of_source[s.scene.source_id]) for s in samples],
         "splits_of_pixels": [len(splits_of_pixels[hashes.get(s.image, "")]) for s in samples],
         "hashes_hold": [wrong.isdisjoint(images_of(s)) and s.image in hashes for s in samples],
@@ -169,10 +168,14 @@ def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"]) -> list
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
-        context.data_sources.add_pandas("data_set").add_dataframe_asset("samples").add_batch_definition_whole_dataframe("all")
+        context.data_sources.add_pandas("data_set")
+        .add_dataframe_asset("samples")
+        .add_batch_definition_whole_dataframe("all")
     )
     suite = context.suites.add(gx.ExpectationSuite(name="prepared_data", expectations=list(expectations)))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="prepared_data", data=batch, suite=suite))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name="prepared_data", data=batch, suite=suite)
+    )
     checkpoint = context.checkpoints.add(
         gx.Checkpoint(
             name="prepared_data",
@@ -250,8 +253,9 @@ def _overlap(sample: Sample) -> float:
 
 
 def _great_expectations() -> Any:
-    """The library, imported late (it takes seconds) and told first not to phone home."""
+    """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
 
     return great_expectations

@@ -40,7 +40,11 @@ def open_image(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> Ima
 
 
 def image_size(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Upright width and height, from the header alone. Raises DataError as `open_image`, not for truncation."""
+    """Upright width and height. Raises DataError as `open_image`.
+
+    A JPEG is read by its header alone, so a truncated one is not found out here; a PNG may say how it is turned
+    behind its pixels, so it is decoded.
+    """
     with _opened(folder, relative, max_pixels) as image:
         width, height = image.size
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5

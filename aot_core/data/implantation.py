@@ -83,9 +83,10 @@ def implant_world(
 def random_kinds(rng: np.random.Generator, settings: ImplantationSettings) -> tuple[EditKind, ...]:
     """The kinds of a warm-start pair's edits: as many as the settings allow, by their weights."""
     least, most = settings.distractors
-    weights = settings.edits.model_dump()
-    chances = np.array(list(weights.values())) / sum(weights.values())
-    return tuple(list(weights)[int(i)] for i in rng.choice(len(weights), size=rng.integers(least, most + 1), p=chances))
+    kinds: tuple[EditKind, ...] = ("add", "remove", "replace")
+    weights = np.array([getattr(settings.edits, kind) for kind in kinds])
+    count = int(rng.integers(least, most + 1))
+    return tuple(kinds[int(i)] for i in rng.choice(len(kinds), size=count, p=weights / weights.sum()))
 
 
 def shares(attributes: Attributes, words: frozenset[str]) -> bool:

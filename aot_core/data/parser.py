@@ -103,7 +103,7 @@ def estimate_ground(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     ramp = np.zeros_like(pixels)
     ramp[:, :, 0] = slope * np.arange(width, dtype=np.float32)[None, :]
     ramp[:, :, 2] = slope * np.arange(height, dtype=np.float32)[:, None]
-    return ramp + np.median(pixels - ramp, axis=(0, 1))
+    return ramp + np.median(pixels - ramp, axis=(0, 1)).astype(np.float32)
 
 
 def _match(

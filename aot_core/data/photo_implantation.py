@@ -6,15 +6,16 @@ A cutout is an object's box with all that is in it: what lies in it whole comes 
 in part becomes doubtful. It is scaled, its edge feathered, and put where it touches no protected box (not even
 within reach of the SSIM window) and hides next to nothing else.
 
-Families, where names share no attributes: semantic is what looks or is like the question's objects (the same COCO
-supercategory if the file has any, else the nearer half of the cutouts in mean colour), irrelevant is the rest.
-Without an object to resemble, as in a question about something absent, there is no semantic distractor.
+Families, where names share no attributes: semantic is what is or looks like what the question is about (the same
+COCO supercategory if the file has any, else the nearer half of the cutouts in mean colour), irrelevant is the rest.
+A question about something absent is about nothing that has a colour: there the picture's objects stand in.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from aot_core.contracts.prepare_data import ImplantationSettings
@@ -40,7 +41,7 @@ MOST_HIDDEN = 0.1
 _PLACES_TRIED = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cutout:
     """A thing cut from a photograph, with what else its box shows. Boxes are in the cutout's own pixels."""
 
@@ -50,10 +51,8 @@ class Cutout:
     doubtful: tuple[SceneObject, ...]
     source_id: str
 
-    @property
-    def colour(self) -> np.ndarray:
-        """Mean RGB, (3,)."""
-        return np.asarray(self.image, dtype=np.float32).mean((0, 1))
+    colour: NDArray[np.float32]
+    """Mean RGB, (3,), 0..255."""
 
 
 def cutouts(picture: Picture) -> list[Cutout]:
@@ -72,13 +71,15 @@ def cutouts(picture: Picture) -> list[Cutout]:
                 continue
             certain = share >= WHOLE and other not in picture.doubtful
             (others if certain else doubtful).append(_inside(other, box))
+        image = picture.image.crop(whole_pixels)
         found.append(
             Cutout(
-                image=picture.image.crop(whole_pixels),
+                image=image,
                 main=_inside(thing, box),
                 others=tuple(others),
                 doubtful=tuple(doubtful),
                 source_id=picture.scene.source_id,
+                colour=mean_colour(image),
             )
         )
     return found
@@ -133,18 +134,23 @@ def of_family(
 ) -> list[Cutout]:
     """The cutouts of other photographs that are of the family for this question."""
     others = [cutout for cutout in donors if cutout.source_id != picture.scene.source_id]
-    if not question.protected:
-        return others if family == "irrelevant" else []
-    about = {kinds.get(thing.attributes["name"], "") for thing in _about(picture, question)} - {""}
-    if about:
-        alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in about]
+    about = [thing for thing in picture.scene.objects if thing.box in question.protected]
+    names = {thing.attributes["name"] for thing in about} or {question.query.target["name"]}
+    wanted = {kinds.get(name, "") for name in names} - {""}
+    if wanted:
+        alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in wanted]
     else:
-        crops = [np.asarray(_crop(picture, box), dtype=np.float32).mean((0, 1)) for box in question.protected]
-        nearest = sorted(others, key=lambda cutout: min(float(np.abs(cutout.colour - c).sum()) for c in crops))
+        colours = [mean_colour(_crop(picture, thing.box)) for thing in about or picture.scene.objects]
+        nearest = sorted(others, key=lambda cutout: min(float(np.abs(cutout.colour - c).sum()) for c in colours))
         alike = nearest[: (len(nearest) + 1) // 2]
     if family == "semantic":
         return alike
     return [cutout for cutout in others if cutout not in alike]
+
+
+def mean_colour(image: Image.Image) -> NDArray[np.float32]:
+    """Mean RGB, (3,), 0..255."""
+    return np.asarray(image, dtype=np.float32).mean((0, 1))
 
 
 def paste(picture: Picture, cutout: Cutout, region: Box) -> Picture:
@@ -152,7 +158,8 @@ def paste(picture: Picture, cutout: Cutout, region: Box) -> Picture:
     size = int(region.width), int(region.height)
     image = picture.image.copy()
     image.paste(cutout.image.resize(size, Image.Resampling.LANCZOS), (int(region.x), int(region.y)), _feather(size))
-    scale = region.width / cutout.image.width, region.height / cutout.image.height
+    # By the thing's box, not by the cutout's whole pixels, so that the thing fills the region exactly.
+    scale = region.width / cutout.main.box.width, region.height / cutout.main.box.height
 
     def put(thing: SceneObject) -> SceneObject:
         b = thing.box
@@ -171,7 +178,9 @@ def _room(
     """A free place, and a size, for the cutout; None where none was found."""
     width, height = picture.image.size
     longer = max(cutout.image.size)
-    for _ in range(_PLACES_TRIED):
+    for turn in range(_PLACES_TRIED):
+        # Free ground first; only where that is hard to find may a little of another object be hidden.
+        hidden = 0.0 if turn < _PLACES_TRIED // 2 else MOST_HIDDEN
         side = min(float(rng.uniform(LEAST_SIDE, MOST_SIDE)) * min(width, height), MOST_ENLARGED * longer)
         w, h = (max(2, round(s * side / longer)) for s in cutout.image.size)
         box = Box(x=int(rng.integers(width - w + 1)), y=int(rng.integers(height - h + 1)), width=w, height=h)
@@ -179,7 +188,7 @@ def _room(
         wide = Box(x=left, y=top, width=box.right + REACH - left, height=box.bottom + REACH - top)
         if any(wide.overlap(other) for other in (*question.protected, *regions)):
             continue
-        if any(box.overlap(thing.box) > MOST_HIDDEN * thing.box.area for thing in picture.scene.objects):
+        if any(box.overlap(thing.box) > hidden * thing.box.area for thing in picture.scene.objects):
             continue
         if place_of(box, picture.image.size):
             return box
@@ -208,10 +217,6 @@ def _inside(thing: SceneObject, box: Box) -> SceneObject:
     right, bottom = min(thing.box.right, box.right), min(thing.box.bottom, box.bottom)
     part = Box(x=x - box.x, y=y - box.y, width=right - x, height=bottom - y)
     return SceneObject(box=part, attributes={"name": thing.attributes["name"]})
-
-
-def _about(picture: Picture, question: Question) -> list[SceneObject]:
-    return [thing for thing in picture.scene.objects if thing.box in question.protected]
 
 
 def _crop(picture: Picture, box: Box) -> Image.Image:

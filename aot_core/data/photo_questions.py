@@ -15,9 +15,7 @@ from aot_core.data.questions import MAX_COUNT, RELATIONS, count_options, make_qu
 from aot_core.data.sources import Picture
 
 
-def ask_photo(
-    rng: np.random.Generator, kind: QuestionKind, picture: Picture, names: Sequence[str]
-) -> Question | None:
+def ask_photo(rng: np.random.Generator, kind: QuestionKind, picture: Picture, names: Sequence[str]) -> Question | None:
     """A random question of a kind about a photograph; None where it allows none, or only disputable ones.
 
     `names` are all names that things may have; those that are not in the picture are asked about as absent.

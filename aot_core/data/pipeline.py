@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import DistractorFamily, EditKind, Question, Sample, Split
+from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind, Sample, Split
 from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.domains import Domain, open_domain
 from aot_core.data.effectiveness import judge_pairs
@@ -34,6 +34,7 @@ from aot_core.data.splits import SPLITS, Share, share_out
 
 _CHUNK = 128
 """Pairs that are compared and judged together."""
+_KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "relation", "count")
 _QUESTIONS_TRIED = 6
 """Questions tried per scene."""
 
@@ -54,9 +55,7 @@ class Draft:
 class Pipeline:
     """One run over one source. `funnel` counts `step/outcome` as it goes."""
 
-    def __init__(
-        self, config: PrepareDataConfig, source: Source, answerer: Answerer | None = None
-    ) -> None:
+    def __init__(self, config: PrepareDataConfig, source: Source, answerer: Answerer | None = None) -> None:
         self._config, self._source, self._answerer = config, source, answerer
         self.funnel: Counter[str] = Counter()
         self._asked = 0
@@ -64,7 +63,7 @@ class Pipeline:
     def write(self, folder: Path) -> list[Sample]:
         """Make all splits and write the data set. Raises DataError where the source does not yield enough."""
         samples: list[Sample] = []
-        wanted: dict[Split, int] = self._config.splits.model_dump()
+        wanted: dict[Split, int] = {split: getattr(self._config.splits, split) for split in SPLITS}
         # Distractors for a photograph come from another one of its split.
         least: dict[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
         rng = np.random.default_rng([self._config.seed, len(SPLITS)])
@@ -82,9 +81,7 @@ class Pipeline:
         domain = open_domain(self._source, self._config, share.indices)
         attempts = enumerate(islice(iter(share), wanted * self._config.limits.max_attempts))
         made = (
-            draft
-            for attempt, index in attempts
-            if (draft := self._attempt(domain, split, index, attempt)) is not None
+            draft for attempt, index in attempts if (draft := self._attempt(domain, split, index, attempt)) is not None
         )
         missing = wanted
         while missing > 0:
@@ -128,9 +125,8 @@ class Pipeline:
         return None
 
     def _question(self, rng: np.random.Generator, domain: Domain, picture: Picture) -> Question | None:
-        weights = self._config.kinds.model_dump()
-        chances = np.array(list(weights.values())) / sum(weights.values())
-        kind = list(weights)[int(rng.choice(len(weights), p=chances))]
+        weights = np.array([getattr(self._config.kinds, kind) for kind in _KINDS])
+        kind = _KINDS[int(rng.choice(len(_KINDS), p=weights / weights.sum()))]
         for _ in range(_QUESTIONS_TRIED):
             question = domain.ask(rng, kind, picture)
             if question is not None:

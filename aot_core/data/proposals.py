@@ -1,8 +1,9 @@
-"""What the Attacker is told to do to a scene: how many edits, of which kind and where; often not what to paint.
+"""What the Attacker is told to do to a scene: how many edits, of which kind and where; often not what to
+paint.
 
-A proposal never touches a protected box, and removes nothing that the question is about. What is painted stays the
-editor's choice where the content is open: that is the room in which reinforcement learning moves. Training, curation
-and evaluation propose alike, through `propose`.
+A proposal never touches a protected box, and removes nothing that the question is about. What is painted
+stays the editor's choice where the content is open: that is the room in which reinforcement learning moves.
+Training, curation and evaluation propose alike, through `propose`.
 """
 
 from collections.abc import Sequence
@@ -73,9 +74,7 @@ def propose(
 
 
 def _addition(cell: world.Cell) -> Edit:
-    return Edit(
-        kind="add", instruction=add_instruction(None, cell), family="semantic", region=world.cell_box(cell)
-    )
+    return Edit(kind="add", instruction=add_instruction(None, cell), family="semantic", region=world.cell_box(cell))
 
 
 def _change(kind: EditKind, thing: SceneObject) -> Edit:

@@ -16,6 +16,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from aot_core.contracts.scene import Box
 
+_REACH = 5
+"""Pixels that the 11 x 11 window reaches beyond its middle."""
 _BATCH_PIXELS = 2**20
 """So many pixels go through the window at once: a quarter of a gigabyte at most."""
 
@@ -38,8 +40,8 @@ def localized_ssim_batch(
         if clean.size != edited.size:
             raise ValueError(f"edited image is {edited.size}, clean image {clean.size}: an edit must keep the size")
     scores = [1.0] * len(cleans)
-    # An untouched image, or one without boxes, is known to score 1; extension checks are mostly of that sort.
-    differing = [i for i, c in enumerate(cleans) if boxes[i] and c.tobytes() != editeds[i].tobytes()]
+    # Where nothing changed within the window's reach of a box the score is known to be 1: most pairs are like that.
+    differing = [i for i, clean in enumerate(cleans) if any(_touched(clean, editeds[i], box) for box in boxes[i])]
     for size, group in groupby(differing, key=lambda i: cleans[i].size):
         for batch in _batched(group, max(1, _BATCH_PIXELS // (size[0] * size[1]))):
             maps = ssim_maps(_tensor([cleans[i] for i in batch]), _tensor([editeds[i] for i in batch]))
@@ -70,6 +72,17 @@ def worst_box(ssim_map: torch.Tensor, boxes: Sequence[Box]) -> float:
             raise ValueError(f"box {box} lies outside the {tuple(ssim_map.shape)} image; give boxes inside it")
         means.append(float(inside.mean()))
     return min(means)
+
+
+def _touched(clean: Image.Image, edited: Image.Image, box: Box) -> bool:
+    """Whether any pixel that the SSIM of the box depends on differs."""
+    crop = (
+        max(0, floor(box.x) - _REACH),
+        max(0, floor(box.y) - _REACH),
+        min(clean.width, ceil(box.right) + _REACH),
+        min(clean.height, ceil(box.bottom) + _REACH),
+    )
+    return clean.crop(crop).tobytes() != edited.crop(crop).tobytes()
 
 
 def _tensor(images: Sequence[Image.Image]) -> torch.Tensor:

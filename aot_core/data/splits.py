@@ -41,7 +41,7 @@ def share_out(
 
     Raises DataError where the source has too few.
     """
-    asked = [split for split in SPLITS if wanted[split] > 0]
+    asked: list[Split] = [split for split in SPLITS if wanted[split] > 0]
     if size is None:
         return {split: Share((), first=place, step=len(asked)) for place, split in enumerate(asked)}
     needed = sum(least[split] for split in asked)

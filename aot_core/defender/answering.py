@@ -10,11 +10,11 @@ from typing import Self
 
 import torch
 from PIL.Image import Image
-from transformers import BatchFeature, DynamicCache, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, DynamicCache
 
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import LETTERS, Question
-from aot_core.defender.loading import load_model, load_processor
+from aot_core.defender.loading import Model, Processor, load_model, load_processor
 
 _MARK = "<question>"
 
@@ -22,9 +22,7 @@ _MARK = "<question>"
 class Defender:
     """A vision-language model that answers questions (implements `contracts.protocols.Answerer`)."""
 
-    def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int = 64, max_new_tokens: int = 16
-    ) -> None:
+    def __init__(self, model: Model, processor: Processor, *, batch_size: int = 64, max_new_tokens: int = 16) -> None:
         """
         Args:
             batch_size: questions encoded at a time.
@@ -105,7 +103,7 @@ class Defender:
             batch = questions[start : start + self.batch_size]
             texts = [self._template.replace(_MARK, question.prompt) + suffix for question in batch]
             pictures = [image.convert("RGB") for image in images[start : start + self.batch_size]]
-            inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+            inputs = self.processor(images=pictures, text=texts, padding=True, padding_side="left", return_tensors="pt")
             yield inputs.to(self.model.device), batch
 
     def _generate(self, inputs: BatchFeature, samples: int, temperature: float) -> torch.Tensor:
@@ -132,7 +130,7 @@ _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 """What the processor gives for every token; the rest it gives for every image."""
 
 
-def chat_prompt(processor: ProcessorMixin, text: str) -> str:
+def chat_prompt(processor: Processor, text: str) -> str:
     """One image and a text in the model's chat template, up to where the answer begins."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -143,7 +141,7 @@ def question_letters(question: Question) -> str:
     return LETTERS[: len(question.options)]
 
 
-def _letter_tokens(processor: ProcessorMixin) -> tuple[str, dict[str, int]]:
+def _letter_tokens(processor: Processor) -> tuple[str, dict[str, int]]:
     r"""How this tokenizer writes `\boxed{X}`: the text before the token that holds the letter, and that token's id."""
     spellings = {letter: processor.tokenizer(f"\\boxed{{{letter}}}").input_ids for letter in LETTERS}
     first = min(spellings.values(), key=len)

@@ -73,12 +73,13 @@ def build_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     learned = json.loads(learner.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
+        merges=[tuple(merge) for merge in learned["merges"]],  # type: ignore[arg-type]
         unk_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         additional_special_tokens=list(SPECIAL_TOKENS),
         model_max_length=2048,
+        padding_side="left",
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -95,7 +96,8 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> ImageTextProcessor:
 
 def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """The untrained model; equal seeds give equal weights."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
     hidden = 128
     config = Qwen2_5_VLConfig(
         vision_config={

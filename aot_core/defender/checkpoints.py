@@ -7,11 +7,10 @@ goes on from it with `load_trainable`.
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel, ProcessorMixin
 
 from aot_core.contracts.learning import DType, ModelSettings
 from aot_core.defender.answering import Defender
-from aot_core.defender.loading import load_model, load_processor
+from aot_core.defender.loading import Model, Processor, load_model, load_processor
 
 MODEL, ADAPTER = "model", "adapter"
 
@@ -44,9 +43,7 @@ def load_defender(
     return Defender.load(base, folder / ADAPTER, **settings)
 
 
-def load_trainable(
-    folder: Path | None, base: str, settings: ModelSettings, device: str
-) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+def load_trainable(folder: Path | None, base: str, settings: ModelSettings, device: str) -> tuple[Model, Processor]:
     """The model to go on training: an adapter stays the same adapter through the rounds, so that it never stacks.
 
     A folder with an adapter and settings without LoRA give the merged model, all its weights trained. The other way
@@ -80,7 +77,7 @@ def load_trainable(
     return model, load_processor(base)
 
 
-def save(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, output: Path, base_name: str) -> None:
+def save(model: Model, processor: Processor, output: Path, base_name: str) -> None:
     """Write `model/` or `adapter/` (safetensors) into an artifact's folder.
 
     Args:
@@ -90,7 +87,7 @@ def save(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, output: 
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_name
-        model.save_pretrained(output / ADAPTER)
+        model.save_pretrained(str(output / ADAPTER))
         # peft adds a card with versions and places of its own; the artifact's record has them.
         (output / ADAPTER / "README.md").unlink(missing_ok=True)
         return

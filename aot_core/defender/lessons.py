@@ -1,14 +1,13 @@
 r"""What the tiny base model is taught: short dialogues about uncrowded scenes of the procedural world.
 
-A lesson is a prompt and its answer. The four kinds of question come as multiple choice (`question.prompt`, answered with
-`\boxed{X}`, now and then in prose) and plainly ("Is there a red ring?" "yes"); three tasks that the game never asks
-teach to look: where an object is, what a place holds, and a list of everything. Without them the binding of colour,
-shape and place is hardly learned from questions alone.
+A lesson is a prompt and its answer. The four kinds of question come as multiple choice (`question.prompt`,
+answered with `\boxed{X}`, now and then in prose) and plainly ("Is there a red ring?" "yes"); three tasks that the
+game never asks teach to look: where an object is, what a place holds, and a list of everything. Without them the
+binding of colour, shape and place is hardly learned from questions alone.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -76,7 +75,7 @@ def draw_lesson(rng: np.random.Generator, objects: Sequence[SceneObject], name: 
 def corpus(rng: np.random.Generator, size: int = 3000) -> list[str]:
     r"""Text to train the tokenizer on: lessons, and every letter's box, so that `\boxed{A}` is few tokens."""
     texts = [f"\\boxed{{{letter}}}" for letter in LETTERS] * (size // 10)
-    mixture = {name: 1.0 for name in ("where", "what", "list", *KINDS, *(f"plain {kind}" for kind in KINDS))}
+    mixture = dict.fromkeys(("where", "what", "list", *KINDS, *(f"plain {kind}" for kind in KINDS)), 1.0)
     while len(texts) < size * 2:
         objects = world.random_objects(rng, int(rng.integers(2, 5)))
         for lesson in draw_lessons(rng, objects, mixture, 4):
@@ -112,6 +111,3 @@ def _list(_: np.random.Generator, objects: Sequence[SceneObject]) -> Lesson:
 
 
 _LOOKING = {"where": _where, "what": _what, "list": _list}
-
-WORDS = tuple(product(world.COLOURS, world.SHAPES))
-"""Every name that an object of the procedural world can have."""

@@ -1,24 +1,25 @@
 """Loading a Defender's processor and model by name: the tiny base and the 7B model go the same way.
 
-A name (shipped model, folder or hub name) goes in; what `AutoProcessor` and `AutoModelForImageTextToText` give comes
-out, the processor with left padding, as generation wants it. The one fallback is confined here: Qwen's processor insists
-on a video processor, and that one needs torchvision. Where torchvision is absent, the same processor is loaded for
-images and text alone.
+A name (shipped model, folder or hub name) goes in; what `AutoProcessor` and `AutoModelForImageTextToText` give
+comes out, the processor with left padding, as generation wants it. The one fallback is confined here: Qwen's
+processor insists on a video processor, and that one needs torchvision. Where torchvision is absent, the same processor
+is loaded for images and text alone.
 """
 
+from typing import Any, TypeAlias
+
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-    Qwen2_5_VLProcessor,
-)
-from transformers.utils import is_torchvision_available
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor
+from transformers.utils.import_utils import is_torchvision_available
 
 from aot_core.contracts.learning import DType
 from aot_core.models import model_folder
+
+Model: TypeAlias = Any
+"""A `PreTrainedModel` that generates text from images and text. Its library's annotations leave out most of what the
+Auto classes give (sub-modules, `generate`'s arguments), so that a type checker would reject every use."""
+Processor: TypeAlias = Any
+"""A `ProcessorMixin` with `tokenizer` and `image_processor`; `Any` for the same reason."""
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
@@ -37,7 +38,7 @@ class ImageTextProcessor(Qwen2_5_VLProcessor):
 ImageTextProcessor.__name__ = Qwen2_5_VLProcessor.__name__
 
 
-def load_processor(name: str) -> ProcessorMixin:
+def load_processor(name: str) -> Processor:
     """The processor of a model (shipped, folder or hub name), left-padding.
 
     Raises:
@@ -55,11 +56,11 @@ def load_processor(name: str) -> ProcessorMixin:
     return processor
 
 
-def load_model(name: str, dtype: DType = "float32", device: str = "cpu") -> PreTrainedModel:
+def load_model(name: str, dtype: DType = "float32", device: str = "cpu") -> Model:
     """The model (shipped, folder or hub name) in the given precision on the given device, in eval mode.
 
     Raises UnknownModelError for a folder or shipped model that is not there (no hub is asked).
     """
     source = str(model_folder(name) or name)
-    model = AutoModelForImageTextToText.from_pretrained(source, dtype=getattr(torch, dtype))
+    model: Model = AutoModelForImageTextToText.from_pretrained(source, dtype=getattr(torch, dtype))
     return model.to(device).eval()

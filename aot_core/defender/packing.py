@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from aot_core.defender.lessons import DOUBT, Lesson
+from aot_core.defender.loading import Model, Processor
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class PackedBatch:
     """(B, L)"""
     positions: torch.Tensor
     """(3, B, L), Qwen's temporal, row and column positions."""
-    visible: torch.Tensor
-    """(B, 1, L, L), True where a token (row) sees another (column)."""
+    mask: torch.Tensor
+    """(B, 1, L, L), added to the attention scores: 0 where a token (row) sees another (column), else very negative."""
     answer_at: torch.Tensor
     """(A, 2): image and token whose next token is an answer token."""
     targets: torch.Tensor
@@ -36,7 +36,7 @@ class PackedBatch:
     """(A,) which lesson of the batch an answer token belongs to, counted from 0."""
 
 
-def image_prefix(processor: ProcessorMixin) -> str:
+def image_prefix(processor: Processor) -> str:
     """The text before the question: the chat template's, cut where the question begins."""
     mark = "QUESTION"
     content = [{"type": "image"}, {"type": "text", "text": mark}]
@@ -44,9 +44,7 @@ def image_prefix(processor: ProcessorMixin) -> str:
     return text.split(mark)[0]
 
 
-def pack(
-    processor: ProcessorMixin, model: Qwen2_5_VLForConditionalGeneration, lessons: Sequence[Sequence[Lesson]], grid: int
-) -> PackedBatch:
+def pack(processor: Processor, model: Model, lessons: Sequence[Sequence[Lesson]], grid: int) -> PackedBatch:
     """Pack the lessons of every image (outer sequence); `grid` is the side of the grid of visual tokens."""
     tokenizer = processor.tokenizer
     pad = processor.image_token
@@ -83,10 +81,12 @@ def pack(
     same = branch[:, :, None] == branch[:, None, :]
     of_prefix = (branch == 0)[:, None, :] & (branch >= 0)[:, :, None]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
+    visible = (same | of_prefix) & causal
     return PackedBatch(
         input_ids=input_ids,
         positions=positions,
-        visible=((same | of_prefix) & causal)[:, None],
+        # Additive, not boolean: the CPU's attention kernel would turn a boolean mask into this one in every layer.
+        mask=torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)[:, None],
         answer_at=torch.tensor(answer_at),
         targets=torch.tensor([t + [-1] * (width - len(t)) for t in targets]),
         target_weights=torch.tensor([w + [0.0] * (width - len(w)) for w in weights]),
@@ -94,9 +94,7 @@ def pack(
     )
 
 
-def answer_loss(
-    model: Qwen2_5_VLForConditionalGeneration, packed: PackedBatch, features: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_loss(model: Model, packed: PackedBatch, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the answer tokens.
 
     Args:
@@ -112,7 +110,7 @@ def answer_loss(
     embeddings = embeddings.masked_scatter(is_image, features.to(embeddings.dtype))
     hidden = model.model.language_model(
         inputs_embeds=embeddings,
-        attention_mask=packed.visible.to(device),
+        attention_mask=packed.mask.to(device),
         position_ids=packed.positions.to(device),
         use_cache=False,
     ).last_hidden_state
@@ -148,9 +146,7 @@ def _branches(tokenizer, lessons: Sequence[Lesson]) -> list[tuple[list[int], int
         opening, answer = next(encoded), next(encoded)
         others = [next(encoded) for _ in lesson.others]
         assert all(len(other) == len(answer) for other in others), lesson
-        candidates = [
-            [token, *(other[k] for other in others if other[k] != token)] for k, token in enumerate(answer)
-        ]
+        candidates = [[token, *(other[k] for other in others if other[k] != token)] for k, token in enumerate(answer)]
         branches.append((opening + answer, len(opening), candidates))
     return branches
 

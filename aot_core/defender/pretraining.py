@@ -1,13 +1,13 @@
-"""The recipe of `aot-tiny-vl`: `python -m aot_core.defender.pretraining --output DIR [--seed N]`.
+"""The recipe of `aot-tiny-vl`: `python -m aot_core.defender.pretraining --output DIR [--seed N] [--work DIR]`.
 
-Three phases, each saved under the output folder's `.phases/` when it is done, so that a broken run goes on with the
-phase that it was in:
+Three phases, each saved in the work folder when it is done, so that a broken run goes on with the phase that it was in:
 
 1. `see`: the vision tower alone. Every visual token is one cell of the world; it learns to be the sum of the language
    model's own embeddings of that cell's colour and shape words and of a vector for its row and its column.
-2. `bind`: the language model, on the frozen tower, with scenes of two or three objects: where things are, what a place
-   holds, and the questions.
-3. `ask`: the same with two to four objects, mostly the questions that the game asks, the learning rate falling to zero.
+2. `look`: the language model, on the frozen tower, with scenes of two or three objects: where things are, what a place
+   holds, and the questions asked plainly.
+3. `ask`: the same with two to four objects, mostly the multiple-choice questions that the game asks, the learning rate
+   falling to almost nothing.
 
 All scenes are uncrowded (two to four objects). What the model does in crowded ones it has never been taught: that is
 the fragility which the game finds and mends. Everything is drawn from one seed.
@@ -15,28 +15,27 @@ the fragility which the game finds and mends. Everything is drawn from one seed.
 
 import argparse
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import PreTrainedModel, ProcessorMixin
 
 from aot_core.contracts.scene import SceneObject
 from aot_core.data import world
+from aot_core.defender.answering import Defender
 from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
-from aot_core.defender.lessons import KINDS, Lesson, Mixture, corpus, draw_lessons
-from aot_core.defender.loading import load_model, load_processor
+from aot_core.defender.lessons import Lesson, Mixture, corpus, draw_lessons
+from aot_core.defender.loading import Model, Processor, load_model, load_processor
 from aot_core.defender.packing import answer_loss, pack
+from aot_core.defender.skills import measure, table, write_card
 
 BASE_SEED = 7
-
-PLAIN = {f"plain {kind}": 1.0 for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -50,64 +49,63 @@ class LanguagePhase:
     """Drawn from, evenly, for each scene."""
     final_rate: float
     """What the learning rate falls to by the end, as a share of the full one (linear)."""
-    images: int = 16
+    images: int = 8
     """Scenes a step."""
-    lessons: int = 10
+    lessons: int = 12
     """Lessons a scene."""
 
 
-SEE_STEPS, SEE_IMAGES = 400, 32
-BIND = LanguagePhase(
-    name="bind",
+SEE_STEPS, SEE_IMAGES = 800, 32
+LOOK = LanguagePhase(
+    name="look",
     steps=500,
     mixture={
-        "where": 3, "what": 1, "list": 1,
-        "plain attribute": 0.5, "plain existence": 1.5, "plain relation": 2, "plain count": 1,
-        "attribute": 0.5, "existence": 1, "relation": 1.5, "count": 1,
+        "where": 1.5, "what": 0.7,
+        "plain attribute": 1, "plain existence": 2, "plain relation": 1.5, "plain count": 1,
     },
     object_counts=(2, 2, 3),
-    final_rate=1.0,
+    final_rate=0.7,
 )  # fmt: skip
 ASK = LanguagePhase(
     name="ask",
-    steps=1200,
+    steps=1300,
     mixture={
-        "where": 1, "what": 0.3, "list": 0.3,
-        "plain attribute": 0.3, "plain existence": 1, "plain relation": 1, "plain count": 1,
+        "where": 0.5,
+        "plain attribute": 0.2, "plain existence": 0.7, "plain relation": 0.7, "plain count": 0.7,
         "attribute": 1, "existence": 2, "relation": 2, "count": 2,
     },
     object_counts=(2, 3, 4),
     final_rate=0.02,
 )  # fmt: skip
-LANGUAGE_PHASES = (BIND, ASK)
+LANGUAGE_PHASES = (LOOK, ASK)
 
-MATRIX_RATE = 4e-3
-"""Muon's learning rate for the matrices of the language model's layers (scaled to AdamW's update size)."""
+SEE_MATRIX_RATE = 4e-3
+MATRIX_RATE = 2e-3
+"""Muon's learning rates for the matrices of the layers of either part (scaled to AdamW's update size). Twice or three
+times as much for the language model, and it does not learn to look at all."""
+WORD_RATE = 2e-4
+"""AdamW's for the word embeddings: the vision tower speaks in them, so they may not run away from it."""
 OTHER_RATE = 2e-3
-"""AdamW's for embeddings and norms, and for the vision tower."""
+"""AdamW's for norms and biases, and for the vision tower's convolution and merger."""
 
 
-def pretrain(output: Path, seed: int = BASE_SEED) -> Path:
-    """Run the recipe; phases that stand under `output/.phases` are not run again. Returns the model's folder."""
-    phases = output / ".phases"
-    folder = _phase(phases / "see", lambda: _see(seed))
+def pretrain(work: Path, seed: int = BASE_SEED) -> Path:
+    """Run the recipe; phases that stand in `work` are not run again. Returns the finished model's folder."""
+    folder = _phase(work / f"{seed}-see", partial(_see, seed))
     for number, phase in enumerate(LANGUAGE_PHASES, 1):
-        previous = folder
-        folder = _phase(phases / phase.name, lambda: _teach(previous, phase, seed + number))  # noqa: B023
-    for file in folder.iterdir():
-        shutil.copy(file, output / file.name)
-    return output
+        folder = _phase(work / f"{seed}-{phase.name}", partial(_teach, folder, phase, seed + number))
+    return folder
 
 
-def _phase(folder: Path, run: Any) -> Path:
+def _phase(folder: Path, run: Callable[[], tuple[Model, Processor]]) -> Path:
     """Run a phase and save what it gives, unless that stands already."""
     if not folder.exists():
         model, processor = run()
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        partial.rename(folder)
+        unfinished = folder.with_name(folder.name + ".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        unfinished.rename(folder)
     return folder
 
 
@@ -117,18 +115,17 @@ def random_scene(rng: np.random.Generator, counts: tuple[int, ...]) -> tuple[tup
     return objects, world.render(objects, world.random_backdrop(rng))
 
 
-def _see(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
+def _see(seed: int) -> tuple[Model, Processor]:
     """Phase 1: visual tokens become sums of the language model's word vectors."""
     rng = np.random.default_rng([seed, 0])
     tokenizer = build_tokenizer(corpus(rng))
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
     words, places = _anchors(model, tokenizer, seed)
     spread = words.var()
-    optimiser = torch.optim.AdamW(model.model.visual.parameters(), lr=OTHER_RATE, weight_decay=0.01)
+    optimisers = _optimisers(model.model.visual, SEE_MATRIX_RATE)
     bar = tqdm(range(SEE_STEPS), desc="see", disable=None)
     for step in bar:
-        _set_rate(optimiser, OTHER_RATE, step, SEE_STEPS, 0.02)
-        scenes = [random_scene(rng, (2, 3, 4)) for _ in range(SEE_IMAGES)]
+        scenes = [random_scene(rng, (4,)) for _ in range(SEE_IMAGES)]
         features = visual_tokens(model, processor, [image for _, image in scenes])
         contents = torch.stack([_contents(objects) for objects, _ in scenes]).flatten(0, 1)
         target = words[contents].sum(1) + places.repeat(SEE_IMAGES, 1)
@@ -136,17 +133,18 @@ def _see(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
         # Most cells are empty and soon learned: the few with an object count four times as much.
         error = ((features - target) ** 2).mean(-1) / spread
         loss = (error * (1 + 3 * filled)).mean()
-        optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
-        if step % 20 == 0:
-            guess = (features[filled] @ words.T)[:, : len(world.COLOURS)].argmax(-1)
-            right = (guess == contents[filled, 0]).float().mean()
-            bar.set_postfix(loss=f"{loss.item():.3f}", colour=f"{right.item():.2f}")
+        _update(optimisers, step, SEE_STEPS, 0.02)
+        if step % 50 == 0:
+            colours = len(world.COLOURS)
+            scores = features[filled] @ words.T
+            guesses = scores[:, :colours].argmax(-1), colours + scores[:, colours:-1].argmax(-1)
+            shares = [(guess == contents[filled, i]).float().mean().item() for i, guess in enumerate(guesses)]
+            bar.write(f"see {step}: loss {loss.item():.3f} colour {shares[0]:.2f} shape {shares[1]:.2f}")
     return model, processor
 
 
-def _anchors(model: PreTrainedModel, tokenizer: Any, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _anchors(model: Model, tokenizer: Any, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The vectors that visual tokens are made of: (colours + shapes + 1, hidden) words, the last for "nothing", and
     (grid * grid, hidden) places."""
     names = [*(f" {word}" for word in (*world.COLOURS, *world.SHAPES)), "nothing"]
@@ -171,29 +169,26 @@ def _contents(objects: tuple[SceneObject, ...]) -> torch.Tensor:
     return table
 
 
-def visual_tokens(model: PreTrainedModel, processor: ProcessorMixin, images: list[Any]) -> torch.Tensor:
+def visual_tokens(model: Model, processor: Processor, images: list[Any]) -> torch.Tensor:
     """(images * cells, hidden): what the vision tower makes of the images."""
     inputs = processor.image_processor(images, return_tensors="pt").to(model.device)
     return torch.cat(model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
 
 
-def _teach(start: Path, phase: LanguagePhase, seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
+def _teach(start: Path, phase: LanguagePhase, seed: int) -> tuple[Model, Processor]:
     """Phases 2 and 3: the language model learns to answer, on the frozen vision tower."""
     model, processor = load_model(str(start)), load_processor(str(start))
     model.train()
     model.model.visual.requires_grad_(False)
-    optimisers = _optimisers(model)
+    optimisers = _optimisers(model.model.language_model, MATRIX_RATE)
     bar = tqdm(range(phase.steps), desc=phase.name, disable=None)
     for step, (images, lessons) in zip(bar, _lesson_batches(phase, seed), strict=False):
         with torch.no_grad():
             features = visual_tokens(model, processor, images)
-        loss, right = answer_loss(model, pack(processor, model, lessons, world.GRID), features)
+        loss, _ = answer_loss(model, pack(processor, model, lessons, world.GRID), features)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser, rate in optimisers:
-            _set_rate(optimiser, rate, step, phase.steps, phase.final_rate)
-            optimiser.step()
-            optimiser.zero_grad()
+        _update(optimisers, step, phase.steps, phase.final_rate)
         if step % 50 == 0:
             shares = probe(model, processor, phase.mixture, phase.object_counts)
             figures = " ".join(f"{name} {share:.2f}" for name, share in shares.items())
@@ -210,25 +205,33 @@ def _lesson_batches(phase: LanguagePhase, seed: int) -> Iterator[tuple[list[Any]
         yield [image for _, image in scenes], lessons
 
 
-def _optimisers(model: PreTrainedModel) -> list[tuple[torch.optim.Optimizer, float]]:
-    layers = model.model.language_model.layers
+def _optimisers(part: nn.Module, matrix_rate: float) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices of the layers, AdamW for the rest; each with its full rate."""
+    layers: nn.ModuleList = getattr(part, "layers", None) or part.get_submodule("blocks")  # type: ignore[assignment]
     matrices = [p for p in layers.parameters() if p.ndim == 2]
-    others = [p for p in model.model.language_model.parameters() if all(p is not m for m in matrices)]
-    muon = torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    return [(muon, MATRIX_RATE), (adamw, OTHER_RATE)]
+    words = [p for name, p in part.named_parameters() if name.startswith("embed_tokens")]
+    others = [p for p in part.parameters() if all(p is not known for known in (*matrices, *words))]
+    muon = torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    chosen: list[tuple[torch.optim.Optimizer, float]] = [(muon, matrix_rate)]
+    for parameters, rate in ((words, WORD_RATE), (others, OTHER_RATE)):
+        if parameters:
+            chosen.append((torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0), rate))
+    return chosen
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, full: float, step: int, steps: int, final: float) -> None:
-    """Thirty steps of warm-up, then a straight line to `final * full`."""
-    rate = full * min(1.0, (step + 1) / 30) * (1 - (1 - final) * step / steps)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+def _update(optimisers: list[tuple[torch.optim.Optimizer, float]], step: int, steps: int, final: float) -> None:
+    """One step of every optimiser: thirty steps of warm-up, then a straight line to `final` times the full rate."""
+    for optimiser, full in optimisers:
+        rate = full * min(1.0, (step + 1) / 30) * (1 - (1 - final) * step / steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 @torch.no_grad()
 def probe(
-    model: PreTrainedModel, processor: ProcessorMixin, mixture: Mixture, counts: tuple[int, ...], scenes: int = 32
+    model: Model, processor: Processor, mixture: Mixture, counts: tuple[int, ...], scenes: int = 32
 ) -> dict[str, float]:
     """Share of lessons answered rightly, teacher-forced, by lesson name: the same held-out scenes each time."""
     rng = np.random.default_rng(10**6)
@@ -248,12 +251,17 @@ def probe(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pretrain aot-tiny-vl.")
-    parser.add_argument("--output", type=Path, required=True)
+    parser = argparse.ArgumentParser(description="Pretrain aot-tiny-vl, measure it and write its card.")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--seed", type=int, default=BASE_SEED)
+    parser.add_argument("--work", type=Path, default=Path(".aot/pretraining/aot-tiny-vl"), help="finished phases")
+    parser.add_argument("--questions", type=int, default=300, help="measured questions of every kind")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    pretrain(arguments.output, arguments.seed)
+    finished = pretrain(arguments.work, arguments.seed)
+    shutil.copytree(finished, arguments.output, dirs_exist_ok=True)
+    skills = measure(Defender.load(str(arguments.output)), arguments.questions)
+    write_card(arguments.output, arguments.seed, skills)
+    print(table(skills))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ def worst_case(strict: Mapping[str, float]) -> tuple[str, float]:
     return name, attacked[name]
 
 
-def may_lead(
-    challenger: Mapping[str, float], champion: Mapping[str, float] | None, margin: float
-) -> tuple[bool, str]:
+def may_lead(challenger: Mapping[str, float], champion: Mapping[str, float] | None, margin: float) -> tuple[bool, str]:
     """Whether the challenger may take the `champion` alias, and why.
 
     Args:

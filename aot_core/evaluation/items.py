@@ -5,8 +5,8 @@ two files can be paired, question by question, long after the models that made t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +43,8 @@ class Condition:
     samples: Sequence[Sample]
     picture: Callable[[Sample], Image]
     """Opens a sample's picture as it is in this condition."""
+    captions: Mapping[str, str] = field(default_factory=dict)
+    """What was done to the picture, by sample_id."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,7 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Samp
     return [sample for sample in samples if sample.sample_id in kept]
 
 
-def ask(
-    defender: Answerer, condition: Condition, *, samples: int, temperature: float, seed: int
-) -> list[Item]:
+def ask(defender: Answerer, condition: Condition, *, samples: int, temperature: float, seed: int) -> list[Item]:
     """Ask every question of a condition `samples` times. Equal arguments give equal items."""
     items: list[Item] = []
     starts = range(0, len(condition.samples), _CHUNK)

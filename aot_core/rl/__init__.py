@@ -1,0 +1,2 @@
+"""What both learners share: groups, their advantages, the clipped surrogate, divergences. One formula, one
+function."""

@@ -7,12 +7,17 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Literal
 
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.stages.runner import execute
 
-_KINDS = {StageBadInputError: "bad_input", StageOutOfMemoryError: "out_of_memory", StageCrashedError: "crash"}
+_KINDS: dict[type[StageError], Literal["bad_input", "out_of_memory", "crash"]] = {
+    StageBadInputError: "bad_input",
+    StageOutOfMemoryError: "out_of_memory",
+    StageCrashedError: "crash",
+}
 
 
 def main() -> int:

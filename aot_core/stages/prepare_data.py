@@ -21,9 +21,7 @@ from aot_core.stages.context import StageContext
 _GALLERY_ROWS = 16
 
 
-def run_prepare_data(
-    config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext
-) -> PrepareDataOutputs:
+def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext) -> PrepareDataOutputs:
     """Make, write and check the data set.
 
     Raises DataError (bad source, too few samples), DataGuardError (data that breaks an expectation) and
@@ -45,12 +43,15 @@ def _judge(config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageC
     if not config.effectiveness.enabled or config.splits.warm_start == 0:
         return None
     if inputs.defender is None:
-        raise ValueError(
-            "effectiveness.enabled is true and no base Defender was given; name one, or set it to false"
-        )
+        raise ValueError("effectiveness.enabled is true and no base Defender was given; name one, or set it to false")
     from aot_core.defender.answering import Defender
 
-    return Defender.load(context.model(inputs.defender), None, context.device, "float32")
+    return Defender.load(
+        context.model(inputs.defender),
+        device=context.device,
+        dtype=config.effectiveness.dtype,
+        max_new_tokens=config.effectiveness.max_new_tokens,
+    )
 
 
 def _summary(samples: list[Sample], funnel: dict[str, int]) -> PrepareDataOutputs:

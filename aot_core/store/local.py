@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class LocalStore:
         return home / _FILES
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str) -> Generator[None]:
         """See `Store.lock`. The system gives the lock back when its holder dies, however it dies."""
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)

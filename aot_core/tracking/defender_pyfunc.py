@@ -38,7 +38,9 @@ class DefenderModel(PythonModel):
         base, adapter = (str(weights), None) if config["kind"] == "model" else (config["base"], weights)
         self._defender = Defender.load(base, adapter, config["device"], config["dtype"])
 
-    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]: MLflow looks at which arguments it takes
+        self, model_input: pd.DataFrame
+    ) -> pd.DataFrame:
         """Answer every row.
 
         Args:
@@ -56,7 +58,7 @@ class DefenderModel(PythonModel):
         """
         from aot_core.data.answers import extract_letter
 
-        rows = model_input.to_dict("records")
+        rows = _rows(model_input)
         questions = [_question(row, index) for index, row in enumerate(rows)]
         images = [_image(str(row["image"]), index) for index, row in enumerate(rows)]
         answers = self._defender.answer(images, questions, samples=1, temperature=0.0, seed=0)
@@ -66,6 +68,14 @@ class DefenderModel(PythonModel):
             text = question.options[LETTERS.index(letter)] if letter else ""
             table.append({"letter": letter, "answer": text, "completion": completion})
         return pd.DataFrame(table, columns=["letter", "answer", "completion"])
+
+
+def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The table's rows. MLflow hands a dict of lists of texts on as one row of lists: that is taken apart."""
+    listed = [name for name in table.columns if any(isinstance(value, list) for value in table[name])]
+    if listed:
+        table = table.explode(listed, ignore_index=True)
+    return table.to_dict("records")
 
 
 def _question(row: dict[Any, Any], index: int) -> Question:

@@ -236,9 +236,7 @@ def _beside_database(uri: str) -> Path | None:
     return Path(parsed.path.removeprefix("/")).parent / "artifacts" if parsed.scheme == "sqlite" else None
 
 
-def _find_run(
-    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str | None
-) -> Run | None:
+def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str | None) -> Run | None:
     """The oldest active run with these tags, and with this parent or none."""
     condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     runs = client.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"])

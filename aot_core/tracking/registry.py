@@ -53,9 +53,7 @@ SIGNATURE = ModelSignature(
             ColSpec("string", "options", required=False),
         ]
     ),
-    outputs=Schema(
-        [ColSpec("string", "letter"), ColSpec("string", "answer"), ColSpec("string", "completion")]
-    ),
+    outputs=Schema([ColSpec("string", "letter"), ColSpec("string", "answer"), ColSpec("string", "completion")]),
 )
 
 
@@ -88,9 +86,7 @@ def register_defender(
         return known
     kind = next((kind for kind in ("model", "adapter") if (checkpoint / kind).is_dir()), None)
     if kind is None:
-        raise ValueError(
-            f"checkpoint {checkpoint} holds neither `model` nor `adapter`; give a Defender's artifact"
-        )
+        raise ValueError(f"checkpoint {checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
     figures = {METRIC_TAG + key: repr(float(value)) for key, value in (metrics or {}).items()}
     reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256, BASE_TAG: base}
     with _active_run(client, uri, run_id):
@@ -105,8 +101,8 @@ def register_defender(
         )
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description=_DESCRIPTION)
-        # Not by log_model's own `registered_model_name`: a version and its tags must appear together, or a process
-        # killed between the two would leave a version that nobody knows again.
+        # Not by log_model's own `registered_model_name`: a version and its tags must appear together, or a
+        # process killed between the two would leave a version that nobody knows again.
         made = client.create_model_version(
             name,
             source=info.model_uri,
@@ -151,24 +147,21 @@ def get_champion(uri: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] |
 
 def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
     """The figures that `register_defender` kept in a version's tags."""
-    return {
-        key.removeprefix(METRIC_TAG): float(value)
-        for key, value in tags.items()
-        if key.startswith(METRIC_TAG)
-    }
+    return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(METRIC_TAG)}
 
 
 @contextmanager
 def _active_run(client: MlflowClient, uri: str, run_id: str) -> Iterator[None]:
     """Model logging and registering look at the global tracking URI and active run: lend ours, leave no
     trace."""
-    previous_uri, status = mlflow.get_tracking_uri(), client.get_run(run_id).info.status
+    previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    status = client.get_run(run_id).info.status
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
-        mlflow.set_tracking_uri(previous_uri)
+        mlflow.set_tracking_uri(previous_uri)  # pyright: ignore[reportArgumentType]: None unsets
         client.update_run(run_id, status=status)
 
 

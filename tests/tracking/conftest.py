@@ -11,9 +11,7 @@ from aot_core.defender.base_model import build_model, build_processor, build_tok
 def untrained_defender(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact folder with `model/`: a real Qwen2.5-VL of the tiny size with random weights."""
     folder = tmp_path_factory.mktemp("defender") / "model"
-    corpus = [
-        f"Is there a red ring?\n{letter}. yes\nAnswer with \\boxed{{{letter}}}." for letter in "ABCDEFGH"
-    ]
+    corpus = [f"Is there a red ring?\n{letter}. yes\nAnswer with \\boxed{{{letter}}}." for letter in "ABCDEFGH"]
     tokenizer = build_tokenizer(corpus)
     build_model(tokenizer, seed=0).save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)

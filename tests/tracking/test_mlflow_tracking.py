@@ -131,3 +131,14 @@ def test_a_gallery_has_one_picture_a_step(uri: str) -> None:
     assert [log_gallery(uri, run_id, "attacks", picture, step) for step in (1, 2, 2)] == [True, True, False]
     names = [path for path in artifacts(uri, run_id, "images") if path.endswith(".png")]
     assert [name.split("+")[:3] for name in names] == [["images/attacks", "step", step] for step in "12"]
+
+
+def test_a_checkpoint_that_a_killed_process_began_is_completed(uri: str) -> None:
+    run_id = open_campaign_run(uri, "begun", "key", "tiny", {})
+    client = MlflowClient(uri)
+    tags = {"aot.artifact_sha256": "f" * 64}
+    begun = client.create_logged_model(client.get_run(run_id).info.experiment_id, "defender-1", run_id, tags)
+    reference = ("aot://defender_round/" + "0" * 64, "f" * 64)
+    assert log_checkpoint(uri, run_id, "defender-1", *reference, {"clean": 0.9}) == begun.model_id
+    model = client.get_logged_model(begun.model_id)
+    assert str(model.status) == "READY" and [m.key for m in model.metrics or []] == ["clean"]

@@ -8,9 +8,11 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from aot_core.contracts.learning import LoraSettings, ModelSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.data.answers import extract_letter
 from aot_core.defender.answering import Defender
+from aot_core.defender.checkpoints import load_defender, load_trainable, save
 from aot_core.tracking.mlflow_tracking import open_campaign_run
 from aot_core.tracking.registry import (
     find_version,
@@ -33,12 +35,12 @@ def registered(tmp_path_factory: pytest.TempPathFactory, untrained_defender: Pat
     """(uri, run id, version) of a registered Defender."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
     run_id = open_campaign_run(uri, "registry", "key", "tiny", {"seed": 0})
-    before = mlflow.get_tracking_uri()
+    assert not mlflow.is_tracking_uri_set()
     assert get_champion(uri) is None
     version = register_defender(
         uri, run_id, untrained_defender, *REFERENCE, SHA, {"strict/clean": 0.5}, {"aot.evaluation_set": "s"}
     )
-    assert mlflow.get_tracking_uri() == before
+    assert not mlflow.is_tracking_uri_set()
     set_alias(uri, "champion", version)
     return uri, run_id, version
 
@@ -114,3 +116,31 @@ def test_the_version_says_what_it_is(registered: Registered) -> None:
 def test_a_folder_without_weights_is_refused(registered: Registered, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no `model` and no `adapter`"):
         register_defender(registered[0], registered[1], tmp_path, *REFERENCE, "c" * 64)
+
+
+def test_an_adapter_is_registered_with_the_name_of_its_base(
+    registered: Registered, untrained_defender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = str(untrained_defender / "model")
+    settings = ModelSettings(lora=LoraSettings(rank=2, alpha=4))
+    model, processor = load_trainable(None, base, settings, "cpu")
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero at first, which changes nothing
+            weight.data.normal_()
+    save(model, processor, tmp_path, base)
+    uri, run_id, _ = registered
+    version = register_defender(uri, run_id, tmp_path, base, REFERENCE[1], "d" * 64)
+    picture = tmp_path / "x.png"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    rows = pd.DataFrame([{"image": str(picture), "question": QUESTION}])
+    told = {
+        number: mlflow.pyfunc.load_model(f"models:/aot-defender/{number}").predict(rows).completion[0]
+        for number in (version, registered[2])
+    }
+    question = Question(
+        query=Query(kind="existence", target={}), text="Is there a red ring?", options=("yes", "no"), answer="A"
+    )
+    defender = load_defender(tmp_path, base)
+    assert told[version] == defender.answer([Image.open(picture)], [question], samples=1, temperature=0.0, seed=0)[0][0]
+    assert told[version] != told[registered[2]]

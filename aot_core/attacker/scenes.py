@@ -1,0 +1,88 @@
+"""The scenes that an Attacker meets: samples with their images, and instructions proposed for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from aot_core.contracts.attack import ProposalSettings
+from aot_core.contracts.protocols import Answerer
+from aot_core.contracts.scene import LETTERS, Sample
+from aot_core.data.answers import extract_letter
+from aot_core.data.dataset import load_image, read_samples
+from aot_core.data.proposals import Proposal, ProposalError, propose
+
+
+class AttackError(ValueError):
+    """There is nothing to attack, or no attack that could be used. The message says what to change."""
+
+
+class Target(NamedTuple):
+    """A sample and its clean image."""
+
+    sample: Sample
+    image: Image.Image
+
+
+def load_targets(folder: Path, rng: np.random.Generator, count: int) -> list[Target]:
+    """`count` clean samples of the `train` split (all where there are fewer), chosen and ordered by `rng`.
+
+    Raises AttackError where the split is empty.
+    """
+    samples = [sample for sample in read_samples(folder, "train") if not sample.edits]
+    if not samples:
+        raise AttackError("dataset has no clean samples in its train split; raise prepare_data.splits.train")
+    chosen = rng.permutation(len(samples))[:count]
+    return [Target(samples[int(i)], load_image(folder, samples[int(i)].image)) for i in chosen]
+
+
+def answered_right(
+    answerer: Answerer, targets: Sequence[Target], samples: int, temperature: float, seed: int
+) -> list[float]:
+    """The share of right answers to every clean scene."""
+    completions = answerer.answer(
+        [target.image for target in targets],
+        [target.sample.question for target in targets],
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+    )
+    shares = []
+    for target, texts in zip(targets, completions, strict=True):
+        question = target.sample.question
+        letters = LETTERS[: len(question.options)]
+        shares.append(sum(extract_letter(text, letters) == question.answer for text in texts) / len(texts))
+    return shares
+
+
+def propose_for(rng: np.random.Generator, target: Target, settings: ProposalSettings) -> Proposal | None:
+    """A proposal of a random number of edits; None where the scene has no room for them."""
+    least, most = settings.edits
+    try:
+        return propose(
+            rng,
+            target.sample,
+            edits=int(rng.integers(least, most + 1)),
+            kinds=settings.kinds,
+            show_question=settings.show_question,
+        )
+    except ProposalError:
+        return None
+
+
+def draw(
+    rng: np.random.Generator, targets: Sequence[Target], settings: ProposalSettings, count: int
+) -> list[tuple[Target, Proposal]]:
+    """`count` targets drawn at random, with a proposal each. Raises AttackError where hardly any scene has
+    room."""
+    drawn: list[tuple[Target, Proposal]] = []
+    for _ in range(50 * count):
+        target = targets[int(rng.integers(len(targets)))]
+        proposal = propose_for(rng, target, settings)
+        if proposal is not None:
+            drawn.append((target, proposal))
+        if len(drawn) == count:
+            return drawn
+    raise AttackError("scenes have no free cells for the edits; lower proposals.edits or prepare_data's objects")

@@ -1,0 +1,138 @@
+"""An Attacker's round: propose, edit, check, ask the Defender, learn; again and again.
+
+Targets (clean scenes that the frozen Defender answers right) flow in; the editor's weights change in place;
+the curve and the best late edits come out. Shapes as in `flow_grpo`: _P scenes, _G edits a scene.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import trange
+
+from aot_core.attacker.editing import FlowEditor
+from aot_core.attacker.flow_grpo import optimise, rollout
+from aot_core.attacker.reward import Reward, SureAnswerer, attack_rewards
+from aot_core.attacker.scenes import Target, draw
+from aot_core.attacker.validity import checker_for
+from aot_core.contracts.attacker_round import AttackerRoundConfig
+from aot_core.data.proposals import Proposal
+from aot_core.tracking.protocol import Tracker
+
+
+@dataclass(frozen=True)
+class JudgedEdit:
+    target: Target
+    proposal: Proposal
+    edited: Image.Image
+    reward: Reward
+
+
+@dataclass
+class RoundHistory:
+    """The curve of a round, an entry an update, and the best edits of its last fifth."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: list[JudgedEdit] = field(default_factory=list)
+    edits: int = 0
+
+    def first(self, name: str) -> float:
+        """Mean of a figure over the first fifth of the updates, at least one."""
+        return float(np.mean([entry[name] for entry in self.curve[: self._fifth()]]))
+
+    def last(self, name: str) -> float:
+        return float(np.mean([entry[name] for entry in self.curve[-self._fifth() :]]))
+
+    def mean(self, name: str) -> float:
+        return float(np.mean([entry[name] for entry in self.curve]))
+
+    def _fifth(self) -> int:
+        return max(1, len(self.curve) // 5)
+
+
+def play_round(
+    editor: FlowEditor,
+    defender: SureAnswerer,
+    targets: Sequence[Target],
+    config: AttackerRoundConfig,
+    tracker: Tracker,
+) -> RoundHistory:
+    """Train the editor against a frozen Defender. Logs `attacker/...` at every update.
+
+    Raises AttackError where scenes offer no place for edits, NonFiniteLossError when the loss is NaN.
+    """
+    rng = np.random.default_rng([config.seed, 11])
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(editor.trainable(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    if config.kl:
+        editor.hold_reference()
+    history = RoundHistory()
+    progress = trange(config.updates, desc="attacker round", disable=None)
+    for update in progress:
+        started = time.monotonic()
+        scenes_P = draw(rng, targets, config.proposals, config.scenes)
+        condition_P = editor.encode(
+            [target.image for target, _ in scenes_P], [proposal.instruction for _, proposal in scenes_P]
+        )
+        edits = rollout(
+            editor, condition_P, config.group_size, config.sampling, generator, with_reference=config.kl > 0
+        )
+        images = editor.decode(edits.latents, edits.condition)
+        judged = judge(defender, scenes_P, images, config, seed=config.seed * 100_003 + update)
+        rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(config.scenes, config.group_size)
+        metrics = summarise(judged)
+        metrics |= optimise(editor, edits, rewards_PG, config, optimizer)
+        metrics["seconds"] = time.monotonic() - started
+        history.curve.append(metrics)
+        history.edits += len(judged)
+        tracker.log_metrics({f"attacker/{name}": value for name, value in metrics.items()}, step=update)
+        progress.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
+        if update >= config.updates - max(1, config.updates // 5):
+            history.best = best_edits([*history.best, *judged], config.gallery_rows)
+    return history
+
+
+def judge(
+    defender: SureAnswerer,
+    scenes_P: Sequence[tuple[Target, Proposal]],
+    images: Sequence[Image.Image],
+    config: AttackerRoundConfig,
+    seed: int,
+) -> list[JudgedEdit]:
+    """Check and reward P * G edited images, group after group."""
+    group = len(images) // len(scenes_P)
+    scenes = [scene for scene in scenes_P for _ in range(group)]
+    targets, proposals = [target for target, _ in scenes], [proposal for _, proposal in scenes]
+    samples = [target.sample for target in targets]
+    checker = checker_for(samples[0], config.reward.validity)
+    verdicts = checker.check(samples, proposals, [target.image for target in targets], images)
+    questions = [sample.question for sample in samples]
+    rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)
+    return [JudgedEdit(*parts) for parts in zip(targets, proposals, images, rewards, strict=True)]
+
+
+def summarise(judged: Sequence[JudgedEdit]) -> dict[str, float]:
+    """The batch's mean reward and its parts; efficacy and margin over the valid edits alone."""
+    rewards = [edit.reward for edit in judged]
+    valid = [reward for reward in rewards if reward.valid]
+    return {
+        "reward": float(np.mean([reward.reward for reward in rewards])),
+        "success": float(np.mean([reward.success for reward in rewards])),
+        "valid": len(valid) / len(rewards),
+        "ssim": float(np.mean([reward.ssim for reward in rewards])),
+        "confidence": float(np.mean([reward.confidence for reward in rewards])),
+        "efficacy": float(np.mean([reward.efficacy for reward in valid])) if valid else 0.0,
+        "margin": float(np.mean([reward.margin for reward in valid])) if valid else 0.0,
+    }
+
+
+def best_edits(judged: Sequence[JudgedEdit], count: int) -> list[JudgedEdit]:
+    """The `count` valid edits of highest reward, no two of one scene."""
+    ranked = sorted((edit for edit in judged if edit.reward.valid), key=lambda edit: -edit.reward.reward)
+    chosen: dict[str, JudgedEdit] = {}
+    for edit in ranked:
+        chosen.setdefault(edit.target.sample.scene.scene_id, edit)
+    return list(chosen.values())[:count]

@@ -1,0 +1,105 @@
+"""`attacker_round`: Flow-GRPO against a frozen Defender (PAPER.md, phase 2; arXiv 2505.05470)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.attack import ProposalSettings, RewardSettings
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import DType, ModelSettings
+
+VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
+
+
+class SamplingSettings(Frozen):
+    """How edits are sampled in training: an SDE at the first steps, the ODE afterwards."""
+
+    steps: int = Field(default=6, ge=2)
+    """T: denoising steps."""
+    sde_steps: int = Field(default=3, ge=1)
+    """The first so many steps are stochastic and trained; the last step never is, its noise alone breaks
+    SSIM."""
+    noise_level: float = Field(default=0.8, gt=0)
+    """a of eta_t = a sqrt(t / (1 - t))."""
+    noise_cap: float = Field(default=2.0, gt=0)
+    """eta_t is at most this; it has a pole at t = 1."""
+    shared_noise: bool = False
+    """Whether a group starts from one initial noise, so that its edits differ by the SDE's noise alone."""
+
+    @model_validator(mode="after")
+    def _last_step_is_deterministic(self) -> "SamplingSettings":
+        if self.sde_steps >= self.steps:
+            raise ValueError(f"sde_steps {self.sde_steps} must be less than steps {self.steps}")
+        return self
+
+
+class AttackerRoundConfig(Frozen):
+    """Group-relative policy optimisation of the editor's denoising steps."""
+
+    seed: int = Field(0, ge=0)
+    model: ModelSettings = ModelSettings()
+    proposals: ProposalSettings = ProposalSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    reward: RewardSettings = RewardSettings()
+    updates: int = Field(25, ge=1)
+    """How often new edits are sampled; each batch is trained on `iterations` times."""
+    candidates: int = Field(300, ge=1)
+    """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
+    every time are attacked."""
+    scenes: int = Field(10, ge=1)
+    """P: scenes (with an instruction each) a batch."""
+    group_size: int = Field(16, ge=2)
+    """G: edits a scene."""
+    iterations: int = Field(2, ge=1)
+    """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
+    micro_batch: int = Field(256, ge=1)
+    """Edits a device step; the rest of the batch is accumulated."""
+    scaling: Literal["group", "batch", "none"] = "batch"
+    """What centred rewards are divided by (`aot_core.rl.advantages`)."""
+    clip_low: float = Field(0.02, gt=0, lt=1)
+    clip_high: float = Field(0.03, gt=0)
+    """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
+    kl: float = Field(0.03, ge=0)
+    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
+    learning_rate: float = Field(3e-4, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    defender_dtype: DType = "float32"
+    gallery_rows: int = Field(8, ge=0)
+    """Edits in the gallery that ends the round; 0 makes none."""
+
+
+class AttackerRoundInputs(Frozen):
+    dataset: ArtifactRef
+    """What `prepare_data` wrote; its `train` split is attacked."""
+    attacker: ArtifactRef
+    """The Attacker so far: the last round's, or the warm start's."""
+    defender: ArtifactRef
+    """The Defender to attack; it stays as it is."""
+    attacker_base: ExternalRef
+    defender_base: ExternalRef
+
+
+class AttackerRoundOutputs(Frozen):
+    """The artifact holds `model/` (the whole pipeline) or `adapter/` (LoRA), `pictures/` and `curve.json`."""
+
+    edits: int
+    """Edits sampled in all."""
+    first_reward: float
+    """Mean reward over the first fifth of the updates (at least one)."""
+    last_reward: float
+    """The same over the last fifth."""
+    first_success: float
+    """Share of edits that were valid and fooled every one of the k answers, first fifth."""
+    last_success: float
+    valid: float
+    """Share of valid edits, last fifth."""
+    ssim: float
+    """Mean localized SSIM, last fifth."""
+    kl: float
+    """Mean KL to the round's first Attacker, per dimension and trained step (nats), last fifth."""
+    clip_fraction: float
+    """Mean over all optimisation passes."""
+    flat_groups: float
+    """Mean share of groups whose edits all earned the same, which are dropped."""

@@ -1,0 +1,51 @@
+"""`warm_start_attacker`: flow-matching SFT of the editor on implantation pairs (PAPER.md, the Attacker's cold
+start)."""
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import ModelSettings
+
+VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
+
+
+class WarmStartAttackerConfig(Frozen):
+    """Supervised flow matching on (image, instruction, edited image) of the data set's `warm_start` split."""
+
+    seed: int = Field(0, ge=0)
+    model: ModelSettings = ModelSettings()
+    pairs: int = Field(1500, ge=1)
+    """At most so many pairs are used."""
+    updates: int = Field(100, ge=1)
+    batch_size: int = Field(64, ge=1)
+    """Pairs a device step."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Device steps an update."""
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the updates in which the learning rate rises; then it falls along a cosine."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    changed_weight: float = Field(10.0, ge=1)
+    """How much more the loss weighs where the pair differs."""
+    question_share: float = Field(0.5, ge=0, le=1)
+    """How often the question follows the instruction, as it does in the rounds."""
+
+
+class WarmStartAttackerInputs(Frozen):
+    dataset: ArtifactRef
+    """What `prepare_data` wrote."""
+    base: ExternalRef
+    """The base Attacker."""
+
+
+class WarmStartAttackerOutputs(Frozen):
+    """The artifact holds `model/` (the whole pipeline) or `adapter/` (LoRA)."""
+
+    pairs: int
+    updates: int
+    first_loss: float
+    """Mean flow-matching loss over the first tenth of the updates."""
+    last_loss: float
+    """The same over the last tenth."""

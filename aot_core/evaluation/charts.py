@@ -1,0 +1,107 @@
+"""The report's figures, as PNG bytes, for a light and for a dark page."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs, attacker_number
+
+_INK = {False: "#23262b", True: "#e4e6ea"}
+_FAINT = {False: "#d9dce1", True: "#3a3f47"}
+_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fd1", "#999999")
+"""Okabe and Ito's colours, told apart by colour-blind readers, readable on both grounds."""
+_DPI = 130
+
+Evaluations = Mapping[int, EvaluateOutputs]
+"""By round; 0 is before the first."""
+
+
+def conditions_of(evaluations: Evaluations) -> list[str]:
+    """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number."""
+    names = {name for outputs in evaluations.values() for name in outputs.strict}
+    return sorted(names, key=lambda name: (name != CLEAN, attacker_number(name) or 0, name))
+
+
+def label_of(condition: str) -> str:
+    """ "attacker_2" as "Attacker 2"."""
+    number = attacker_number(condition)
+    return condition if number is None else f"Attacker {number}"
+
+
+def accuracy_curves(evaluations: Evaluations, dark: bool) -> bytes:
+    """Strict accuracy over the rounds: left clean scenes and procedural distractors, right the Attackers."""
+    conditions = conditions_of(evaluations)
+    panels = [
+        ("clean and procedural distractors", [name for name in conditions if attacker_number(name) is None]),
+        ("scenes edited by Attackers", [name for name in conditions if attacker_number(name) is not None]),
+    ]
+    panels = [(title, names) for title, names in panels if names]
+    figure = Figure(figsize=(4.6 * len(panels) + 0.4, 3.5), layout="constrained")
+    axes_list = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, names) in zip(axes_list, panels, strict=True):
+        for name in names:
+            _curve(axes, evaluations, name, _LINES[conditions.index(name) % len(_LINES)])
+        axes.set_title(title, fontsize=10, color=_INK[dark])
+        axes.set_xlabel("after round", color=_INK[dark])
+        axes.set_xticks(sorted(evaluations))
+        axes.grid(axis="y", color=_FAINT[dark], linewidth=0.7)
+        legend = axes.legend(frameon=False, fontsize=8)
+        for text in legend.get_texts():
+            text.set_color(_INK[dark])
+    axes_list[0].set_ylabel("strict accuracy, %", color=_INK[dark])
+    return _png(figure, dark)
+
+
+def crossplay(evaluations: Evaluations, dark: bool) -> bytes:
+    """A heat map: every Defender (row) against every condition (column); what was not played stays empty."""
+    conditions, rounds = conditions_of(evaluations), sorted(evaluations)
+    table = np.full((len(rounds), len(conditions)), np.nan)
+    for row, number in enumerate(rounds):
+        for column, name in enumerate(conditions):
+            table[row, column] = 100 * evaluations[number].strict.get(name, np.nan)
+    figure = Figure(figsize=(1.6 + 0.95 * len(conditions), 0.9 + 0.5 * len(rounds)), layout="constrained")
+    axes = figure.subplots()
+    low = min(float(np.floor(np.nanmin(table) / 10) * 10), 90.0)
+    axes.imshow(table, cmap="viridis", vmin=low, vmax=100.0, aspect="auto")
+    for row, column in np.argwhere(~np.isnan(table)):
+        bright = (table[row, column] - low) / (100.0 - low) > 0.6
+        colour = "#101214" if bright else "#ffffff"
+        axes.text(column, row, f"{table[row, column]:.1f}", ha="center", va="center", fontsize=9, color=colour)
+    axes.set_xticks(range(len(conditions)), [label_of(name) for name in conditions], fontsize=9)
+    axes.set_yticks(range(len(rounds)), [f"Defender {number}" for number in rounds], fontsize=9)
+    axes.set_xticks(np.arange(-0.5, len(conditions)), minor=True)
+    axes.set_yticks(np.arange(-0.5, len(rounds)), minor=True)
+    axes.grid(which="minor", color=_FAINT[dark], linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    return _png(figure, dark)
+
+
+def _curve(axes: Axes, evaluations: Evaluations, name: str, colour: str) -> None:
+    rounds = [number for number in sorted(evaluations) if name in evaluations[number].strict]
+    values, low, high = (
+        [100 * getattr(evaluations[number], field)[name] for number in rounds] for field in ("strict", "low", "high")
+    )
+    axes.plot(rounds, values, color=colour, marker="o", markersize=4, linewidth=1.8, label=label_of(name))
+    axes.fill_between(rounds, low, high, color=colour, alpha=0.13, linewidth=0)
+    if len(rounds) == 1:
+        axes.errorbar(rounds, values, _distances(values, low, high), color=colour, capsize=3, linewidth=1.2)
+
+
+def _distances(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """(2, n): how far the interval reaches below and above, never negative by rounding."""
+    return np.maximum([np.subtract(values, low), np.subtract(high, values)], 0.0)
+
+
+def _png(figure: Figure, dark: bool) -> bytes:
+    """The figure on a transparent ground, its frame in the page's ink."""
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=_INK[dark], which="both")
+        for spine in axes.spines.values():
+            spine.set_color(_FAINT[dark])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, transparent=True, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,245 @@
+"""A campaign's report: one HTML file that needs nothing beside it, neither network nor other files.
+
+CampaignSummary --view--> plain tables and pictures --report.html.j2--> HTML
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aot_core.contracts.artifact import StageName, StageRecord
+from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
+from aot_core.contracts.summary import CampaignSummary, StageStep
+from aot_core.evaluation.charts import accuracy_curves, conditions_of, crossplay, label_of
+
+_MERGED = ("strict", "low", "high", "mean", "n", "valid", "kinds", "kinds_n")
+_CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
+"""The curation funnel, as `CurateOutputs` counts it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page."""
+
+    title: str
+    light: str
+    """A data URI, or "" where the file is gone."""
+    dark: str = ""
+    """The same for a dark page, where it differs."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar list."""
+
+    label: str
+    value: float
+    share: float
+    """Of the longest bar, 0..1."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy with its interval, all in percent."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline: an accuracy before the first round and after the last."""
+
+    label: str
+    before: Cell
+    after: Cell
+
+
+def write_report(summary: CampaignSummary, path: Path) -> Path:
+    """Render the report to a file, whole or not at all; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(render_report(summary), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def render_report(summary: CampaignSummary) -> str:
+    """The report of a campaign, finished or not; parts whose stages have not run are left out."""
+    environment = Environment(
+        loader=PackageLoader("aot_core.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evaluations = evaluations_of(summary)
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        conditions=[(name, label_of(name)) for name in conditions_of(evaluations)],
+        table=accuracy_table(evaluations),
+        tiles=tiles(evaluations),
+        charts=_charts(evaluations),
+        galleries=_galleries(summary),
+        funnels=funnels(summary),
+        stages=_stage_figures(summary),
+        seconds=seconds_bars(summary.steps),
+        total=_duration(sum(step.record.seconds for step in summary.steps)),
+        lineage=[_lineage(step) for step in summary.steps],
+        packages=summary.steps[-1].record.packages if summary.steps else {},
+        config=json.dumps(summary.config, indent=2, sort_keys=True, ensure_ascii=False),
+    )
+
+
+def evaluations_of(summary: CampaignSummary) -> dict[int, EvaluateOutputs]:
+    """What each round's Defender scored. Several evaluations of a round are joined, the later figure
+    counting."""
+    joined: dict[int, dict[str, Any]] = {}
+    for step in summary.steps:
+        if step.record.stage != "evaluate":
+            continue
+        known, new = joined.get(step.round, {}), step.record.outputs
+        joined[step.round] = {**new, **{field: {**known.get(field, {}), **new[field]} for field in _MERGED}}
+    return {number: EvaluateOutputs.model_validate(outputs) for number, outputs in sorted(joined.items())}
+
+
+def accuracy_table(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[int, dict[str, Cell]]]:
+    """(round, condition to accuracy) in percent."""
+    return [
+        (number, {name: _cell(outputs, name) for name in outputs.strict}) for number, outputs in evaluations.items()
+    ]
+
+
+def tiles(evaluations: dict[int, EvaluateOutputs]) -> list[Tile]:
+    """First against last evaluation, on the conditions that both hold."""
+    if len(evaluations) < 2:
+        return []
+    first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
+    common = [name for name in conditions_of(evaluations) if name in first.strict and name in last.strict]
+    names = {CLEAN: "clean scenes"}
+    return [
+        Tile(names.get(name, f"under {label_of(name)} distractors"), _cell(first, name), _cell(last, name))
+        for name in common
+    ]
+
+
+def funnels(summary: CampaignSummary) -> list[tuple[str, list[Bar]]]:
+    """How the data were made, and how each round's edits were curated."""
+    found: list[tuple[str, list[Bar]]] = []
+    for step in summary.steps:
+        outputs = step.record.outputs
+        if step.record.stage == "prepare_data" and outputs.get("funnel"):
+            found.append(("Data preparation", bars(sorted(outputs["funnel"].items()))))
+        if step.record.stage == "curate":
+            counts = [(name, outputs[name]) for name in _CURATION if name in outputs]
+            found.append((f"Curation, round {step.round}", bars(counts)))
+    return found
+
+
+def bars(items: Iterable[tuple[str, float]]) -> list[Bar]:
+    """Bars relative to the longest."""
+    rows = list(items)
+    longest = max((value for _, value in rows), default=0) or 1
+    return [Bar(label, value, value / longest) for label, value in rows]
+
+
+def seconds_bars(steps: Sequence[StageStep]) -> list[Bar]:
+    """How long each stage computed, also where its result was reused."""
+    longest = max((step.record.seconds for step in steps), default=0) or 1
+    return [
+        Bar(
+            f"{step.record.stage}" + (f" · round {step.round}" if step.round else ""),
+            step.record.seconds,
+            step.record.seconds / longest,
+            "reused" if step.reused else "",
+        )
+        for step in steps
+    ]
+
+
+def _cell(outputs: EvaluateOutputs, name: str) -> Cell:
+    return Cell(100 * outputs.strict[name], 100 * outputs.low[name], 100 * outputs.high[name], outputs.n[name])
+
+
+def _charts(evaluations: dict[int, EvaluateOutputs]) -> list[Picture]:
+    if not evaluations:
+        return []
+    drawn = [("Strict accuracy over the rounds", accuracy_curves)] if len(evaluations) > 1 else []
+    drawn.append(("Cross-play: strict accuracy in percent", crossplay))
+    return [
+        Picture(title, _data_uri(draw(evaluations, False)), _data_uri(draw(evaluations, True))) for title, draw in drawn
+    ]
+
+
+def _galleries(summary: CampaignSummary) -> list[tuple[str, list[Picture]]]:
+    """Pictures by round, in the order of the stages."""
+    rounds: dict[int, list[Picture]] = {}
+    for step in summary.steps:
+        for name in step.pictures:
+            path = Path(name)
+            uri = _data_uri(path.read_bytes()) if path.is_file() else ""
+            title = f"{step.record.stage}: {label_of(path.stem)}"
+            rounds.setdefault(step.round, []).append(Picture(title, uri))
+    return [
+        (f"Round {number}" if number else "Before the first round", pictures)
+        for number, pictures in sorted(rounds.items())
+    ]
+
+
+def _stage_figures(summary: CampaignSummary) -> list[tuple[str, list[int], list[tuple[str, list[float | None]]]]]:
+    """For every stage but the evaluation: its figures, a row each, a column a round."""
+    tables: list[tuple[str, list[int], list[tuple[str, list[float | None]]]]] = []
+    for stage in get_args(StageName):
+        records = {step.round: step.record for step in summary.steps if step.record.stage == stage}
+        if not records or stage == "evaluate":
+            continue
+        names = list(dict.fromkeys(name for record in records.values() for name in _plain_metrics(record)))
+        rounds = sorted(records)
+        rows = [(name, [_plain_metrics(records[number]).get(name) for number in rounds]) for name in names]
+        tables.append((stage, rounds, rows))
+    return tables
+
+
+def _plain_metrics(record: StageRecord) -> dict[str, float]:
+    """A record's figures without the funnel, which is drawn."""
+    return {name: value for name, value in record.metrics.items() if not name.startswith("funnel/")}
+
+
+def _lineage(step: StageStep) -> dict[str, Any]:
+    record = step.record
+    inputs = {name: value for name, value in record.identity.inputs.items() if value}
+    return {
+        "stage": record.stage,
+        "round": step.round,
+        "artifact": record.artifact,
+        "inputs": [(name, _short(value)) for name, value in inputs.items()],
+        "version": record.identity.version,
+        "commit": record.git_commit,
+        "device": record.device,
+        "started": record.started_at,
+    }
+
+
+def _short(value: Any) -> str:
+    """Hashes by their first twelve digits, names in full, lists joined."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(item) for item in value)
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

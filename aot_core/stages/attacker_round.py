@@ -1,0 +1,74 @@
+"""`attacker_round`: data set, Attacker and frozen Defender in; the Attacker after Flow-GRPO, a gallery and
+the curve out."""
+
+import json
+
+import numpy as np
+
+from aot_core.attacker.editing import Attacker
+from aot_core.attacker.scenes import AttackError, answered_right, load_targets
+from aot_core.attacker.self_play import RoundHistory, play_round
+from aot_core.contracts.attacker_round import VERSION as VERSION
+from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
+from aot_core.contracts.summary import PICTURES_FOLDER
+from aot_core.data.gallery import GalleryRow, gallery
+from aot_core.defender.checkpoints import load_defender
+from aot_core.stages.context import StageContext
+
+
+def run_attacker_round(
+    config: AttackerRoundConfig, inputs: AttackerRoundInputs, context: StageContext
+) -> AttackerRoundOutputs:
+    """Train the Attacker on scenes that the Defender answers right while they are clean."""
+    rng = np.random.default_rng([config.seed, 12])
+    defender = load_defender(
+        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+    )
+    targets = load_targets(context.fetch(inputs.dataset), rng, config.candidates)
+    right = answered_right(defender, targets, config.reward.samples, config.reward.temperature, config.seed)
+    targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
+    if not targets:
+        raise AttackError(
+            f"the Defender is sure of none of {len(right)} clean scenes, so there is nothing to attack; raise "
+            "attacker_round.candidates or train the Defender longer"
+        )
+    attacker = Attacker.load_trainable(
+        context.model(inputs.attacker_base), context.fetch(inputs.attacker), config.model, context.device
+    )
+    history = play_round(attacker, defender, targets, config, context.tracker)
+    attacker.save(context.output)
+    (context.output / "curve.json").write_text(json.dumps(history.curve) + "\n")
+    _show(history, context)
+    return AttackerRoundOutputs(
+        edits=history.edits,
+        first_reward=history.first("reward"),
+        last_reward=history.last("reward"),
+        first_success=history.first("success"),
+        last_success=history.last("success"),
+        valid=history.last("valid"),
+        ssim=history.last("ssim"),
+        kl=history.last("kl"),
+        clip_fraction=history.mean("clip_fraction"),
+        flat_groups=history.mean("flat_groups"),
+    )
+
+
+def _show(history: RoundHistory, context: StageContext) -> None:
+    """Draw the best late edits, to be looked at: is it deception or a hole in the reward?"""
+    if not history.best:
+        return
+    rows = [
+        GalleryRow(
+            clean=edit.target.image,
+            edited=edit.edited,
+            question=edit.target.sample.question,
+            edited_answers=edit.reward.answers,
+            caption=f"{edit.proposal.instruction} SSIM {edit.reward.ssim:.3f}, reward {edit.reward.reward:.2f}",
+        )
+        for edit in history.best
+    ]
+    page = gallery(rows, "The Attacker's best edits at the end of the round")
+    folder = context.output / PICTURES_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    page.save(folder / "attacks.png")
+    context.tracker.log_image("gallery/attacks.png", page)

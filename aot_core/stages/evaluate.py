@@ -1,0 +1,174 @@
+"""`evaluate`: data set, Defender and Attackers in; strict accuracy with intervals, every answer and galleries
+out.
+
+The artifact holds `items.parquet` (an answered question a row) and `pictures/`. The one place where
+evaluation meets Attackers and Defender; each of the three knows nothing of the others.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL.Image import Image
+from tqdm import tqdm
+
+from aot_core.attacker.editing import Attacker
+from aot_core.attacker.scenes import Target, propose_for
+from aot_core.attacker.validity import checker_for
+from aot_core.contracts.evaluate import (
+    CLEAN,
+    ITEMS_FILE,
+    EvaluateConfig,
+    EvaluateInputs,
+    EvaluateOutputs,
+    attacker_condition,
+)
+from aot_core.contracts.evaluate import VERSION as VERSION
+from aot_core.contracts.scene import DistractorFamily, Sample
+from aot_core.contracts.summary import PICTURES_FOLDER
+from aot_core.data.dataset import load_image, read_samples, save_image
+from aot_core.defender.checkpoints import load_defender
+from aot_core.evaluation.figures import summarise
+from aot_core.evaluation.items import (
+    Condition,
+    Item,
+    ask,
+    choose,
+    clean_samples,
+    family_samples,
+    item_id,
+    write_items,
+)
+from aot_core.evaluation.pictures import fooling_gallery
+from aot_core.stages.context import StageContext
+
+_CHUNK = 64
+"""Scenes edited together: so many pictures are in memory at once."""
+
+
+def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext) -> EvaluateOutputs:
+    """Ask the Defender under every condition.
+
+    Raises ValueError where the data set holds no `evaluate` split, or Attackers come without their base.
+    """
+    folder = context.fetch(inputs.dataset)
+    samples = read_samples(folder, "evaluate")
+    if not samples:
+        raise ValueError("dataset: its split `evaluate` is empty; raise prepare_data.splits.evaluate")
+    clean = Condition(CLEAN, choose(clean_samples(samples), config.limit, config.seed), partial(_open_clean, folder))
+    attacked, valid = _attacks(config, inputs, context, clean)
+    conditions = [clean, *_families(config, folder, samples), *attacked]
+    defender = load_defender(
+        context.fetch(inputs.defender) if inputs.defender else None,
+        context.model(inputs.defender_base),
+        context.device,
+        config.dtype,
+    )
+    answered: dict[str, list[Item]] = {}
+    for condition in conditions:
+        items = ask(defender, condition, samples=config.samples, temperature=config.temperature, seed=config.seed)
+        answered[condition.name] = items
+        context.tracker.log_metrics({f"eval/{condition.name}": float(np.mean([item.strict for item in items]))})
+    items = [item for group in answered.values() for item in group]
+    write_items(context.output / ITEMS_FILE, items)
+    _show(config, context, conditions, answered)
+    outputs = summarise(items, valid)
+    context.tracker.log_metrics(
+        {"eval/worst": outputs.worst, **{f"eval/valid_{name}": share for name, share in valid.items()}}
+    )
+    return outputs
+
+
+def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> list[Condition]:
+    """A condition for every distractor family that the data set holds."""
+    conditions: list[Condition] = []
+    for family in get_args(DistractorFamily):
+        pairs = choose(family_samples(samples, family), config.limit, config.seed)
+        if pairs:
+            told = {sample.sample_id: sample.instruction for sample in pairs}
+            conditions.append(Condition(family, pairs, partial(_open_edited, folder), told))
+    return conditions
+
+
+def _attacks(
+    config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext, clean: Condition
+) -> tuple[list[Condition], dict[str, float]]:
+    """The clean scenes as every Attacker edits them, valid edits alone, and the share of edits that were
+    valid."""
+    if inputs.attackers and inputs.attacker_base is None:
+        raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
+    conditions: list[Condition] = []
+    valid: dict[str, float] = {}
+    for number, reference in enumerate(inputs.attackers, start=1):
+        assert inputs.attacker_base is not None
+        name = attacker_condition(number)
+        attacker = Attacker.load(
+            context.model(inputs.attacker_base), context.fetch(reference), context.device, steps=config.steps
+        )
+        condition, valid[name] = _attack(config, attacker, clean, name, context.scratch / name)
+        if condition.samples:
+            conditions.append(condition)
+    return conditions, valid
+
+
+def _attack(
+    config: EvaluateConfig, attacker: Attacker, clean: Condition, name: str, folder: Path
+) -> tuple[Condition, float]:
+    """Let one Attacker edit the clean scenes; every Attacker gets the same proposals and the same noise."""
+    told: dict[str, str] = {}
+    kept: list[Sample] = []
+    edits = 0
+    starts = range(0, len(clean.samples), _CHUNK)
+    for first in tqdm(starts, desc=f"edit {name}", unit="batch", disable=None):
+        targets = [Target(sample, clean.picture(sample)) for sample in clean.samples[first : first + _CHUNK]]
+        # A question's own generator: its proposal does not depend on which others are asked.
+        proposed = [
+            (target, proposal)
+            for target in targets
+            if (proposal := propose_for(_rng(config.seed, target.sample), target, config.proposals)) is not None
+        ]
+        if not proposed:
+            continue
+        chosen, proposals = [target for target, _ in proposed], [proposal for _, proposal in proposed]
+        cleans, asked = [target.image for target in chosen], [target.sample for target in chosen]
+        edited = attacker.edit(cleans, [p.instruction for p in proposals], seed=config.seed + first)
+        verdicts = checker_for(asked[0], config.validity).check(asked, proposals, cleans, edited)
+        edits += len(edited)
+        for sample, proposal, image, verdict in zip(asked, proposals, edited, verdicts, strict=True):
+            if verdict.valid:
+                save_image(folder, item_id(sample), image)
+                told[sample.sample_id] = f"{proposal.instruction} SSIM {verdict.ssim:.3f}"
+                kept.append(sample)
+    return Condition(name, kept, partial(_open_attacked, folder), told), len(kept) / edits if edits else 0.0
+
+
+def _show(
+    config: EvaluateConfig, context: StageContext, conditions: list[Condition], answered: dict[str, list[Item]]
+) -> None:
+    """A gallery of every condition but the clean one, into the artifact and to the tracker."""
+    clean, *others = conditions
+    if not config.gallery_rows:
+        return
+    pictures = context.output / PICTURES_FOLDER
+    pictures.mkdir(parents=True, exist_ok=True)
+    for condition in others:
+        page = fooling_gallery(condition, answered[condition.name], clean, answered[CLEAN], config.gallery_rows)
+        page.save(pictures / f"{condition.name}.png")
+        context.tracker.log_image(f"gallery/evaluate_{condition.name}.png", page)
+
+
+def _rng(seed: int, sample: Sample) -> np.random.Generator:
+    return np.random.default_rng([seed, int(item_id(sample), 16)])
+
+
+def _open_clean(folder: Path, sample: Sample) -> Image:
+    return load_image(folder, sample.image)
+
+
+def _open_edited(folder: Path, sample: Sample) -> Image:
+    return load_image(folder, str(sample.edited_image))
+
+
+def _open_attacked(folder: Path, sample: Sample) -> Image:
+    return load_image(folder, f"images/{item_id(sample)}.png")

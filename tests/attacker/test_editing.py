@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aot_core.attacker.editing import Attacker, CheckpointError
+from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.data import world
+from aot_core.models import UnknownModelError
+
+SCENES = [world.render(world.random_objects(np.random.default_rng(i), 3), world.Backdrop()) for i in range(5)]
+TOLD = ["Add an object at row 2, column 3."] * 5
+
+
+def pixels(images: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images])
+
+
+def test_the_same_seed_gives_the_same_edits_in_batches_of_any_size(attacker: Attacker):
+    first = pixels(attacker.edit(SCENES, TOLD, seed=3))
+    attacker.batch_size = 2
+    assert np.abs(pixels(attacker.edit(SCENES, TOLD, seed=3)).astype(int) - first).max() <= 1
+    assert first.shape == (5, 64, 64, 3)
+
+
+def test_edit_takes_one_instruction_an_image(attacker: Attacker):
+    with pytest.raises(ValueError, match="5 images but 1 instructions"):
+        attacker.edit(SCENES, TOLD[:1], seed=0)
+
+
+def test_a_saved_model_comes_back(attacker: Attacker, tmp_path: Path):
+    attacker.save(tmp_path)
+    loaded = Attacker.load("aot-tiny-edit", tmp_path, steps=4)
+    assert np.array_equal(pixels(loaded.edit(SCENES, TOLD, seed=1)), pixels(attacker.edit(SCENES, TOLD, seed=1)))
+
+
+def test_lora_trains_a_small_adapter_that_is_saved_alone(attacker: Attacker, tmp_path: Path):
+    attacker.save(tmp_path / "base")
+    base = str(tmp_path / "base" / "model")
+    settings = ModelSettings(lora=LoraSettings(rank=2, alpha=4))
+    learner = Attacker.load_trainable(base, None, settings)
+    assert 0 < sum(p.numel() for p in learner.trainable()) < sum(p.numel() for p in attacker.trainable())
+    with torch.no_grad():
+        for parameter in learner.trainable():
+            parameter.add_(0.05)
+    learner.save(tmp_path / "round1")
+    assert sorted(p.name for p in (tmp_path / "round1").iterdir()) == ["adapter"]
+    merged = Attacker.load(base, tmp_path / "round1", steps=learner.steps)
+    again = Attacker.load_trainable(base, tmp_path / "round1", settings)
+    expected = pixels(learner.edit(SCENES, TOLD, seed=1)).astype(int)
+    assert np.abs(pixels(merged.edit(SCENES, TOLD, seed=1)) - expected).max() <= 1
+    assert np.abs(pixels(again.edit(SCENES, TOLD, seed=1)) - expected).max() <= 1
+    assert len(again.trainable()) == len(learner.trainable())
+
+
+def test_lora_on_a_full_model_is_refused(attacker: Attacker, tmp_path: Path):
+    attacker.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.lora"):
+        Attacker.load_trainable(str(tmp_path / "model"), tmp_path, ModelSettings(lora=LoraSettings()))
+
+
+def test_folders_without_an_attacker_are_named(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="neither model/ nor adapter/"):
+        Attacker.load("aot-tiny-edit", tmp_path)
+    with pytest.raises(UnknownModelError, match="does not exist"):
+        Attacker.load(str(tmp_path / "nothing"))
+
+
+def test_the_reference_velocity_is_that_of_the_held_weights(attacker: Attacker):
+    condition = attacker.encode(SCENES, TOLD)
+    latents, time = attacker.noise(5, torch.Generator().manual_seed(0)), torch.full((5,), 0.5)
+    with torch.no_grad():
+        held = attacker.velocity(latents, time, condition)
+        attacker.hold_reference()
+        for parameter in attacker.trainable():
+            parameter.add_(0.1)
+        moved = attacker.velocity(latents, time, condition)
+    assert torch.equal(attacker.reference_velocity(latents, time, condition), held)
+    with torch.no_grad():
+        assert torch.equal(attacker.velocity(latents, time, condition), moved)

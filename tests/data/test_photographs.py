@@ -1,0 +1,171 @@
+"""Distractors are cut from one photograph and pasted into another; questions are only asked where truth is settled."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings, ImplantationSettings
+from aot_core.contracts.scene import Box, DistractorFamily, Query, Question, QuestionKind, Scene, SceneObject
+from aot_core.data.coco import CocoSource
+from aot_core.data.extension import Rejection, extend_photo
+from aot_core.data.implantation import Implanted
+from aot_core.data.instructions import read_instruction
+from aot_core.data.photo_implantation import REACH, cutouts, implant_photo, of_family, paste
+from aot_core.data.photo_questions import ask_photo
+from aot_core.data.places import PLACES, place_of
+from aot_core.data.sources import Picture
+from aot_core.data.truth import truth
+
+SETTINGS = ImplantationSettings(open_instructions=0.3)
+KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "relation", "count")
+FAMILIES: tuple[DistractorFamily, ...] = ("semantic", "irrelevant")
+
+
+def test_what_comes_along_stays_inside_the_region_to_the_last_fraction_of_a_pixel() -> None:
+    saucer, cup = thing("saucer", 100.4, 100.4, 60.9, 40.9), thing("cup", 100.5, 100.5, 60.8, 40.8)
+    cut = cutouts(picture_of(saucer, cup))[0]
+    region = Box(x=239, y=259, width=61, height=41)
+    for put in paste(picture_of(thing("dog", 10, 10), name="host"), cut, region).scene.objects[1:]:
+        assert put.box.right <= region.right + 1e-9 and put.box.bottom <= region.bottom + 1e-9
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(seed=st.integers(0, 2**31), kind=st.sampled_from(KINDS), family=st.sampled_from(FAMILIES))
+def test_every_accepted_paste_keeps_the_truth_and_the_protected_boxes(
+    coco: Callable[..., Path], tmp_path: Path, seed: int, kind: QuestionKind, family: DistractorFamily
+) -> None:
+    folder = tmp_path / "photographs"
+    source = CocoSource(folder if folder.is_dir() else coco(), CocoSettings(type="coco"))
+    rng = np.random.default_rng(seed)
+    donors = [cutout for index in range(4) for cutout in cutouts(source.picture(index))]
+    picture = extend_photo(rng, source.picture(int(rng.integers(4))), ExtensionSettings()).picture
+    question = ask_photo(rng, kind, picture, source.names)
+    if question is None:
+        return
+    assert truth(question.query, picture.scene.objects) == question.answer_text
+    made = implant_photo(rng, picture, question, family, 2, donors, source.kinds, SETTINGS)
+    if isinstance(made, Rejection):
+        return
+    assert made.picture.settled(question.query) == question.answer_text
+    difference = ImageChops.difference(picture.image, made.picture.image)
+    for edit in made.edits:
+        box, added = edit.region, edit.added
+        wide = Box(x=max(0, box.x - REACH), y=max(0, box.y - REACH), width=box.width + REACH, height=box.height + REACH)
+        assert all(wide.overlap(protected) == 0 for protected in question.protected)
+        assert added is not None and added.attributes["place"] == place_of(box, picture.image.size)
+        # Cut from one photograph, pasted into another.
+        assert added.attributes["name"] not in [thing.attributes["name"] for thing in picture.scene.objects]
+        (told,) = read_instruction(edit.instruction)
+        assert told.added in (None, added.attributes["name"]) and told.where == added.attributes["place"]
+        difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
+    assert difference.getbbox() is None
+
+
+def picture_of(*things: SceneObject, doubtful: tuple[SceneObject, ...] = (), name: str = "a") -> Picture:
+    scene = Scene(scene_id=name, source_id=name, width=300, height=300, objects=things)
+    return Picture(scene=scene, image=Image.new("RGB", (300, 300), (90, 120, 60)), doubtful=doubtful)
+
+
+def thing(name: str, x: float, y: float, width: float = 40, height: float = 40) -> SceneObject:
+    return SceneObject(box=Box(x=x, y=y, width=width, height=height), attributes={"name": name})
+
+
+def asked(picture: Picture, kind: QuestionKind, names: tuple[str, ...]) -> list[Question]:
+    found = [ask_photo(np.random.default_rng(seed), kind, picture, names) for seed in range(60)]
+    return [question for question in found if question is not None]
+
+
+def test_absence_is_only_asked_of_what_cannot_be_there() -> None:
+    names = ("person", "nose", "kite")
+    plain = asked(picture_of(thing("person", 10, 10)), "existence", names)
+    assert {q.query.target["name"] for q in plain} == {"person", "nose", "kite"}
+    implied = picture_of(thing("person", 10, 10), doubtful=(thing("nose", 10, 10),))
+    assert {q.query.target["name"] for q in asked(implied, "existence", names)} == {"person", "kite"}
+
+
+def test_a_crowd_makes_counting_its_members_doubtful() -> None:
+    crowd = picture_of(thing("person", 10, 10), doubtful=(thing("person", 100, 10, 90, 60),))
+    assert asked(crowd, "count", ("person",)) == []
+    assert {q.answer_text for q in asked(crowd, "existence", ("person",))} == {"yes"}
+
+
+def test_names_give_no_answer_away() -> None:
+    eyes = picture_of(thing("left eye", 40, 140), thing("right eye", 240, 140))
+    assert asked(eyes, "relation", ("left eye", "right eye")) == []
+    cups = picture_of(thing("cup", 40, 140), thing("spoon", 240, 140))
+    assert {q.answer_text for q in asked(cups, "relation", ("cup", "spoon"))} == {"left", "right"}
+
+
+def test_places_have_margins() -> None:
+    assert len(PLACES) == 9
+    assert place_of(Box(x=0, y=0, width=40, height=40), (300, 300)) == "upper left"
+    assert place_of(Box(x=130, y=130, width=40, height=40), (300, 300)) == "centre"
+    assert place_of(Box(x=240, y=120, width=40, height=60), (300, 300)) == "middle right"
+    assert place_of(Box(x=80, y=130, width=40, height=40), (300, 300)) is None, "on a boundary"
+    assert place_of(Box(x=70, y=130, width=160, height=40), (300, 300)) is None, "half as wide as the picture"
+
+
+def test_a_cutout_brings_along_what_lies_in_it() -> None:
+    saucer = thing("saucer", 100, 100, 100, 60)
+    cup, spoon = thing("cup", 120, 110, 40, 40), thing("spoon", 180, 110, 60, 20)
+    by_name = {cutout.main.attributes["name"]: cutout for cutout in cutouts(picture_of(saucer, cup, spoon))}
+    cut = by_name["saucer"]
+    assert cut.image.size == (100, 60)
+    assert [t.attributes["name"] for t in cut.others] == ["cup"]
+    assert cut.others[0].box == Box(x=20, y=10, width=40, height=40)
+    assert [(t.attributes["name"], t.box.width) for t in cut.doubtful] == [("spoon", 20)]
+
+
+def test_what_comes_along_may_not_change_the_truth() -> None:
+    donor = picture_of(thing("saucer", 100, 100, 100, 60), thing("cup", 120, 110, 40, 40), name="donor")
+    query = Query(kind="existence", target={"name": "cup"})
+    question = Question(query=query, text="Is there a cup in the picture?", options=("yes", "no"), answer="B")
+    saucer = [cutout for cutout in cutouts(donor) if cutout.main.attributes["name"] == "saucer"]
+    host = picture_of(thing("dog", 10, 10), name="host")
+    made = implant_photo(np.random.default_rng(0), host, question, "semantic", 1, saucer, {}, SETTINGS)
+    assert made == Rejection("truth_changed")
+
+
+def test_a_photograph_is_no_donor_to_itself_and_kinds_decide_the_family() -> None:
+    donor = picture_of(thing("cat", 10, 10), thing("car", 200, 10), name="donor")
+    host = picture_of(thing("dog", 100, 100), name="host")
+    query = Query(kind="existence", target={"name": "dog"})
+    question = Question(
+        query=query,
+        text="Is there a dog in the picture?",
+        options=("yes", "no"),
+        answer="A",
+        protected=(host.scene.objects[0].box,),
+    )
+    kinds = {"cat": "animal", "dog": "animal", "car": "vehicle"}
+    donors = [*cutouts(donor), *cutouts(host)]
+    named = {
+        family: [cutout.main.attributes["name"] for cutout in of_family(host, question, family, donors, kinds)]
+        for family in FAMILIES
+    }
+    assert named == {"semantic": ["cat"], "irrelevant": ["car"]}
+
+
+def test_where_everything_is_protected_there_is_no_room() -> None:
+    host = picture_of(thing("dog", 0, 0, 300, 300), name="host")
+    donor = picture_of(thing("cat", 10, 10), name="donor")
+    query = Query(kind="existence", target={"name": "dog"})
+    question = Question(
+        query=query,
+        text="Is there a dog in the picture?",
+        options=("yes", "no"),
+        answer="A",
+        protected=(host.scene.objects[0].box,),
+    )
+    made = implant_photo(np.random.default_rng(0), host, question, "semantic", 1, cutouts(donor), {}, SETTINGS)
+    assert made == Rejection("no_room")
+    assert not isinstance(made, Implanted)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from aot_core.defender.answering import Defender, chat_prompt
+
+
+@pytest.fixture(scope="module")
+def defender(untrained) -> Defender:
+    model, processor = untrained
+    return Defender(model, processor, batch_size=5, max_new_tokens=6)
+
+
+def test_greedy_answers_are_those_of_plain_generation(defender: Defender, asked) -> None:
+    images, questions = zip(*asked, strict=True)
+    answers = defender.answer(images, questions, samples=2, temperature=0.0, seed=0)
+    for image, question, given in zip(images, questions, answers, strict=True):
+        prompt = chat_prompt(defender.processor, question.prompt)
+        inputs = defender.processor(images=[image], text=[prompt], return_tensors="pt")
+        defender.model.model.rope_deltas = None
+        tokens = defender.model.generate(**inputs, do_sample=False, max_new_tokens=6)[:, inputs.input_ids.shape[1] :]
+        expected = defender.processor.batch_decode(tokens, skip_special_tokens=True)[0]
+        assert given == [expected, expected]
+
+
+def test_a_seed_decides_the_samples_and_leaves_the_global_generator_alone(defender: Defender, asked) -> None:
+    images, questions = zip(*asked, strict=True)
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        defender.answer(images, questions, samples=3, temperature=1.0, seed=seed) for seed in (5, 5, 6)
+    )
+    assert first == again != other
+    assert [len(one) for one in first] == [3] * len(questions)
+    assert any(len(set(one)) > 1 for one in first)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_letter_logprobs_are_those_of_the_forced_prefix(defender: Defender, asked) -> None:
+    images, questions = zip(*asked, strict=True)
+    given = defender.letter_logprobs(images, questions)
+    for image, question, letters in zip(images, questions, given, strict=True):
+        prompt = chat_prompt(defender.processor, question.prompt) + r"\boxed"
+        inputs = defender.processor(images=[image], text=[prompt], return_tensors="pt")
+        with torch.no_grad():
+            logprobs = defender.model(**inputs).logits[0, -1].log_softmax(-1)
+        assert list(letters) == list("ABCDEFGH"[: len(question.options)])
+        for letter, logprob in letters.items():
+            token = defender.processor.tokenizer.convert_tokens_to_ids("{" + letter)
+            assert logprob == pytest.approx(logprobs[token].item(), abs=1e-4)
+
+
+def test_bad_arguments_name_the_field(defender: Defender, asked) -> None:
+    image, question = asked[0]
+    with pytest.raises(ValueError, match="2 images but 1 questions"):
+        defender.answer([image, image], [question], samples=1, temperature=0.0, seed=0)
+    with pytest.raises(ValueError, match="samples"):
+        defender.answer([image], [question], samples=0, temperature=0.0, seed=0)
+    with pytest.raises(ValueError, match="temperature"):
+        defender.answer([image], [question], samples=1, temperature=-1.0, seed=0)
+    assert defender.answer([], [], samples=3, temperature=1.0, seed=0) == []

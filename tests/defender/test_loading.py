@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from aot_core.defender.loading import load_model, load_processor
+from aot_core.models import UnknownModelError
+
+
+def test_saved_and_loaded_through_the_auto_classes(untrained, asked, tmp_path: Path) -> None:
+    model, processor = untrained
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, processor_again = load_model(str(tmp_path)), load_processor(str(tmp_path))
+    assert type(again) is Qwen2_5_VLForConditionalGeneration
+    assert processor_again.tokenizer.padding_side == "left"
+    inputs = processor_again(images=[asked[0][0]], text=["<|image_pad|> hello"], return_tensors="pt")
+    assert (inputs.input_ids == model.config.image_token_id).sum() == 16  # one token a cell
+    with torch.no_grad():
+        torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("load", [load_model, load_processor])
+def test_a_missing_folder_is_an_error_and_no_hub_is_asked(load) -> None:
+    with pytest.raises(UnknownModelError, match=r"\./nowhere"):
+        load("./nowhere")

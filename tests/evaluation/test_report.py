@@ -1,0 +1,179 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aot_core.contracts.artifact import ArtifactRef, StageIdentity, StageName, StageRecord
+from aot_core.contracts.summary import CampaignSummary, StageStep
+from aot_core.data import world
+from aot_core.data.gallery import GalleryRow, gallery
+from aot_core.data.questions import ask_world
+from aot_core.evaluation.figures import summarise
+from aot_core.evaluation.items import Item
+from aot_core.evaluation.report import evaluations_of, funnels, render_report, tiles, write_report
+
+RIGHT = {
+    0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},
+    1: {"clean": 96, "semantic": 75, "irrelevant": 85, "unseen": 76, "attacker_1": 70},
+    2: {"clean": 96, "semantic": 82, "irrelevant": 88, "unseen": 81, "attacker_1": 84, "attacker_2": 73},
+}
+"""By round: of 100 questions a condition, how many are right."""
+
+
+def step(stage: StageName, round_index: int, outputs: dict[str, object], pictures: tuple[str, ...] = ()) -> StageStep:
+    inputs = {"dataset": "d" * 64, "attackers": ["a" * 64, "b" * 64], "base": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    identity = StageIdentity(stage=stage, version=1, config={"seed": 0}, inputs=inputs)
+    record = StageRecord(
+        stage=stage,
+        key=identity.key,
+        identity=identity,
+        artifact=ArtifactRef(uri=f"aot://{stage}/{identity.key}", sha256="e" * 64),
+        outputs=outputs,
+        seconds=12.5 + 10 * round_index,
+        device="cpu",
+        git_commit="0123456789abcdef",
+        image_digest="",
+        packages={"torch": "2.13.0"},
+        started_at="2026-11-23T20:00:00+00:00",
+    )
+    return StageStep(round=round_index, record=record, reused=stage == "prepare_data", pictures=pictures)
+
+
+def evaluation(round_index: int, pictures: tuple[str, ...] = ()) -> StageStep:
+    items = [
+        Item(name, f"{i}", f"{i}", "count", "A", ("A", "A", "A" if i < right else "B"))
+        for name, right in RIGHT[round_index].items()
+        for i in range(100)
+    ]
+    valid = {name: 0.9 for name in RIGHT[round_index] if name.startswith("attacker")}
+    return step("evaluate", round_index, summarise(items, valid).model_dump(mode="json"), pictures)
+
+
+def attack_gallery(path: Path) -> str:
+    rng = np.random.default_rng(2)
+    rows: list[GalleryRow] = []
+    while len(rows) < 3:
+        objects = world.random_objects(rng, 3, world.all_cells()[:8])
+        question = ask_world(rng, "existence", objects)
+        assert question is not None
+        ground = world.random_backdrop(rng)
+        more = (*objects, world.place(rng, world.random_attributes(rng), (3, 1)))
+        before, after = world.render(objects, ground), world.render(more, ground)
+        rows.append(GalleryRow(before, after, question, (question.answer,) * 3, ("A", None, "B"), "Add an object."))
+    gallery(rows, "Attacker").save(path)
+    return str(path)
+
+
+@pytest.fixture
+def summary(tmp_path: Path) -> CampaignSummary:
+    """A campaign of two rounds with invented figures."""
+    picture = attack_gallery(tmp_path / "attacker_1.png")
+    funnel = {"extension/accepted": 900.0, "extension/duplicate": 120.0, "ssim/below_min_ssim": 14.0}
+    steps = [step("prepare_data", 0, {"samples": {"train": 600.0}, "pairs": 400, "funnel": funnel}), evaluation(0)]
+    for number in (1, 2):
+        rewards = {"first_reward": 0.21, "last_reward": 0.21 + 0.1 * number, "kl": 0.002}
+        counts = {"edited": 600, "intact": 580, "confined": 540, "semantic": 420, "valid": 400, "kept": 310}
+        steps += [
+            step("attacker_round", number, rewards, (picture, str(tmp_path / "gone.png"))),
+            step("curate", number, {**counts, "success": 0.3}),
+            step("defender_round", number, {"first_reward": 0.7, "last_reward": 0.82}),
+            evaluation(number, (picture,)),
+        ]
+    return CampaignSummary(
+        name="tiny <seed 0>",
+        key="c" * 64,
+        config={"seed": 0, "rounds": 2, "attacker_round": {"learning_rate": 3e-4}},
+        status="finished",
+        started_at="2026-11-23T20:00:00+00:00",
+        updated_at="2026-11-23T20:09:00+00:00",
+        mlflow_run_id="0af1",
+        registered_version="1",
+        aliases=("champion",),
+        promotion_reason="there is no champion yet",
+        steps=tuple(steps),
+    )
+
+
+class Page(HTMLParser):
+    """Collects what a page loads from elsewhere, its pictures, and whether every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in ("meta", "img", "source", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_stands_alone(summary: CampaignSummary, tmp_path: Path) -> None:
+    path = write_report(summary, tmp_path / "reports" / "report.html")
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert "url(" not in text and "<script" not in text and "@import" not in text
+    # 2 charts in light and dark, 2 pictures a round; one of the three files of a round is gone.
+    assert len(page.addresses) == 2 * 2 + 2 * 2
+    assert text.count("no longer in the store") == 2
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_report_says_what_was_measured(summary: CampaignSummary) -> None:
+    text = render_report(summary)
+    assert "tiny &lt;seed 0&gt;" in text
+    assert re.search(r"82\.0<small>73\.3–88\.3</small><small>n = 100</small>", text)
+    assert "Attacker 2" in text and "before 62.0 %" in text and "+20.0" in text
+    assert "Curation, round 2" in text and "there is no champion yet" in text
+    assert "aot://defender_round/" in text and "dddddddddddd" in text and "aaaaaaaaaaaa, bbbbbbbbbbbb" in text
+
+
+def test_tiles_compare_what_both_ends_measured(summary: CampaignSummary) -> None:
+    found = {tile.label: (tile.before.value, tile.after.value) for tile in tiles(evaluations_of(summary))}
+    assert found["clean scenes"] == pytest.approx((97, 96))
+    assert found["under semantic distractors"] == pytest.approx((62, 82))
+    assert len(found) == 4
+
+
+def test_several_evaluations_of_a_round_are_joined(summary: CampaignSummary) -> None:
+    extra = step("evaluate", 1, evaluation(2).record.outputs)
+    joined = evaluations_of(summary.model_copy(update={"steps": (*summary.steps, extra)}))[1]
+    assert joined.strict["attacker_2"] == 0.73 and joined.strict["semantic"] == 0.82
+
+
+def test_the_funnel_is_drawn_to_scale(summary: CampaignSummary) -> None:
+    drawn = dict(funnels(summary))
+    assert [(bar.label, bar.share) for bar in drawn["Curation, round 1"]][-1] == ("kept", pytest.approx(310 / 600))
+
+
+def test_a_campaign_that_has_only_begun_has_a_report(summary: CampaignSummary) -> None:
+    begun = summary.model_copy(update={"steps": summary.steps[:1], "status": "failed", "message": "no room"})
+    assert "no room" in render_report(begun) and "Cross-play" not in render_report(begun)
+    assert "tiny" in render_report(summary.model_copy(update={"steps": ()}))
+    assert "Cross-play" in render_report(summary.model_copy(update={"steps": summary.steps[:2]}))
+
+
+def test_pictures_of_any_size_make_a_page() -> None:
+    rng = np.random.default_rng(0)
+    objects = world.random_objects(rng, 2)
+    question = ask_world(rng, "existence", objects)
+    assert question is not None
+    tiny = world.render(objects, world.Backdrop())
+    page = gallery([GalleryRow(tiny, tiny, question), GalleryRow(tiny.resize((640, 480)), None, question)])
+    assert page.mode == "RGB" and page.width > 600
+    # A pixel stays a pixel: every 3 x 3 block of the enlarged picture has one colour (away from the outlined boxes).
+    enlarged = np.asarray(page)[-2 * 192 - 28 : -192 - 28, 14 + 206 : 14 + 206 + 192]
+    assert (enlarged.reshape(64, 3, 64, 3, 3) == np.asarray(tiny)[:, None, :, None]).all()
+    with pytest.raises(ValueError, match="an edit keeps the size"):
+        gallery([GalleryRow(tiny, Image.new("RGB", (32, 32)), question)])
+    with pytest.raises(ValueError, match="rows is empty"):
+        gallery([])

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from aot_core.rl.advantages import flat_groups, group_advantages
+
+REWARDS = torch.tensor([[0.0, 1.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
+
+
+def test_group_scaling_divides_by_the_groups_own_unbiased_deviation():
+    advantages = group_advantages(REWARDS, "group", epsilon=0.0 + 1e-4)
+    deviation = (2 / 3) ** 0.5  # of 0, 1, 2, 1 with n - 1
+    assert torch.allclose(advantages[0], torch.tensor([-1.0, 0.0, 1.0, 0.0]) / (deviation + 1e-4))
+    assert torch.equal(advantages[1], torch.zeros(4))
+
+
+def test_batch_scaling_divides_by_the_deviation_of_all_centred_rewards():
+    advantages = group_advantages(REWARDS, "batch", epsilon=0.0)
+    deviation = (2 / 7) ** 0.5  # of -1, 0, 1, 0, 0, 0, 0, 0
+    assert torch.allclose(advantages[0], torch.tensor([-1.0, 0.0, 1.0, 0.0]) / deviation)
+
+
+def test_no_scaling_only_centres():
+    assert torch.equal(group_advantages(REWARDS, "none")[0], torch.tensor([-1.0, 0.0, 1.0, 0.0]))
+
+
+def test_flat_groups_are_those_whose_rewards_are_all_equal():
+    assert flat_groups(REWARDS).tolist() == [False, True]
+
+
+def test_rewards_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="prompts, group"):
+        group_advantages(torch.zeros(4))
+    with pytest.raises(ValueError, match="scaling 'std'"):
+        group_advantages(REWARDS, "std")  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,128 @@
+"""Warm start, round and curation one after the other, on real data and the shipped pair, as small as they
+go."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs
+from aot_core.contracts.curate import CurateConfig, CurateInputs
+from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
+from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, WarmStartAttackerInputs
+from aot_core.data.dataset import read_samples, wrong_hashes
+from aot_core.data.domains import open_source
+from aot_core.data.pipeline import Pipeline
+from aot_core.data.truth import truth
+from aot_core.models import SHIPPED
+from aot_core.stages.attacker_round import run_attacker_round
+from aot_core.stages.context import StageContext
+from aot_core.stages.curate import run_curate
+from aot_core.stages.warm_start_attacker import run_warm_start_attacker
+from aot_core.store import LocalStore
+
+ATTACKER, DEFENDER = ExternalRef(name="aot-tiny-edit"), ExternalRef(name="aot-tiny-vl")
+ROUND = AttackerRoundConfig(seed=4, candidates=24, updates=2, scenes=2, group_size=4)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
+    config = PrepareDataConfig(
+        splits=SplitSizes(warm_start=24, train=30, evaluate=0),
+        effectiveness=EffectivenessSettings(enabled=False),
+    )
+    folder = tmp_path_factory.mktemp("dataset")
+    Pipeline(config, open_source(config, None), None).write(folder)
+    return store.put("prepare_data", "0" * 64, folder)
+
+
+@pytest.fixture(scope="module")
+def defender(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
+    """The shipped Defender as a round's artifact."""
+    folder = tmp_path_factory.mktemp("defender")
+    shutil.copytree(SHIPPED / DEFENDER.name, folder / "model")
+    return store.put("warm_start_defender", "1" * 64, folder)
+
+
+@pytest.fixture(scope="module")
+def attacker(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
+    """The shipped editor as a round's artifact."""
+    folder = tmp_path_factory.mktemp("attacker")
+    shutil.copytree(SHIPPED / ATTACKER.name, folder / "model")
+    return store.put("attacker_round", "2" * 64, folder)
+
+
+def context(store: LocalStore, folder: Path) -> StageContext:
+    for name in ("output", "scratch"):
+        (folder / name).mkdir(parents=True)
+    return StageContext(store, folder / "output", folder / "scratch")
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def test_warm_start_fits_the_pairs_and_is_deterministic(
+    store: LocalStore, dataset: ArtifactRef, tmp_path: Path
+) -> None:
+    config = WarmStartAttackerConfig(updates=3, batch_size=8, pairs=16)
+    inputs = WarmStartAttackerInputs(dataset=dataset, base=ATTACKER)
+    first, second = context(store, tmp_path / "a"), context(store, tmp_path / "b")
+    outputs = run_warm_start_attacker(config, inputs, first)
+    assert (outputs.pairs, outputs.updates) == (16, 3)
+    assert run_warm_start_attacker(config, inputs, second) == outputs
+    assert weights(first.output / "model") == weights(second.output / "model") != weights(SHIPPED / ATTACKER.name)
+
+
+def test_warm_start_with_lora_writes_the_adapter_alone(store: LocalStore, dataset: ArtifactRef, tmp_path: Path) -> None:
+    config = WarmStartAttackerConfig(updates=2, batch_size=8, model=ModelSettings(lora=LoraSettings(rank=2)))
+    place = context(store, tmp_path)
+    run_warm_start_attacker(config, WarmStartAttackerInputs(dataset=dataset, base=ATTACKER), place)
+    assert [path.name for path in place.output.iterdir()] == ["adapter"]
+
+
+def test_a_round_moves_the_attacker_and_shows_its_edits(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = AttackerRoundInputs(
+        dataset=dataset, attacker=attacker, defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER
+    )
+    first, second = context(store, tmp_path / "a"), context(store, tmp_path / "b")
+    outputs = run_attacker_round(ROUND, inputs, first)
+    assert outputs.edits == 16
+    assert 0 < outputs.valid <= 1
+    assert outputs.kl > 0
+    assert len(json.loads((first.output / "curve.json").read_text())) == 2
+    assert (first.output / "pictures" / "attacks.png").is_file()
+    assert run_attacker_round(ROUND, inputs, second) == outputs
+    assert weights(first.output / "model") == weights(second.output / "model") != weights(SHIPPED / ATTACKER.name)
+
+
+def test_curation_writes_a_data_set_whose_truths_hold(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = CurateInputs(
+        dataset=dataset, attacker=attacker, defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER
+    )
+    config = CurateConfig(scenes=12, minimum=4, gallery_rows=2)
+    place = context(store, tmp_path)
+    outputs = run_curate(config, inputs, place)
+    assert outputs.edited >= outputs.intact >= outputs.confined >= outputs.semantic >= outputs.valid
+    assert outputs.valid == outputs.hopeless + outputs.trivial + outputs.hard
+    assert json.loads((place.output / "funnel.json").read_text())["kept"] == outputs.kept
+    samples = read_samples(place.output, "train")
+    assert len(samples) == outputs.kept
+    assert wrong_hashes(place.output) == []
+    for sample in samples:
+        assert sample.edited_image is not None
+        assert sample.ssim is not None
+        assert sample.ssim >= config.validity.min_ssim
+        assert truth(sample.question.query, sample.edited_objects) == sample.question.answer_text

@@ -1,0 +1,161 @@
+"""warm_start_defender and defender_round on the shipped tiny model: what goes in, what is written, what is said."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs
+from aot_core.contracts.errors import NonFiniteLossError
+from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.contracts.scene import Sample, Scene, Split
+from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderInputs
+from aot_core.data import world
+from aot_core.data.dataset import save_image, write_dataset
+from aot_core.data.questions import ask_world
+from aot_core.defender.checkpoints import load_defender
+from aot_core.stages.context import StageContext
+from aot_core.stages.defender_round import run_defender_round
+from aot_core.stages.warm_start_defender import run_warm_start_defender
+from aot_core.store import LocalStore
+from aot_core.tracking.protocol import NullTracker
+
+BASE = ExternalRef(name="aot-tiny-vl")
+LORA = ModelSettings(lora=LoraSettings(rank=4, alpha=8))
+SMALL_ROUND = {"generations": 2, "prompts": 4, "group_size": 4, "temperature": 1.5, "clean_share": 0.2}
+
+
+@dataclass
+class Listener(NullTracker):
+    metrics: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.metrics.append((step, dict(metrics)))
+
+
+def make_dataset(folder: Path, split: Split, count: int = 12) -> None:
+    rng = np.random.default_rng(0)
+    samples: list[Sample] = []
+    while len(samples) < count:
+        objects = world.random_objects(rng, 7)
+        question = ask_world(rng, "existence", objects)
+        if question is None:
+            continue
+        backdrop, name = world.random_backdrop(rng), f"q{len(samples)}"
+        samples.append(
+            Sample(
+                sample_id=name,
+                split=split,
+                scene=Scene(scene_id=name, source_id=name, width=64, height=64, objects=objects),
+                question=question,
+                image=save_image(folder, name, world.render(objects[:3], backdrop)),
+                edited_image=save_image(folder, f"{name}-edited", world.render(objects, backdrop)),
+                edited_objects=objects,
+            )
+        )
+    write_dataset(folder, samples)
+
+
+def put(store: LocalStore, stage: str, folder: Path, letter: str) -> ArtifactRef:
+    return store.put(stage, letter * 64, folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def warm_dataset(store: LocalStore, tmp_path_factory) -> ArtifactRef:
+    folder = tmp_path_factory.mktemp("data")
+    make_dataset(folder, "warm_start")
+    return put(store, "prepare_data", folder, "a")
+
+
+@pytest.fixture(scope="module")
+def curated(store: LocalStore, tmp_path_factory) -> ArtifactRef:
+    folder = tmp_path_factory.mktemp("curated")
+    make_dataset(folder, "train")
+    return put(store, "curate", folder, "b")
+
+
+def context(store: LocalStore, folder: Path, tracker: Listener | None = None) -> StageContext:
+    (folder / "output").mkdir(parents=True)
+    return StageContext(store, folder / "output", folder / "scratch", "cpu", tracker or Listener())
+
+
+@pytest.fixture(scope="module")
+def warm(store: LocalStore, warm_dataset: ArtifactRef, tmp_path_factory) -> ArtifactRef:
+    here = context(store, tmp_path_factory.mktemp("warm"))
+    config = WarmStartDefenderConfig(samples=8, batch_size=4, seed=3)
+    outputs = run_warm_start_defender(config, WarmStartDefenderInputs(dataset=warm_dataset, base=BASE), here)
+    assert (outputs.samples, outputs.updates) == (8, 2)
+    assert [step for step, _ in here.tracker.metrics] == [1, 2]  # type: ignore[attr-defined]
+    return put(store, "warm_start_defender", here.output, "c")
+
+
+def test_the_warm_start_s_model_answers(store: LocalStore, warm: ArtifactRef) -> None:
+    defender = load_defender(store.fetch(warm), BASE.name)
+    rng = np.random.default_rng(1)
+    objects = world.random_objects(rng, 2)
+    question = ask_world(rng, "existence", objects)
+    assert question is not None
+    answers = defender.answer([world.render(objects, world.Backdrop())], [question], samples=1, temperature=0.0, seed=0)
+    assert answers[0][0] in (r"\boxed{A}", r"\boxed{B}")
+
+
+def test_a_round_trains_every_weight_and_says_how_it_went(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = DefenderRoundInputs(curated=curated, defender=warm, base=BASE)
+    runs = []
+    for name in ("first", "again"):
+        listener = Listener()
+        here = context(store, tmp_path / name, listener)
+        outputs = run_defender_round(DefenderRoundConfig(**SMALL_ROUND, seed=5), inputs, here)
+        runs.append((outputs, (here.output / "model" / "model.safetensors").read_bytes()))
+    assert runs[0] == runs[1]  # same seed, same bytes
+    assert runs[0][1] != (store.fetch(warm) / "model" / "model.safetensors").read_bytes()
+    assert (outputs.prompts, outputs.updates) == (15, 4)
+    assert [step for step, _ in listener.metrics] == [1, 2, 3, 4]
+    wanted = {"reward", "accuracy", "flat_groups", "entropy", "clip_ratio", "completion_length"}
+    assert {f"defender/{name}" for name in wanted} <= set(listener.metrics[0][1])
+    assert 0 <= outputs.flat_groups <= 1 and outputs.entropy > 0
+
+
+def test_the_adapter_of_one_round_is_trained_on_in_the_next(
+    store: LocalStore, warm_dataset: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    here = context(store, tmp_path / "warm")
+    config = WarmStartDefenderConfig(samples=8, batch_size=8, model=LORA, warmup_ratio=0.0)
+    run_warm_start_defender(config, WarmStartDefenderInputs(dataset=warm_dataset, base=BASE), here)
+    assert [folder.name for folder in here.output.iterdir()] == ["adapter"]
+    warm = put(store, "warm_start_defender", here.output, "d")
+
+    there = context(store, tmp_path / "round")
+    inputs = DefenderRoundInputs(curated=curated, defender=warm, base=BASE)
+    run_defender_round(DefenderRoundConfig(**SMALL_ROUND, model=LORA, micro_batch=8), inputs, there)
+    adapter = json.loads((there.output / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["base_model_name_or_path"]) == (4, "aot-tiny-vl")
+    load_defender(there.output, BASE.name)
+
+
+def test_a_loss_that_is_not_finite_leaves_no_model(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    here = context(store, tmp_path)
+    config = DefenderRoundConfig(**SMALL_ROUND, learning_rate=1e30, max_grad_norm=1e9, warmup_ratio=0.0)
+    inputs = DefenderRoundInputs(curated=curated, defender=warm, base=BASE)
+    with pytest.raises(NonFiniteLossError, match=r"defender_round: .*Lower defender_round.learning_rate"):
+        run_defender_round(config, inputs, here)
+    assert not list(here.output.iterdir())
+
+
+def test_a_data_set_without_warm_start_samples_says_so(store: LocalStore, curated: ArtifactRef, tmp_path: Path) -> None:
+    inputs = WarmStartDefenderInputs(dataset=curated, base=BASE)
+    with pytest.raises(ValueError, match=r"warm_start` is empty.*prepare_data.splits.warm_start"):
+        run_warm_start_defender(WarmStartDefenderConfig(), inputs, context(store, tmp_path))

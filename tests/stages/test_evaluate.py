@@ -1,0 +1,153 @@
+"""The evaluation stage on real data, the shipped editor and a small Defender with random weights."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from aot_core.attacker.editing import Attacker
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.evaluate import EvaluateConfig, EvaluateInputs
+from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
+from aot_core.data.domains import open_source
+from aot_core.data.pipeline import Pipeline
+from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.evaluation.items import paired, read_items
+from aot_core.models import SHIPPED
+from aot_core.stages.context import StageContext
+from aot_core.stages.evaluate import run_evaluate
+from aot_core.store import LocalStore
+from aot_core.tracking.mlflow_tracking import MlflowTracker, open_campaign_run
+
+CONFIG = EvaluateConfig(samples=2, limit=24, gallery_rows=2, seed=5)
+ATTACKER = ExternalRef(name="aot-tiny-edit")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
+    config = PrepareDataConfig(
+        splits=SplitSizes(warm_start=0, train=2, evaluate=30), effectiveness=EffectivenessSettings(enabled=False)
+    )
+    folder = tmp_path_factory.mktemp("dataset")
+    Pipeline(config, open_source(config, None), None).write(folder)
+    return store.put("prepare_data", "0" * 64, folder)
+
+
+@pytest.fixture(scope="module")
+def defender(tmp_path_factory: pytest.TempPathFactory) -> ExternalRef:
+    folder = tmp_path_factory.mktemp("defender")
+    tokenizer = build_tokenizer([f"Is there a ring?\n{x}. yes\nAnswer with \\boxed{{{x}}}." for x in "ABCDEFGH"])
+    build_model(tokenizer, seed=0).save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+    return ExternalRef(name=str(folder), sha256="d" * 64)
+
+
+@pytest.fixture(scope="module")
+def attacker(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
+    """The shipped editor as a round's artifact."""
+    folder = tmp_path_factory.mktemp("attacker")
+    shutil.copytree(SHIPPED / ATTACKER.name, folder / "model")
+    return store.put("attacker_round", "1" * 64, folder)
+
+
+def context(store: LocalStore, folder: Path) -> StageContext:
+    for name in ("output", "scratch"):
+        (folder / name).mkdir(parents=True)
+    return StageContext(store, folder / "output", folder / "scratch")
+
+
+def test_every_condition_is_measured_on_the_same_questions(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, attacker: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = EvaluateInputs(
+        dataset=dataset, defender_base=defender, attacker_base=ATTACKER, attackers=(attacker, attacker)
+    )
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    run_id = open_campaign_run(uri, "aot", "key", "test", {})
+    first = context(store, tmp_path / "first")
+    first = StageContext(store, first.output, first.scratch, tracker=MlflowTracker(uri, run_id))
+    outputs = run_evaluate(CONFIG, inputs, first)
+
+    assert set(outputs.n) == {"clean", "semantic", "irrelevant", "unseen", "attacker_1", "attacker_2"}
+    assert [outputs.n[name] for name in ("clean", "semantic", "irrelevant", "unseen")] == [24] * 4
+    items = read_items(first.output / "items.parquet")
+    by_condition = {name: [item for item in items if item.condition == name] for name in outputs.n}
+    asked = {item.item_id for item in by_condition["clean"]}
+    for name, group in by_condition.items():
+        assert len(group) == outputs.n[name] and {item.item_id for item in group} <= asked
+        assert outputs.strict[name] == sum(item.strict for item in group) / len(group)
+        assert all(len(item.letters) == 2 for item in group)
+    assert len(paired(by_condition["clean"], by_condition["semantic"])[0]) == 24
+
+    # An Attacker's valid edits alone count, and two that are alike do alike: same proposals, same noise.
+    assert 0 < outputs.valid["attacker_1"] <= 1
+    assert outputs.n["attacker_1"] == outputs.n["attacker_2"]
+    alike = [[item.letters for item in by_condition[name]] for name in ("attacker_1", "attacker_2")]
+    assert alike[0] == alike[1]
+    assert outputs.worst == min(value for name, value in outputs.strict.items() if name != "clean")
+
+    pages = sorted(path.name for path in (first.output / "pictures").iterdir())
+    assert pages == [f"{name}.png" for name in sorted(set(outputs.n) - {"clean"})]
+    logged = MlflowClient(uri).get_run(run_id).data.metrics
+    assert logged["eval/clean"] == outputs.strict["clean"] and logged["eval/worst"] == outputs.worst
+
+    # Again, elsewhere and without a tracker: the same bytes.
+    again = context(store, tmp_path / "again")
+    assert run_evaluate(CONFIG, inputs, again) == outputs
+    for path in first.output.rglob("*.p*"):
+        if path.is_file():
+            assert path.read_bytes() == (again.output / path.relative_to(first.output)).read_bytes()
+
+
+def test_fewer_questions_are_a_part_of_more(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, tmp_path: Path
+) -> None:
+    inputs = EvaluateInputs(dataset=dataset, defender_base=defender)
+    few, all_ = context(store, tmp_path / "few"), context(store, tmp_path / "all")
+    quick = {"samples": 1, "temperature": 0.0, "gallery_rows": 0}
+    assert run_evaluate(CONFIG.model_copy(update={**quick, "limit": 10}), inputs, few).n["clean"] == 10
+    outputs = run_evaluate(CONFIG.model_copy(update={**quick, "limit": None}), inputs, all_)
+    assert outputs.n["clean"] == 30 and outputs.valid == {}
+    assert not (all_.output / "pictures").exists()
+    # Greedy answers do not depend on which other questions were asked, nor strict accuracy differ from single-shot.
+    letters = {item.sample_id: item.letters for item in read_items(all_.output / "items.parquet")}
+    assert all(letters[item.sample_id] == item.letters for item in read_items(few.output / "items.parquet"))
+    assert outputs.strict == outputs.mean
+
+
+def test_an_attacker_without_a_valid_edit_has_no_accuracy(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, tmp_path: Path
+) -> None:
+    """One whose weights are noise."""
+    editor = Attacker.load(ATTACKER.name)
+    for weight in editor.pipeline.transformer.parameters():
+        weight.data.normal_()
+    editor.pipeline.save_pretrained(tmp_path / "noise" / "model")
+    noise = store.put("attacker_round", "2" * 64, tmp_path / "noise")
+    inputs = EvaluateInputs(dataset=dataset, defender_base=defender, attacker_base=ATTACKER, attackers=(noise,))
+    config = CONFIG.model_copy(update={"samples": 1, "limit": 8})
+    outputs = run_evaluate(config, inputs, context(store, tmp_path / "run"))
+    assert outputs.valid == {"attacker_1": 0.0} and outputs.n["attacker_1"] == 0
+    assert "attacker_1" not in outputs.strict
+
+
+def test_what_cannot_be_evaluated_is_named(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, attacker: ArtifactRef, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="attackers are given without attacker_base"):
+        inputs = EvaluateInputs(dataset=dataset, defender_base=defender, attackers=(attacker,))
+        run_evaluate(CONFIG, inputs, context(store, tmp_path / "a"))
+    config = PrepareDataConfig(
+        splits=SplitSizes(warm_start=0, train=2, evaluate=0), effectiveness=EffectivenessSettings(enabled=False)
+    )
+    Pipeline(config, open_source(config, None), None).write(tmp_path / "data")
+    empty = store.put("prepare_data", "3" * 64, tmp_path / "data")
+    with pytest.raises(ValueError, match="its split `evaluate` is empty"):
+        inputs = EvaluateInputs(dataset=empty, defender_base=defender)
+        run_evaluate(CONFIG, inputs, context(store, tmp_path / "b"))
