@@ -38,35 +38,35 @@ class SamplingSettings(Frozen):
 class AttackerRoundConfig(Frozen):
     """Group-relative policy optimisation of the editor's denoising steps."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
     proposals: ProposalSettings = ProposalSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
-    updates: int = Field(25, ge=1)
+    updates: int = Field(default=25, ge=1)
     """How often new edits are sampled; each batch is trained on `iterations` times."""
-    candidates: int = Field(300, ge=1)
+    candidates: int = Field(default=300, ge=1)
     """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
     every time are attacked."""
-    scenes: int = Field(10, ge=1)
+    scenes: int = Field(default=10, ge=1)
     """P: scenes (with an instruction each) a batch."""
-    group_size: int = Field(16, ge=2)
+    group_size: int = Field(default=16, ge=2)
     """G: edits a scene."""
-    iterations: int = Field(2, ge=1)
+    iterations: int = Field(default=2, ge=1)
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
-    micro_batch: int = Field(256, ge=1)
+    micro_batch: int = Field(default=256, ge=1)
     """Edits a device step; the rest of the batch is accumulated."""
     scaling: Literal["group", "batch", "none"] = "batch"
     """What centred rewards are divided by (`aot_core.rl.advantages`)."""
-    clip_low: float = Field(0.02, gt=0, lt=1)
-    clip_high: float = Field(0.03, gt=0)
+    clip_low: float = Field(default=0.02, gt=0, lt=1)
+    clip_high: float = Field(default=0.03, gt=0)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
-    kl: float = Field(0.03, ge=0)
+    kl: float = Field(default=0.03, ge=0)
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
-    learning_rate: float = Field(3e-4, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     defender_dtype: DType = "float32"
-    gallery_rows: int = Field(8, ge=0)
+    gallery_rows: int = Field(default=8, ge=0)
     """Edits in the gallery that ends the round; 0 makes none."""
 
 

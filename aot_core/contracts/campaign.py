@@ -32,9 +32,9 @@ class RunSettings(Frozen):
     """How a stage gets its process."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes the GPU where there is one."""
-    threads: int = Field(2, ge=1)
+    threads: int = Field(default=2, ge=1)
     """CPU threads of a stage."""
-    retries: int = Field(1, ge=0)
+    retries: int = Field(default=1, ge=0)
     """How often a stage that crashed is started again; bad input and a full memory are not tried again."""
 
 
@@ -43,7 +43,7 @@ class PromotionSettings(Frozen):
 
     model: str = "aot-defender"
     """The registered model's name in MLflow."""
-    clean_margin: float = Field(0.02, ge=0, le=1)
+    clean_margin: float = Field(default=0.02, ge=0, le=1)
     """How much clean accuracy (a share) the challenger may lose against the champion."""
 
 
@@ -52,9 +52,9 @@ class CampaignConfig(Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """The campaign's name in MLflow and in paths."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The seed that every stage's own is derived from."""
-    rounds: int = Field(3, ge=0)
+    rounds: int = Field(default=3, ge=0)
     """N: how often Attacker and Defender take turns."""
     stop_after: Literal["prepare_data"] | None = None
     """End the campaign early: `prepare_data` makes a data set and nothing else."""

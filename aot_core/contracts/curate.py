@@ -15,33 +15,33 @@ VERSION = 1
 class CurateConfig(Frozen):
     """Edit, check, ask, choose."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Also chooses the scenes, so that every round sees others."""
     proposals: ProposalSettings = ProposalSettings()
     validity: ValiditySettings = ValiditySettings()
-    scenes: int = Field(300, ge=1)
+    scenes: int = Field(default=300, ge=1)
     """Scenes of the `train` split that are edited (all of them where there are fewer)."""
-    edits_per_scene: int = Field(2, ge=1)
+    edits_per_scene: int = Field(default=2, ge=1)
     """Edits tried a scene, with an instruction each."""
-    steps: int = Field(6, ge=1)
+    steps: int = Field(default=6, ge=1)
     """Denoising steps of an edit."""
-    samples: int = Field(4, ge=1)
+    samples: int = Field(default=4, ge=1)
     """k: answers of the Defender an edit, to tell how hard it is."""
-    temperature: float = Field(1.0, gt=0)
-    hopeless_below: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+    hopeless_below: float = Field(default=0.0, ge=0, le=1)
     """An edit whose share of right answers is at or below this is hopeless."""
-    trivial_above: float = Field(1.0, ge=0, le=1)
+    trivial_above: float = Field(default=1.0, ge=0, le=1)
     """An edit whose share of right answers is at or above this is trivial."""
-    hopeless_share: float = Field(0.3, ge=0, lt=1)
+    hopeless_share: float = Field(default=0.3, ge=0, lt=1)
     """At most this share of the result may be hopeless edits: some become learnable as others are learned."""
-    trivial_share: float = Field(0.4, ge=0, lt=1)
+    trivial_share: float = Field(default=0.4, ge=0, lt=1)
     """At most this share of the result may be trivial edits: they keep what is known."""
-    minimum: int = Field(64, ge=1)
+    minimum: int = Field(default=64, ge=1)
     """Fewer samples than this and the bounds on shares yield: trivial, then hopeless edits fill up."""
-    maximum: int | None = Field(None, ge=1)
+    maximum: int | None = Field(default=None, ge=1)
     """More samples than this are not kept."""
     defender_dtype: DType = "float32"
-    gallery_rows: int = Field(8, ge=0)
+    gallery_rows: int = Field(default=8, ge=0)
 
     @model_validator(mode="after")
     def _bounds(self) -> "CurateConfig":

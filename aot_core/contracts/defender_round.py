@@ -15,34 +15,34 @@ VERSION = 1
 class DefenderRoundConfig(Frozen):
     """Group-relative policy optimisation with an asymmetric clip, token-level loss and the paper's reward."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the prompts that show the clean scene instead of the edited one, so that clean accuracy is kept."""
-    generations: int = Field(60, ge=1)
+    generations: int = Field(default=60, ge=1)
     """How often new answers are sampled; each is followed by `iterations` updates."""
-    prompts: int = Field(8, ge=1)
+    prompts: int = Field(default=8, ge=1)
     """P: prompts a generation."""
-    group_size: int = Field(16, ge=2)
+    group_size: int = Field(default=16, ge=2)
     """G: answers a prompt (the paper: 5)."""
-    iterations: int = Field(2, ge=1)
+    iterations: int = Field(default=2, ge=1)
     """Updates on the same answers; from the second on the clip is alive."""
-    micro_batch: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
     """Answers a device step; the rest of an update's P * G is accumulated. None: all at once."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Of sampling and of the trained policy alike."""
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it stays."""
-    epsilon_low: float = Field(0.2, gt=0, lt=1)
-    epsilon_high: float = Field(0.28, gt=0)
+    epsilon_low: float = Field(default=0.2, gt=0, lt=1)
+    epsilon_high: float = Field(default=0.28, gt=0)
     """The ratio is clipped to 1 - epsilon_low .. 1 + epsilon_high."""
-    beta: float = Field(0.0, ge=0)
+    beta: float = Field(default=0.0, ge=0)
     """Weight of the KL to the round's first policy; DAPO has none."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_prompt_pixels: int | None = Field(None, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_prompt_pixels: int | None = Field(default=None, ge=1)
     """Larger images are scaled down to this area (the paper: 4,194,304); None leaves it to the processor."""
-    max_completion_tokens: int = Field(12, ge=1)
+    max_completion_tokens: int = Field(default=12, ge=1)
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> "DefenderRoundConfig":

@@ -12,9 +12,9 @@ DType = Literal["float32", "bfloat16", "float16"]
 class LoraSettings(Frozen):
     """Low-rank adapters (peft). A learner without them trains all its weights."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 

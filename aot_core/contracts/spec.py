@@ -21,7 +21,7 @@ class Place(Frozen):
     store: str
     """The artifact store: a folder, or a `file://` URI."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(2, ge=1)
+    threads: int = Field(default=2, ge=1)
     """CPU threads of a stage's mathematics."""
     tracking: TrackingTarget | None = None
 

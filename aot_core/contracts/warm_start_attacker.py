@@ -14,22 +14,22 @@ VERSION = 1
 class WarmStartAttackerConfig(Frozen):
     """Supervised flow matching on (image, instruction, edited image) of the data set's `warm_start` split."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
-    pairs: int = Field(1500, ge=1)
+    pairs: int = Field(default=1500, ge=1)
     """At most so many pairs are used."""
-    updates: int = Field(100, ge=1)
-    batch_size: int = Field(64, ge=1)
+    updates: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Pairs a device step."""
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
     """Device steps an update."""
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    changed_weight: float = Field(10.0, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    changed_weight: float = Field(default=10.0, ge=1)
     """How much more the loss weighs where the pair differs."""
-    question_share: float = Field(0.5, ge=0, le=1)
+    question_share: float = Field(default=0.5, ge=0, le=1)
     """How often the question follows the instruction, as it does in the rounds."""
 
 

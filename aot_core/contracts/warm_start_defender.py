@@ -13,19 +13,19 @@ VERSION = 1
 class WarmStartDefenderConfig(Frozen):
     """How the base learns the answer's format on the data set's `warm_start` split."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
-    samples: int = Field(900, ge=1)
+    samples: int = Field(default=900, ge=1)
     """At most so many of the split's questions are used (the paper: 900)."""
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(32, ge=1)
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
     """Samples a device step."""
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
     """Device steps an update."""
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
 
 
 class WarmStartDefenderInputs(Frozen):

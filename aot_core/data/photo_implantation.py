@@ -7,7 +7,7 @@ in part becomes doubtful. It is scaled, its edge feathered, and put where it tou
 within reach of the SSIM window) and hides next to nothing else.
 
 Families, where names share no attributes: semantic is what is or looks like what the question is about (the same
-COCO supercategory if the file has any, else the nearer half of the cutouts in mean colour), irrelevant is the rest.
+COCO supercategory if there is such a cutout, else the nearer half of them in mean colour), irrelevant is the rest.
 A question about something absent is about nothing that has a colour: there the picture's objects stand in.
 """
 
@@ -132,14 +132,17 @@ def of_family(
     donors: Sequence[Cutout],
     kinds: Mapping[str, str],
 ) -> list[Cutout]:
-    """The cutouts of other photographs that are of the family for this question."""
-    others = [cutout for cutout in donors if cutout.source_id != picture.scene.source_id]
+    """The cutouts of other photographs that are of the family for this question; never the very thing asked about."""
+    asked = {question.query.target["name"], question.query.reference.get("name")}
+    others = [
+        cutout
+        for cutout in donors
+        if cutout.source_id != picture.scene.source_id and cutout.main.attributes["name"] not in asked
+    ]
     about = [thing for thing in picture.scene.objects if thing.box in question.protected]
-    names = {thing.attributes["name"] for thing in about} or {question.query.target["name"]}
-    wanted = {kinds.get(name, "") for name in names} - {""}
-    if wanted:
-        alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in wanted]
-    else:
+    wanted = {kinds.get(name, "") for name in asked if name} - {""}
+    alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in wanted]
+    if not alike:
         colours = [mean_colour(_crop(picture, thing.box)) for thing in about or picture.scene.objects]
         nearest = sorted(others, key=lambda cutout: min(float(np.abs(cutout.colour - c).sum()) for c in colours))
         alike = nearest[: (len(nearest) + 1) // 2]

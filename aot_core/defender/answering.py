@@ -10,11 +10,12 @@ from typing import Self
 
 import torch
 from PIL.Image import Image
-from transformers import BatchFeature, DynamicCache
+from transformers import BatchFeature
 
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import LETTERS, Question
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
+from aot_core.defender.sharing import generate_samples
 
 _MARK = "<question>"
 
@@ -108,26 +109,14 @@ class Defender:
 
     def _generate(self, inputs: BatchFeature, samples: int, temperature: float) -> torch.Tensor:
         """(B * samples, T) new tokens, the samples of a question next to each other."""
-        cache = DynamicCache(config=self.model.config)
-        # All but the prompt's last token are encoded here, once; `generate` goes on from the repeated cache.
-        head = {key: value[:, :-1] for key, value in inputs.items() if key in _PER_TOKEN}
-        self.model.model(**{**inputs, **head}, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(samples)
-        # The offset between tokens and positions that the image's grid causes: one a sequence, as the cache.
-        self.model.model.rope_deltas = self.model.model.rope_deltas.repeat_interleave(samples, 0)
-        prompt = {key: inputs[key].repeat_interleave(samples, 0) for key in _PER_TOKEN}
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        sequences = self.model.generate(
-            **prompt,
-            past_key_values=cache,
+        return generate_samples(
+            self.model,
+            inputs,
+            samples,
             max_new_tokens=self.max_new_tokens,
             **(sampling if temperature > 0 else {"do_sample": False}),
         )
-        return sequences[:, prompt["input_ids"].shape[1] :]
-
-
-_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
-"""What the processor gives for every token; the rest it gives for every image."""
 
 
 def chat_prompt(processor: Processor, text: str) -> str:

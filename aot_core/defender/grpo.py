@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, Image
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -23,6 +24,7 @@ from aot_core.data.answers import extract_letter, is_exactly_boxed
 from aot_core.data.images import safe_path
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.rewards import defender_reward
+from aot_core.defender.sharing import answer_logprobs, distinct_prompts, generate_samples
 from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, mean_of
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker
@@ -31,9 +33,80 @@ STAGE = "defender_round"
 
 
 class RoundTrainer(FiniteLoss, GRPOTrainer):
-    """TRL's trainer, stopping at a loss that is not finite."""
+    """TRL's trainer, stopping at a loss that is not finite, and encoding a group's prompt once instead of G times.
+
+    The second is a matter of speed alone and gives the same numbers. It is left out, for TRL's own code, where
+    activations are checkpointed (no cache then) or several processes train (gradients travel through a wrapper).
+    """
 
     stage = STAGE
+
+    @property
+    def _shares_prompts(self) -> bool:
+        return not self.args.gradient_checkpointing and self.accelerator.num_processes == 1
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
+    ) -> Any:
+        if not self._shares_prompts or not self.model.training:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        # The sampler lays the G copies of a prompt next to each other: the first of each stands for all.
+        first = slice(None, None, num_generations)
+        pad = self.processing_class.tokenizer.pad
+        padded = pad({"input_ids": prompt_ids[first]}, padding_side="left", return_tensors="pt")
+        types = pad({"input_ids": multimodal_fields["mm_token_type_ids"][first]}, padding_side="left")["input_ids"]
+        grids, pixels = (torch.as_tensor(np.asarray(multimodal_fields[k])) for k in ("image_grid_thw", "pixel_values"))
+        pixels = pixels.split(grids.prod(-1).tolist())
+        inputs = {
+            **padded,
+            # Padding is text (0) to the position code, whatever token it is made of.
+            "mm_token_type_ids": torch.tensor(types) * padded["attention_mask"],
+            "image_grid_thw": grids[first],
+            "pixel_values": torch.cat(pixels[first]),
+        }
+        inputs = {key: value.to(self.accelerator.device) for key, value in inputs.items()}
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        model.eval()
+        tokens = generate_samples(model, inputs, num_generations, generation_config=self.generation_config)
+        model.train()
+        return [_up_to_end(row, self.eos_token_ids) for row in tokens.tolist()], None
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        pixels, grids = kwargs.get("pixel_values"), kwargs.get("image_grid_thw")
+        types = kwargs.get("mm_token_type_ids")
+        if not self._shares_prompts or pixels is None or grids is None or types is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        images = list(pixels.split(grids.prod(-1).tolist()))
+        firsts, number_of = distinct_prompts(input_ids[:, :-logits_to_keep], images)
+        prompts = {
+            "input_ids": input_ids[firsts, :-logits_to_keep],
+            "attention_mask": attention_mask[firsts, :-logits_to_keep],
+            "mm_token_type_ids": types[firsts, :-logits_to_keep],
+            "image_grid_thw": grids[firsts],
+            "pixel_values": torch.cat([images[i] for i in firsts]),
+        }
+        with self.accelerator.autocast():
+            logps, entropies = answer_logprobs(
+                self.accelerator.unwrap_model(model),
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                prompts,
+                number_of,
+                self.temperature,
+            )
+        return logps, entropies, None
+
+
+def _up_to_end(tokens: list[int], ends: list[int]) -> list[int]:
+    """The tokens up to and with the first that ends a turn."""
+    return next((tokens[: i + 1] for i, token in enumerate(tokens) if token in ends), tokens)
 
 
 @dataclass(frozen=True)
