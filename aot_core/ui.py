@@ -21,6 +21,7 @@ def serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
     commands = {
         f"MLflow   http://127.0.0.1:{mlflow_port}": [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.mlflow_uri,
+            "--default-artifact-root", str(home.mlflow_folder / "artifacts"),
             "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
         ],
         f"Prefect  http://127.0.0.1:{prefect_port}": [

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aot_core.attacker.flow_sde import ode_step
-from aot_core.attacker.tiny_edit import Condition, TinyEditPipeline, images_to_pixels, pixels_to_images
+from aot_core.attacker.tiny_edit import Condition, TinyEditPipeline, images_to_pixels, pixels_to_images, save_pipeline
 from aot_core.contracts.learning import DType, ModelSettings
 from aot_core.models import model_folder
 
@@ -216,11 +216,13 @@ class Attacker:
     def save(self, folder: Path) -> None:
         """Write `model/` or `adapter/` (safetensors) into an artifact's folder."""
         if isinstance(self.pipeline.transformer, PeftModel):
+            for config in self.pipeline.transformer.peft_config.values():
+                config.base_model_name_or_path = None
             self.pipeline.transformer.save_pretrained(str(folder / ADAPTER))
             # peft adds a card with versions and places of its own; the artifact's record has them.
             (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         else:
-            self.pipeline.save_pretrained(folder / MODEL, safe_serialization=True)
+            save_pipeline(self.pipeline, folder / MODEL)
 
     @torch.no_grad()
     def _put(self, values: Sequence[Tensor]) -> None:

@@ -9,7 +9,6 @@ model card written. Single-threaded it takes about 40 minutes on one busy core.
 import argparse
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from aot_core.attacker.pretraining_measure import Skills, contact_sheet, measure
 from aot_core.attacker.pretraining_pairs import PairRecipe
 from aot_core.attacker.pretraining_transformer import TransformerRecipe, train_transformer
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
-from aot_core.attacker.tiny_edit import TinyEditPipeline
+from aot_core.attacker.tiny_edit import TinyEditPipeline, save_pipeline
 from aot_core.contracts.base import Frozen
 
 
@@ -40,7 +39,6 @@ class Recipe(Frozen):
 def pretrain(output: Path, recipe: Recipe, seed: int) -> Skills:
     """Make, measure and describe the editor in `output`. Finished phases that stand there are taken over."""
     output.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     vae = _autoencoder_phase(output, recipe.autoencoder, seed)
     drawing = output.with_name(output.name + "-drawing")
     if not (output / "model_index.json").is_file():
@@ -50,12 +48,11 @@ def pretrain(output: Path, recipe: Recipe, seed: int) -> Skills:
     pipeline = TinyEditPipeline.from_pretrained(output, local_files_only=True)
     skills = measure(pipeline, recipe.measured_pairs, seed + 10_000)
     contact_sheet(pipeline, seed + 20_000).save(output / "edits.png")
-    minutes = (time.monotonic() - started) / 60
-    (output / "README.md").write_text(model_card(output, recipe, seed, skills, minutes))
+    (output / "README.md").write_text(model_card(output, recipe, seed, skills))
     return skills
 
 
-def model_card(folder: Path, recipe: Recipe, seed: int, skills: Skills, minutes: float) -> str:
+def model_card(folder: Path, recipe: Recipe, seed: int, skills: Skills) -> str:
     """The model card: what it is, how it was made, its weights' hashes and measured skills."""
     hashes = "\n".join(
         f"| `{path.relative_to(folder)}` | {path.stat().st_size} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
@@ -74,7 +71,7 @@ autoencoder to 8 x 8 latents, a diffusion transformer over 2 x 2 packed latents 
 instruction. It adds, removes and replaces coloured shapes; where the instruction leaves the content open it
 chooses.
 
-    from aot_core.attacker.tiny_edit import TinyEditPipeline
+    from aot_core.attacker.tiny_edit import TinyEditPipeline, save_pipeline
     pipeline = TinyEditPipeline.from_pretrained(folder)
     pipeline(image, "Add a red ring at row 2, column 3.").images[0]
 
@@ -87,7 +84,7 @@ On {skills.pairs} pairs of held-out scenes (1 to {recipe.transformer.pairs.max_e
 {rows}
 
 ## Recipe
-`python -m aot_core.attacker.pretraining --output DIR --seed {seed}` ({minutes:.0f} minutes in the last run).
+`python -m aot_core.attacker.pretraining --output DIR --seed {seed}`: three phases, about 40 minutes on one busy core.
 
 ```json
 {recipe.model_dump_json(indent=1)}
@@ -123,7 +120,7 @@ def _flow_phase(folder: Path, recipe: TransformerRecipe, vae: TinyAutoencoder, s
         transformer=flow,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=recipe.time_shift),
     )
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    save_pipeline(pipeline, folder)
     _write_json(folder / "transformer" / "curve.json", curve)
 
 

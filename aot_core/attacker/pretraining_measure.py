@@ -42,7 +42,7 @@ class Skills(Frozen):
     reconstruction_ssim: float
     """Mean localized SSIM of the autoencoder's reconstruction on all objects."""
     kinds_painted: int
-    """Different (colour, shape) among the open additions, of 36."""
+    """Different names read among the open additions; the seen palette has 36."""
 
     def rows(self) -> list[tuple[str, str]]:
         figures = self.model_dump(exclude={"pairs", "edits"})

@@ -19,6 +19,7 @@ from aot_core.attacker.reward import Reward, SureAnswerer, attack_rewards
 from aot_core.attacker.scenes import Target, draw
 from aot_core.attacker.validity import checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
+from aot_core.contracts.protocols import Editor
 from aot_core.data.proposals import Proposal
 from aot_core.tracking.protocol import Tracker
 
@@ -93,6 +94,18 @@ def play_round(
         if update >= config.updates - max(1, config.updates // 5):
             history.best = best_edits([*history.best, *judged], config.gallery_rows)
     return history
+
+
+def measure(
+    editor: Editor,
+    defender: SureAnswerer,
+    scenes: Sequence[tuple[Target, Proposal]],
+    config: AttackerRoundConfig,
+) -> dict[str, float]:
+    """The figures of `summarise` on fixed scenes and instructions, edited along the deterministic flow."""
+    images = [target.image for target, _ in scenes]
+    edited = editor.edit(images, [proposal.instruction for _, proposal in scenes], seed=config.seed)
+    return summarise(judge(defender, scenes, edited, config, config.seed))
 
 
 def judge(

@@ -8,8 +8,10 @@ steps, and these are decoded. What the flow left alone is taken over from the so
     edited = pipeline(image, "Add a red ring at row 2, column 3.").images[0]
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -146,6 +148,16 @@ class TinyEditPipeline(DiffusionPipeline):
         pixels = self.decode(edited, condition)
         result = pixels_to_images(pixels) if output_type == "pil" else _unit(pixels).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput(images=result) if return_dict else (result,)
+
+
+def save_pipeline(pipeline: TinyEditPipeline, folder: Path) -> None:
+    """`save_pretrained` as safetensors, without the places that the parts were loaded from: the same weights give
+    the same bytes on every machine."""
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in [*folder.glob("*/config.json"), folder / "model_index.json"]:
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def composite(pixels: Tensor, decoded: Tensor, source: Tensor, latents: Tensor) -> Tensor:

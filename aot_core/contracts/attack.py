@@ -11,7 +11,7 @@ from aot_core.contracts.scene import EditKind
 class ProposalSettings(Frozen):
     """What the Attacker is told to do to a scene."""
 
-    edits: tuple[int, int] = (1, 3)
+    edits: tuple[int, int] = (2, 3)
     """How many edits an instruction asks for: least, most."""
     kinds: Annotated[tuple[EditKind, ...], Field(min_length=1)] = ("add", "add", "add", "replace")
     """Drawn from for every edit; a kind named several times is drawn more often."""
@@ -46,10 +46,10 @@ class RewardSettings(Frozen):
     temperature: float = Field(default=1.0, gt=0)
     efficacy: Literal["share", "consecutive"] = "share"
     """"share" of wrong answers, or 1 only if all k are wrong (the paper's)."""
-    dense: float = Field(default=0.5, ge=0, le=1)
+    dense: float = Field(default=0.7, ge=0, le=1)
     """Weight of the Defender's margin (best wrong letter's log-probability less the right one's, squashed to
     0..1): it tells edits apart where all answers are right, so that groups are not flat."""
-    margin_scale: float = Field(default=4.0, gt=0)
+    margin_scale: float = Field(default=2.0, gt=0)
     """The margin (nats) is divided by this before the logistic function."""
     floor: float = Field(default=0.2, ge=0, lt=1)
     """What a valid edit earns that misleads nobody: invalid ones must earn less."""

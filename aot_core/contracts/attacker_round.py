@@ -23,9 +23,9 @@ class SamplingSettings(Frozen):
     SSIM."""
     noise_level: float = Field(default=0.8, gt=0)
     """a of eta_t = a sqrt(t / (1 - t))."""
-    noise_cap: float = Field(default=2.0, gt=0)
+    noise_cap: float = Field(default=3.0, gt=0)
     """eta_t is at most this; it has a pole at t = 1."""
-    shared_noise: bool = False
+    shared_noise: bool = True
     """Whether a group starts from one initial noise, so that its edits differ by the SDE's noise alone."""
 
     @model_validator(mode="after")
@@ -43,14 +43,14 @@ class AttackerRoundConfig(Frozen):
     proposals: ProposalSettings = ProposalSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
-    updates: int = Field(default=25, ge=1)
+    updates: int = Field(default=24, ge=1)
     """How often new edits are sampled; each batch is trained on `iterations` times."""
     candidates: int = Field(default=300, ge=1)
     """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
     every time are attacked."""
-    scenes: int = Field(default=10, ge=1)
+    scenes: int = Field(default=8, ge=1)
     """P: scenes (with an instruction each) a batch."""
-    group_size: int = Field(default=16, ge=2)
+    group_size: int = Field(default=20, ge=2)
     """G: edits a scene."""
     iterations: int = Field(default=2, ge=1)
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
@@ -58,14 +58,17 @@ class AttackerRoundConfig(Frozen):
     """Edits a device step; the rest of the batch is accumulated."""
     scaling: Literal["group", "batch", "none"] = "batch"
     """What centred rewards are divided by (`aot_core.rl.advantages`)."""
-    clip_low: float = Field(default=0.02, gt=0, lt=1)
-    clip_high: float = Field(default=0.03, gt=0)
+    clip_low: float = Field(default=0.01, gt=0, lt=1)
+    clip_high: float = Field(default=0.014, gt=0)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
-    kl: float = Field(default=0.03, ge=0)
+    kl: float = Field(default=0.04, ge=0)
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
     learning_rate: float = Field(default=3e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     defender_dtype: DType = "float32"
+    probe: int = Field(default=80, ge=1)
+    """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
+    after, with the same instructions and noise."""
     gallery_rows: int = Field(default=8, ge=0)
     """Edits in the gallery that ends the round; 0 makes none."""
 
@@ -86,12 +89,22 @@ class AttackerRoundOutputs(Frozen):
 
     edits: int
     """Edits sampled in all."""
+    probe: int
+    """Held-out scenes, an edit each, in the next six figures."""
+    reward_before: float
+    """Mean reward on the held-out scenes before the round."""
+    reward_after: float
+    success_before: float
+    """Share of edits that were valid and fooled every one of the k answers."""
+    success_after: float
+    valid_before: float
+    valid_after: float
     first_reward: float
     """Mean reward over the first fifth of the updates (at least one)."""
     last_reward: float
     """The same over the last fifth."""
     first_success: float
-    """Share of edits that were valid and fooled every one of the k answers, first fifth."""
+    """Share of successful edits, first fifth."""
     last_success: float
     valid: float
     """Share of valid edits, last fifth."""

@@ -17,6 +17,8 @@ class DefenderRoundConfig(Frozen):
 
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
+    freeze_vision: bool = True
+    """Leave the vision tower as it is: what a round teaches is where to look, and noise in its gradients blurs sight."""
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the prompts that show the clean scene instead of the edited one, so that clean accuracy is kept."""
     generations: int = Field(default=60, ge=1)

@@ -48,13 +48,15 @@ class RoundTrainer(FiniteLoss, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
-        if not self._shares_prompts or not self.model.training:
+        model: Model = self.model
+        if not self._shares_prompts or not model.training:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         # The sampler lays the G copies of a prompt next to each other: the first of each stands for all.
         first = slice(None, None, num_generations)
-        pad = self.processing_class.tokenizer.pad
+        processor: Processor = self.processing_class
+        pad = processor.tokenizer.pad
         padded = pad({"input_ids": prompt_ids[first]}, padding_side="left", return_tensors="pt")
         types = pad({"input_ids": multimodal_fields["mm_token_type_ids"][first]}, padding_side="left")["input_ids"]
         grids, pixels = (torch.as_tensor(np.asarray(multimodal_fields[k])) for k in ("image_grid_thw", "pixel_values"))
@@ -134,6 +136,10 @@ def train_round(
     if config.max_prompt_pixels is not None:
         size = dict(processor.image_processor.size)
         processor.image_processor.size = {**size, "longest_edge": config.max_prompt_pixels}
+    if config.freeze_vision:
+        for name, parameter in model.named_parameters():
+            if ".visual." in f".{name}":
+                parameter.requires_grad_(False)
     record = TrackerCallback(STAGE, tracker, _figures)
     trainer = RoundTrainer(
         model=model,

@@ -1,8 +1,8 @@
 """A group shares its prompt: image and question are encoded once, and their cache is given to every answer.
 
-With G answers of a few tokens to a prompt of many, nearly all of a step's work is the prompt's. Stock code encodes it for
-every answer; here it is encoded once for the group, in generation and, with gradients, in training. The numbers are the
-same. Shapes: B answers, U different prompts, L prompt tokens (left-padded), T answer tokens (right-padded).
+With G answers of a few tokens to a prompt of many, nearly all of a step's work is the prompt's. Stock code encodes it
+for every answer; here it is encoded once for the group, in generation and, with gradients, in training. The numbers are
+the same. Shapes: B answers, U different prompts, L prompt tokens (left-padded), T answer tokens (right-padded).
 """
 
 from collections.abc import Mapping

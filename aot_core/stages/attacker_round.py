@@ -6,8 +6,8 @@ import json
 import numpy as np
 
 from aot_core.attacker.editing import Attacker
-from aot_core.attacker.scenes import AttackError, answered_right, load_targets
-from aot_core.attacker.self_play import RoundHistory, play_round
+from aot_core.attacker.scenes import AttackError, answered_right, draw, load_targets
+from aot_core.attacker.self_play import RoundHistory, measure, play_round
 from aot_core.contracts.attacker_round import VERSION as VERSION
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
 from aot_core.contracts.summary import PICTURES_FOLDER
@@ -35,12 +35,26 @@ def run_attacker_round(
     attacker = Attacker.load_trainable(
         context.model(inputs.attacker_base), context.fetch(inputs.attacker), config.model, context.device
     )
-    history = play_round(attacker, defender, targets, config, context.tracker)
+    held_out = min(config.probe, max(1, len(targets) // 3))
+    probe = draw(rng, targets[:held_out], config.proposals, held_out)
+    before = measure(attacker, defender, probe, config)
+    # A single target is probe and lesson both: there is nothing to hold out of.
+    history = play_round(attacker, defender, targets[held_out:] or targets, config, context.tracker)
+    after = measure(attacker, defender, probe, config)
+    for step, figures in ((0, before), (config.updates, after)):
+        context.tracker.log_metrics({f"attacker/probe_{name}": value for name, value in figures.items()}, step=step)
     attacker.save(context.output)
     (context.output / "curve.json").write_text(json.dumps(history.curve) + "\n")
     _show(history, context)
     return AttackerRoundOutputs(
         edits=history.edits,
+        probe=held_out,
+        reward_before=before["reward"],
+        reward_after=after["reward"],
+        success_before=before["success"],
+        success_after=after["success"],
+        valid_before=before["valid"],
+        valid_after=after["valid"],
         first_reward=history.first("reward"),
         last_reward=history.last("reward"),
         first_success=history.first("success"),

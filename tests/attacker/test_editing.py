@@ -36,6 +36,17 @@ def test_a_saved_model_comes_back(attacker: Attacker, tmp_path: Path):
     assert np.array_equal(pixels(loaded.edit(SCENES, TOLD, seed=1)), pixels(attacker.edit(SCENES, TOLD, seed=1)))
 
 
+def test_what_is_saved_does_not_depend_on_where_it_came_from(attacker: Attacker, tmp_path: Path):
+    for place in ("here", "elsewhere"):
+        attacker.save(tmp_path / place)
+        Attacker.load("aot-tiny-edit", tmp_path / place).save(tmp_path / f"{place}-again")
+    saved = [
+        {str(path.relative_to(tmp_path / place)): path.read_bytes() for path in sorted((tmp_path / place).rglob("*.*"))}
+        for place in ("here-again", "elsewhere-again")
+    ]
+    assert saved[0] == saved[1]
+
+
 def test_lora_trains_a_small_adapter_that_is_saved_alone(attacker: Attacker, tmp_path: Path):
     attacker.save(tmp_path / "base")
     base = str(tmp_path / "base" / "model")

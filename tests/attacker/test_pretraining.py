@@ -6,8 +6,9 @@ import numpy as np
 
 from aot_core.attacker.pretraining import Recipe, pretrain
 from aot_core.attacker.pretraining_autoencoder import AutoencoderRecipe
-from aot_core.attacker.pretraining_pairs import PairRecipe, changed_cells, draw_pair, tell
+from aot_core.attacker.pretraining_pairs import PairRecipe, changed_cells, distractor, draw_pair, tell
 from aot_core.attacker.pretraining_transformer import TransformerRecipe
+from aot_core.contracts.scene import Query
 from aot_core.data.instructions import read_instruction
 
 RECIPE = Recipe(
@@ -47,3 +48,16 @@ def test_a_pair_backwards_undoes_its_edits():
         backwards = {told.where: told for told in read_instruction(tell(rng, pair, recipe, backwards=True))}
         for cell, told in forwards.items():
             assert (told.removed, told.added) == (backwards[cell].added, backwards[cell].removed)
+
+
+def test_a_distractor_is_near_to_what_is_asked_for_and_is_not_it():
+    rng = np.random.default_rng(2)
+    asked = Query(
+        kind="relation", target={"colour": "red", "shape": "ring"}, reference={"colour": "red", "shape": "cross"}
+    )
+    for _ in range(50):
+        painted = distractor(rng, asked)
+        assert (painted["colour"] == "red") != (painted["shape"] == "ring")
+        assert painted != asked.reference
+    counted = Query(kind="count", target={"colour": "red"})
+    assert all(distractor(rng, counted)["colour"] != "red" for _ in range(50))
