@@ -94,9 +94,7 @@ class OpenCampaign:
         """Where a stage of a round runs, and what it logs to if it is tracked."""
         settings = self.config.run
         target = TrackingTarget(uri=self.home.mlflow_uri, run_id=self.round_run(round_index)) if tracked else None
-        return Place(
-            store=str(self.home.store), device=settings.device, threads=settings.threads, tracking=target
-        )
+        return Place(store=str(self.home.store), device=settings.device, threads=settings.threads, tracking=target)
 
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""

@@ -44,7 +44,9 @@ def print_closing_table(summary: CampaignSummary, home: Home) -> None:
     if summary.registered_version:
         model = summary.config["promotion"]["model"]
         aliases = ", ".join(summary.aliases)
-        console.print(f"registered  models:/{model}/{summary.registered_version} ({aliases}): {summary.promotion_reason}")
+        console.print(
+            f"registered  models:/{model}/{summary.registered_version} ({aliases}): {summary.promotion_reason}"
+        )
     console.print(f"report      {folder / REPORT}", soft_wrap=True)
     console.print(f"MLflow and Prefect: `make ui` (or `aot ui --home {home.root}`)", soft_wrap=True)
 

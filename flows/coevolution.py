@@ -3,7 +3,6 @@
 Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started by `aot run`, or by a deployment.
 """
 
-
 import sys
 from typing import Any
 
@@ -52,9 +51,7 @@ def _coevolve(campaign: OpenCampaign) -> None:
         return
     attacker = tasks.warm_start_attacker(campaign, WarmStartAttackerInputs(dataset=data, base=attacker_base)).artifact
     defender = tasks.warm_start_defender(campaign, WarmStartDefenderInputs(dataset=data, base=defender_base)).artifact
-    exam = EvaluateInputs(
-        dataset=data, defender=defender, defender_base=defender_base, attacker_base=attacker_base
-    )
+    exam = EvaluateInputs(dataset=data, defender=defender, defender_base=defender_base, attacker_base=attacker_base)
     tasks.evaluate(campaign, exam)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.

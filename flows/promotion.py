@@ -42,9 +42,7 @@ def register_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: Evalu
     campaign.say(f"registered [bold]{model}[/] version {version} as [bold]{alias}[/]: {reason}")
 
 
-def _alias(
-    campaign: OpenCampaign, figures: EvaluateOutputs, exam: EvaluateInputs, version: str
-) -> tuple[str, str]:
+def _alias(campaign: OpenCampaign, figures: EvaluateOutputs, exam: EvaluateInputs, version: str) -> tuple[str, str]:
     """The alias that a version has earned, and why."""
     settings = campaign.config.promotion
     champion = registry.get_champion(campaign.home.mlflow_uri, settings.model)

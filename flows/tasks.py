@@ -63,9 +63,7 @@ def run_stage(spec: StageSpec, launcher: str) -> StageResult | State[Any]:
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:
-    def run(
-        campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True
-    ) -> StageRecord:
+    def run(campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True) -> StageRecord:
         settings = campaign.config.run
         # Every evaluation draws the same questions and noise: rounds differ by the players alone.
         config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)

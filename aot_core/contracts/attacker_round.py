@@ -61,9 +61,9 @@ class AttackerRoundConfig(Frozen):
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
-    kl: float = Field(default=0.04, ge=0)
+    kl: float = Field(default=0.05, ge=0)
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=2.5e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1)

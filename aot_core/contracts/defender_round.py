@@ -18,22 +18,23 @@ class DefenderRoundConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
     freeze_vision: bool = True
-    """Leave the vision tower as it is: what a round teaches is where to look, and noise in its gradients blurs sight."""
+    """Leave the vision tower as it is: a round teaches where to look, and noisy gradients would blur sight."""
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the prompts that show the clean scene instead of the edited one, so that clean accuracy is kept."""
-    generations: int = Field(default=60, ge=1)
+    generations: int = Field(default=50, ge=1)
     """How often new answers are sampled; each is followed by `iterations` updates."""
-    prompts: int = Field(default=8, ge=1)
+    prompts: int = Field(default=32, ge=1)
     """P: prompts a generation."""
-    group_size: int = Field(default=16, ge=2)
+    group_size: int = Field(default=8, ge=2)
     """G: answers a prompt (the paper: 5)."""
     iterations: int = Field(default=2, ge=1)
     """Updates on the same answers; from the second on the clip is alive."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Answers a device step; the rest of an update's P * G is accumulated. None: all at once."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Of sampling and of the trained policy alike."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    temperature: float = Field(default=1.5, gt=0)
+    """Of sampling and of the trained policy alike. Above 1 where a small model is too sure of itself to explore (the
+    paper: 1)."""
+    learning_rate: float = Field(default=5e-5, gt=0)
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it stays."""
     epsilon_low: float = Field(default=0.2, gt=0, lt=1)

@@ -31,7 +31,9 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         _apply(values, override)
     for section in get_args(StageName):
         if "seed" in values.get(section, {}):
-            raise ConfigError(f"{path}: {section}.seed: stages take their seed from the campaign; set `seed` at the top")
+            raise ConfigError(
+                f"{path}: {section}.seed: stages take their seed from the campaign; set `seed` at the top"
+            )
     try:
         return CampaignConfig.model_validate(values)
     except ValidationError as error:

@@ -65,7 +65,7 @@ class SceneObject(Frozen):
 
     @property
     def name(self) -> str:
-        """"red ring", "cup": the attribute values in the order in which one says them."""
+        """ "red ring", "cup": the attribute values in the order in which one says them."""
         return " ".join(self.attributes.values())
 
     def matches(self, wanted: Attributes) -> bool:

@@ -18,9 +18,7 @@ MAX_COUNT = 4
 """A count question offers four numbers of 0..MAX_COUNT + 1."""
 
 
-def ask_world(
-    rng: np.random.Generator, kind: QuestionKind, objects: Sequence[SceneObject]
-) -> Question | None:
+def ask_world(rng: np.random.Generator, kind: QuestionKind, objects: Sequence[SceneObject]) -> Question | None:
     """A random question of a kind about a procedural scene; None where the scene allows none."""
     if not objects:
         return None

@@ -2,8 +2,8 @@ r"""What the tiny base model is taught: short dialogues about uncrowded scenes o
 
 A lesson is a prompt and its answer. The four kinds of question come as multiple choice (`question.prompt`,
 answered with `\boxed{X}`, now and then in prose) and plainly ("Is there a red ring?" "yes"); three tasks that the
-game never asks teach to look: where an object is, what a place holds, and a list of everything. Without them the
-binding of colour, shape and place is hardly learned from questions alone.
+game never asks teach to look: where an object is, what a place holds (the shipped model's recipe has these two), and
+a list of everything. From questions alone the binding of colour, shape and place is hardly learned.
 """
 
 from collections.abc import Mapping, Sequence

@@ -33,6 +33,17 @@ class ImageTextProcessor(Qwen2_5_VLProcessor):
         kwargs.pop("video_processor", None)  # a saved config may name one
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As saved: with a video part after the image part's measures, which machines with torchvision insist on."""
+        saved = super().to_dict()
+        image = saved.get("image_processor", {})
+        shared = ("patch_size", "temporal_patch_size", "merge_size", "size", "image_mean", "image_std")
+        saved["video_processor"] = {
+            "video_processor_type": "Qwen2VLVideoProcessor",
+            **{key: image[key] for key in shared if key in image},
+        }
+        return saved
+
 
 # The saved config names its class: by the public name, so that AutoProcessor finds it on every machine.
 ImageTextProcessor.__name__ = Qwen2_5_VLProcessor.__name__

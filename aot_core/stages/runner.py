@@ -90,7 +90,7 @@ def _run(spec: StageSpec, context: StageContext) -> dict[str, object]:
 
 
 def resolve_device(device: str) -> str:
-    """"auto" is the GPU where there is one. Raises StageBadInputError for "cuda" on a machine without."""
+    """ "auto" is the GPU where there is one. Raises StageBadInputError for "cuda" on a machine without."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ def test_saved_and_loaded_through_the_auto_classes(untrained, asked, tmp_path: P
     again, processor_again = load_model(str(tmp_path)), load_processor(str(tmp_path))
     assert type(again) is Qwen2_5_VLForConditionalGeneration
     assert processor_again.tokenizer.padding_side == "left"
+    # On a machine with torchvision, AutoProcessor refuses a folder without this section.
+    video = json.loads((tmp_path / "processor_config.json").read_text())["video_processor"]
+    assert (video["video_processor_type"], video["patch_size"]) == ("Qwen2VLVideoProcessor", 8)
     inputs = processor_again(images=[asked[0][0]], text=["<|image_pad|> hello"], return_tensors="pt")
     assert (inputs.input_ids == model.config.image_token_id).sum() == 16  # one token a cell
     with torch.no_grad():
