@@ -5,7 +5,7 @@ the store is the truth. What travels through Prefect is the spec and the record:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from prefect import State, task
 from prefect.context import TaskRunContext
@@ -77,7 +77,7 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
                 refresh_cache=held is None,
                 tags=[f"stage-key:{spec.key[:12]}"],
             )(spec, settings.launcher, return_state=True)
-            result: StageResult = state.result()
+            result = cast("StageResult", state.result())
         record = held or result.record
         assert record is not None, "a launcher returns a record or raises"
         if recorded:

@@ -13,7 +13,7 @@ def test_a_hub_name_is_left_to_the_hub_client() -> None:
 
 @pytest.mark.parametrize("name", ["./absent", "/no/such/folder", "~/absent", "absent", "a/b/c", "aot-tiny-absent"])
 def test_a_folder_that_does_not_exist_is_no_hub_lookup(name: str) -> None:
-    with pytest.raises(UnknownModelError, match="does not exist|is not shipped"):
+    with pytest.raises(UnknownModelError, match=r"does not exist|is not shipped"):
         model_folder(name)
 
 

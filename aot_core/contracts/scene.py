@@ -102,7 +102,7 @@ class Query(Frozen):
     kind: QuestionKind
     target: Attributes
     """The object or objects that the question is about."""
-    reference: Attributes = {}
+    reference: Attributes = Field(default_factory=dict)
     """relation: the object that the target's position is told against."""
     asked: str = ""
     """attribute: the attribute whose value is the answer ("colour", "place")."""

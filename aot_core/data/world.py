@@ -104,7 +104,7 @@ def random_backdrop(rng: np.random.Generator) -> Backdrop:
 
 def render(objects: tuple[SceneObject, ...] | list[SceneObject], backdrop: Backdrop, size: int = SIZE) -> Image.Image:
     """Draw a scene: RGB, `size` x `size` pixels. Equal arguments give equal pixels."""
-    canvas = _ground(backdrop, size).copy()
+    canvas = _ground(backdrop.level, backdrop.slope, size).copy()
     for thing in objects:
         side = round(thing.box.width)
         alpha = stamp(thing.attributes["shape"], side)
@@ -119,12 +119,12 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=256)
-def _ground(backdrop: Backdrop, size: int) -> Image.Image:
+def _ground(level: int, slope: int, size: int) -> Image.Image:
     # The shading is a function of the pixel, not of the image's size: a larger canvas continues a smaller one.
     ramp = (np.arange(size) + 0.5) / SIZE - 0.5
-    red = backdrop.level + backdrop.slope * ramp[None, :].repeat(size, 0)
-    blue = backdrop.level + backdrop.slope * ramp[:, None].repeat(size, 1)
-    green = np.full((size, size), float(backdrop.level))
+    red = level + slope * ramp[None, :].repeat(size, 0)
+    blue = level + slope * ramp[:, None].repeat(size, 1)
+    green = np.full((size, size), float(level))
     return Image.fromarray(np.stack([red, green, blue], -1).round().clip(0, 255).astype(np.uint8))
 
 

@@ -48,7 +48,7 @@ def test_overrides_are_toml_or_text(tmp_path: Path) -> None:
     path = write(tmp_path, 'name = "x"\nseed = 5')
     campaign = load_campaign(path, ["rounds=1", "models.defender=some/model", "evaluate.limit=7"])
     assert (campaign.rounds, campaign.models.defender, campaign.evaluate.limit) == (1, "some/model", 7)
-    with pytest.raises(ConfigError, match="section.field=value"):
+    with pytest.raises(ConfigError, match=r"section\.field=value"):
         load_campaign(path, ["rounds"])
     with pytest.raises(ConfigError, match="is a value"):
         load_campaign(path, ["seed.more=1"])
