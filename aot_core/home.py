@@ -64,5 +64,8 @@ class Home:
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # Small tensors come and go by the million on a CPU; giving their pages back each time costs a third.
+            "MALLOC_MMAP_THRESHOLD_": str(2**32),
+            "MALLOC_TRIM_THRESHOLD_": str(2**32),
         }
         return {name: value for name, value in vetted.items() if name not in os.environ}
