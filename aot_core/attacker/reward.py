@@ -1,4 +1,4 @@
-"""The Attacker's reward: integrity x validity x efficacy (PAPER.md, phase 2), every part kept for the log.
+"""The Attacker's reward: integrity x validity x efficacy (arXiv 2602.22227, phase 2), every part kept for the log.
 
 Verdicts (`validity`) and edited images flow in; the Defender, known only as somebody who can be asked, is
 asked about the valid ones; rewards come out.

@@ -1,4 +1,4 @@
-"""Flow-matching SFT: the editor learns the data set's implantation pairs (PAPER.md, the Attacker's cold
+"""Flow-matching SFT: the editor learns the data set's implantation pairs (arXiv 2602.22227, the Attacker's cold
 start).
 
 Pairs (clean image, edited image, instruction) flow in, are encoded once, and the transformer's velocity is

@@ -1,4 +1,4 @@
-"""`attacker_round`: Flow-GRPO against a frozen Defender (PAPER.md, phase 2; arXiv 2505.05470)."""
+"""`attacker_round`: Flow-GRPO against a frozen Defender (arXiv 2602.22227, phase 2; arXiv 2505.05470)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""`defender_round`: the Defender is trained on the curated edits with DAPO (PAPER.md, phase 2; arXiv 2503.14476)."""
+"""`defender_round`: DAPO on the curated edits (arXiv 2602.22227, phase 2; DAPO: arXiv 2503.14476)."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`prepare_data`: source scenes to questions, extended scenes, implantation pairs and held-out sets (PAPER.md,
+"""`prepare_data`: source scenes to questions, extended scenes, implantation pairs and held-out sets (arXiv 2602.22227,
 phase 1)."""
 
 from typing import Annotated, Literal

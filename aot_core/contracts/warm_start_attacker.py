@@ -1,4 +1,4 @@
-"""`warm_start_attacker`: flow-matching SFT of the editor on implantation pairs (PAPER.md, the Attacker's cold
+"""`warm_start_attacker`: flow-matching SFT of the editor on implantation pairs (arXiv 2602.22227, the Attacker's cold
 start)."""
 
 from pydantic import Field

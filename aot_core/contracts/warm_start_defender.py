@@ -1,4 +1,4 @@
-"""`warm_start_defender`: a short SFT of the base Defender on clean scenes (PAPER.md, the base stage before round 1)."""
+"""`warm_start_defender`: a short SFT on clean scenes (arXiv 2602.22227, the base stage before round 1)."""
 
 from pydantic import Field
 

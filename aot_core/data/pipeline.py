@@ -1,4 +1,4 @@
-"""The data pipeline (PAPER.md, phase 1): from source pictures to a data set on disk, and the funnel it went through.
+"""The data pipeline (arXiv 2602.22227, phase 1): source pictures to a data set on disk, and the funnel between.
 
     source picture --extend, check--> scene --ask--> question --implant, check--> pair --filter--> kept
 

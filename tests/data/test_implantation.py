@@ -103,7 +103,7 @@ def test_instructions_say_what_was_done() -> None:
 
 
 def test_the_first_cheat_is_impossible() -> None:
-    """Answering "no" to "is there a red ring?" cannot be made wrong by adding a red ring (TINY.md)."""
+    """Answering "no" to "is there a red ring?" cannot be made wrong by adding a red ring."""
     tried = 0
     for seed in range(200):
         found = implanted(seed, "existence", "semantic")
