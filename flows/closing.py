@@ -35,10 +35,10 @@ def print_closing_table(summary: CampaignSummary, home: Home) -> None:
         )
         table.add_column("round")
         for name in conditions:
-            table.add_column(name.replace("_", " "), justify="right")
+            table.add_column(name.replace("_", "\n"), justify="right")
         for k, f in figures.items():
             cells = [_cell(f, name) if name in f.strict else "" for name in conditions]
-            table.add_row("warm start" if k == 0 else str(k), *cells)
+            table.add_row("warm\nstart" if k == 0 else str(k), *cells)
         console.print(table)
     folder = home.campaign_folder(summary.name, summary.key)
     if summary.registered_version:
@@ -63,4 +63,4 @@ def _samples(summary: CampaignSummary) -> int:
 
 def _cell(figures: EvaluateOutputs, condition: str) -> str:
     share, low, high = (100 * d[condition] for d in (figures.strict, figures.low, figures.high))
-    return f"{share:.1f} [dim]{low:.0f}..{high:.0f}[/]"
+    return f"{share:.1f}\n[dim]{low:.0f}..{high:.0f}[/]"

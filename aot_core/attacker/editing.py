@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from torch import Tensor, nn
@@ -109,6 +110,7 @@ class Attacker:
                 f"attacker {source!r} is a {name}, and the Attacker drives a {TinyEditPipeline.__name__}; give "
                 "aot-tiny-edit, or write a FlowEditor for that pipeline"
             )
+        logging.disable_progress_bar()  # a bar a load, many loads a campaign
         pipeline = TinyEditPipeline.from_pretrained(source, dtype=getattr(torch, dtype))
         if folder is not None and not whole:
             pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, str(folder)).merge_and_unload()

@@ -66,6 +66,7 @@ def propose_for(rng: np.random.Generator, target: Target, settings: ProposalSett
             target.sample,
             edits=int(rng.integers(least, most + 1)),
             kinds=settings.kinds,
+            named_share=settings.named_share,
             show_question=settings.show_question,
         )
     except ProposalError:

@@ -15,6 +15,9 @@ class ProposalSettings(Frozen):
     """How many edits an instruction asks for: least, most."""
     kinds: Annotated[tuple[EditKind, ...], Field(min_length=1)] = ("add", "add", "add", "replace")
     """Drawn from for every edit; a kind named several times is drawn more often."""
+    named_share: float = Field(default=0.5, ge=0, le=1)
+    """The share of painted objects that the instruction names, always a semantic distractor that leaves the truth
+    alone; of the others only the place is told, and what to paint is the Attacker's choice."""
     show_question: bool = True
     """Whether the instruction ends with the question that the edit is to mislead about."""
 

@@ -46,7 +46,7 @@ def implant_world(
     "no_distractor" (nothing of the family leaves the truth alone), "truth_changed".
     """
     objects = list(picture.scene.objects)
-    words = _words_in_question(question.query, objects)
+    words = words_in_question(question.query, objects)
     used: set[world.Cell] = set()
     edits: list[Edit] = []
     for kind in kinds:
@@ -57,7 +57,7 @@ def implant_world(
         rest = [thing for thing in objects if thing is not old]
         new: SceneObject | None = None
         if old is None or kind == "replace":
-            attributes = _distractor(rng, objects, rest, question, words, family)
+            attributes = find_distractor(rng, objects, rest, question, words, family)
             if attributes is None:
                 return Rejection("no_distractor")
             new = world.place(rng, attributes, cell)
@@ -94,7 +94,7 @@ def shares(attributes: Attributes, words: frozenset[str]) -> bool:
     return not words.isdisjoint(attributes.values())
 
 
-def _words_in_question(query: Query, objects: list[SceneObject]) -> frozenset[str]:
+def words_in_question(query: Query, objects: list[SceneObject]) -> frozenset[str]:
     """The words the question asks with, and those of the objects that it is about."""
     words = {*query.target.values(), *query.reference.values()}
     for thing in objects:
@@ -112,7 +112,7 @@ def _palette(family: DistractorFamily) -> tuple[dict[str, str], ...]:
     return tuple(novel if family == "unseen" else seen)
 
 
-def _distractor(
+def find_distractor(
     rng: np.random.Generator,
     objects: list[SceneObject],
     rest: list[SceneObject],

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.scene import Box, Edit, EditKind, Sample, SceneObject
+from aot_core.contracts.scene import Attributes, Box, Edit, EditKind, Sample, SceneObject
 from aot_core.data import world
+from aot_core.data.implantation import find_distractor, words_in_question
 from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
 
 
@@ -43,9 +44,13 @@ def propose(
     *,
     edits: int,
     kinds: Sequence[EditKind] = ("add",),
+    named_share: float = 0.0,
     show_question: bool = True,
 ) -> Proposal:
     """Propose `edits` edits of random kinds, in cells of their own, around a procedural scene's question.
+
+    With probability `named_share` the instruction names what to paint: a semantic distractor (it shares an attribute
+    with the question's objects) that leaves the truth alone. Otherwise that is the editor's choice.
 
     A removal or replacement takes an object that the question is not about; where none is left, an object is
     added instead. Raises ProposalError where too few cells are free.
@@ -61,29 +66,36 @@ def propose(
         )
     free = [free[int(i)] for i in rng.permutation(len(free))]
     others = [others[int(i)] for i in rng.permutation(len(others))]
+    objects = list(sample.scene.objects)
+    words = words_in_question(sample.question.query, objects)
     wanted: list[Edit] = []
     for _ in range(edits):
         kind = kinds[int(rng.integers(len(kinds)))]
-        if kind == "add" or not others:
-            wanted.append(_addition(free.pop()) if free else _change("replace", others.pop()))
-        else:
-            wanted.append(_change(kind, others.pop()))
+        old = others.pop() if others and (kind != "add" or not free) else None
+        if old is None:
+            kind = "add"
+        elif kind == "add":
+            kind = "replace"
+        cell = world.cell_of(old.box) if old else free.pop()
+        rest = [thing for thing in objects if thing is not old]
+        named = None
+        if kind != "remove" and named_share > 0 and rng.random() < named_share:
+            named = find_distractor(rng, objects, rest, sample.question, words, "semantic")
+        wanted.append(_edit(kind, cell, old, named))
+        objects = rest + ([SceneObject(box=world.cell_box(cell), attributes=named)] if named else [])
     sentences = " ".join(edit.instruction for edit in wanted)
     told = with_question(sentences, sample.question.text if show_question else "")
     return Proposal(instruction=told, edits=tuple(wanted))
 
 
-def _addition(cell: world.Cell) -> Edit:
-    return Edit(kind="add", instruction=add_instruction(None, cell), family="semantic", region=world.cell_box(cell))
-
-
-def _change(kind: EditKind, thing: SceneObject) -> Edit:
-    cell = world.cell_of(thing.box)
-    if kind == "remove":
-        told = remove_instruction(thing.attributes, cell)
+def _edit(kind: EditKind, cell: world.Cell, old: SceneObject | None, named: Attributes | None) -> Edit:
+    if old is None:
+        told = add_instruction(named, cell)
+    elif kind == "remove":
+        told = remove_instruction(old.attributes, cell)
     else:
-        told = replace_instruction(thing.attributes, cell, None)
-    return Edit(kind=kind, instruction=told, family="semantic", region=world.cell_box(cell), removed=thing)
+        told = replace_instruction(old.attributes, cell, named)
+    return Edit(kind=kind, instruction=told, family="semantic", region=world.cell_box(cell), removed=old)
 
 
 def _is_clear(cell: world.Cell, protected: Sequence[Box]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor
+from transformers.utils import logging
 from transformers.utils.import_utils import is_torchvision_available
 
 from aot_core.contracts.learning import DType
@@ -73,5 +74,6 @@ def load_model(name: str, dtype: DType = "float32", device: str = "cpu") -> Mode
     Raises UnknownModelError for a folder or shipped model that is not there (no hub is asked).
     """
     source = str(model_folder(name) or name)
+    logging.disable_progress_bar()  # a bar a load, many loads a campaign
     model: Model = AutoModelForImageTextToText.from_pretrained(source, dtype=getattr(torch, dtype))
     return model.to(device).eval()

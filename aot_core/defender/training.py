@@ -4,6 +4,7 @@ Trainer logs go to the stage's tracker as `defender/NAME`; a loss that is not fi
 names step and fix, before any weight is written.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.learning import ModelSettings
 from aot_core.tracking.protocol import Tracker
+
+# TRL 1.16 itself still says `gradient_checkpointing`; nobody who runs a campaign can do anything about it.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 class FiniteLoss:

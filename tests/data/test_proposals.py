@@ -48,3 +48,15 @@ def test_the_question_follows_where_it_may_be_seen():
 def test_a_full_scene_is_refused_with_what_to_change():
     with pytest.raises(ProposalError, match="fewer"):
         propose(np.random.default_rng(0), sample(15), edits=2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_named_shares_an_attribute_and_leaves_the_truth_alone(seed: int):
+    wanted = sample(4, seed)
+    kinds: tuple[EditKind, ...] = ("add", "replace")
+    proposal = propose(np.random.default_rng(seed), wanted, edits=3, kinds=kinds, named_share=1.0, show_question=False)
+    asked = set(wanted.question.query.target.values())
+    for told in read_instruction(proposal.instruction):
+        assert told.added is not None
+        assert asked & set(told.added.split()), "semantic: it shares a word with the question"
+        assert asked != set(told.added.split()), "never the object itself"
