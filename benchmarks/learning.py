@@ -3,7 +3,7 @@
     python benchmarks/learning.py .aot/campaigns/tiny-*/summary.json --seeds 0 1 2 --output docs/learning.png
 
 Each seed: one `attacker_round` against the warm-started Defender, and one `defender_round` on what the campaign curated
-in round 1, with the campaign's own settings (`--attacker-updates` and `--defender-generations` override the length).
+in round 1, with the campaign's own settings, or `--set attacker_round.updates=60`.
 Prints the rewards' first and last fifth and, for the Attacker, the same fixed probe scenes before and after; draws
 the curves.
 """
@@ -22,6 +22,7 @@ from aot_core.contracts.artifact import ArtifactRef, StageName
 from aot_core.contracts.attacker_round import AttackerRoundInputs
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.defender_round import DefenderRoundInputs
+from aot_core.contracts.loading import apply_override
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.stages.attacker_round import run_attacker_round
@@ -49,11 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summary", type=Path, help="a finished campaign's summary.json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--attacker-updates", type=int)
-    parser.add_argument("--defender-generations", type=int)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     parser.add_argument("--output", type=Path, default=Path("docs/learning.png"))
     arguments = parser.parse_args()
     summary = CampaignSummary.model_validate_json(arguments.summary.read_bytes())
+    for override in arguments.overrides:
+        apply_override(summary.config, override)
+    config = CampaignConfig.model_validate(summary.config)
     store = open_store(str(Home(arguments.summary.parents[2]).store))
     torch.set_num_threads(2)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
@@ -61,9 +64,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             attacker, defender = RecordingTracker(), RecordingTracker()
             context = StageContext(store, Path(folder), Path(folder), tracker=attacker)
-            probe = attack(summary, context, seed, arguments.attacker_updates)
+            probe = attack(summary, config, context, seed)
             context = StageContext(store, Path(folder), Path(folder), tracker=defender)
-            defend(summary, context, seed, arguments.defender_generations)
+            defend(summary, config, context, seed)
         print(f"seed {seed}: attacker probe {probe}")
         for name, tracker, axis in (("attacker", attacker, axes[0]), ("defender", defender, axes[1])):
             curve = sorted(tracker.curves[f"{name}/reward"])
@@ -80,12 +83,10 @@ def main() -> None:
     print(arguments.output)
 
 
-def attack(summary: CampaignSummary, context: StageContext, seed: int, updates: int | None) -> str:
+def attack(summary: CampaignSummary, config: CampaignConfig, context: StageContext, seed: int) -> str:
     """One Attacker round; returns the probe's figures before and after."""
-    config = CampaignConfig.model_validate(summary.config)
-    changed = {"seed": 1000 * seed + 1} | ({"updates": updates} if updates else {})
     outputs = run_attacker_round(
-        config.attacker_round.model_copy(update=changed),
+        config.attacker_round.model_copy(update={"seed": 1000 * seed + 1}),
         AttackerRoundInputs(
             dataset=artifact(summary, "prepare_data", 0),
             attacker=artifact(summary, "warm_start_attacker", 0),
@@ -102,16 +103,14 @@ def attack(summary: CampaignSummary, context: StageContext, seed: int, updates: 
     )
 
 
-def defend(summary: CampaignSummary, context: StageContext, seed: int, generations: int | None) -> None:
+def defend(summary: CampaignSummary, config: CampaignConfig, context: StageContext, seed: int) -> None:
     """One Defender round on the campaign's first curated edits."""
-    config = CampaignConfig.model_validate(summary.config)
-    changed = {"seed": 1000 * seed + 1} | ({"generations": generations} if generations else {})
     inputs = DefenderRoundInputs(
         curated=artifact(summary, "curate", 1),
         defender=artifact(summary, "warm_start_defender", 0),
         base=pin_model(config.models.defender),
     )
-    run_defender_round(config.defender_round.model_copy(update=changed), inputs, context)
+    run_defender_round(config.defender_round.model_copy(update={"seed": 1000 * seed + 1}), inputs, context)
 
 
 def artifact(summary: CampaignSummary, stage: StageName, round_index: int) -> ArtifactRef:

@@ -28,7 +28,7 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides or []:
-        _apply(values, override)
+        apply_override(values, override)
     for section in get_args(StageName):
         if "seed" in values.get(section, {}):
             raise ConfigError(
@@ -40,7 +40,8 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         raise ConfigError(f"{path}:\n" + "\n".join(_explain(dict(e)) for e in error.errors())) from error
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set `section.field=value` in a config that is still a mapping. Raises ConfigError for another form."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"--set {override!r}: write section.field=value")

@@ -255,7 +255,9 @@ def _overlap(sample: Sample) -> float:
 def _great_expectations() -> Any:
     """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # This one sets a level of its own when it is imported.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return great_expectations
