@@ -65,6 +65,8 @@ class Home:
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # The same bits whatever a tensor's alignment in memory: a resumed campaign ends as an uninterrupted one.
+            "MKL_CBWR": "AVX2,STRICT",
             # Small tensors come and go by the million on a CPU; giving their pages back each time costs a third.
             "MALLOC_MMAP_THRESHOLD_": str(2**32),
             "MALLOC_TRIM_THRESHOLD_": str(2**32),

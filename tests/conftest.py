@@ -8,6 +8,7 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     OMP_NUM_THREADS="1",
+    MKL_CBWR="AVX2,STRICT",
     TOKENIZERS_PARALLELISM="false",
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)

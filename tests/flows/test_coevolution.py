@@ -65,7 +65,7 @@ def test_every_stage_ran_and_a_defender_leads(finished: Path) -> None:
     assert summary.status == "finished"
     assert summary.aliases == ("champion",)
     (report,) = (finished / "campaigns").glob("*/report.html")
-    assert "attacker_1" in report.read_text() or "attacker 1" in report.read_text()
+    assert "Attacker 1" in report.read_text()
 
 
 def test_mlflow_holds_a_parent_and_a_child_a_round(finished: Path) -> None:
