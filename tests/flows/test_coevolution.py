@@ -13,6 +13,8 @@ import pytest
 from aot_core.contracts.summary import CampaignSummary
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)
+
 ROUND_STAGES = ("attacker_round", "curate", "defender_round", "evaluate")
 
 
@@ -31,7 +33,7 @@ def aot(home: Path, *arguments: str, config: str = "smoke") -> "subprocess.Popen
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
