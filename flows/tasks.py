@@ -35,13 +35,7 @@ def _stage_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 def _may_help_to_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Only a crash is worth another try: bad input stays bad, and a full memory full."""
-    try:
-        state.result()
-    except StageCrashedError:
-        return True
-    except Exception:
-        return False
-    return False
+    return isinstance(state.result(raise_on_failure=False), StageCrashedError)
 
 
 @task(
