@@ -63,7 +63,7 @@ def test_shared_prompts_give_stock_numbers(
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         found.append((logps.detach() * answered, entropies.detach() * answered, gradient))
     for shared, stock in zip(*found, strict=True):
-        torch.testing.assert_close(shared, stock, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(shared, stock, atol=1e-3, rtol=1e-3)
 
 
 def test_prompts_differ_by_text_or_image() -> None:
