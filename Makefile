@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test lint format ui base-models lock clean
+.PHONY: setup demo test test-slow test-docker test-services lint format ui base-models lock clean
 
 setup: $(READY)
 
@@ -26,6 +26,16 @@ demo: setup ## the whole co-evolution on the tiny pair
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: setup ## what takes minutes: a campaign killed in each of its stages
+	$(BIN)/python -m pytest -m slow
+
+test-docker: setup ## on real containers; where there is no docker daemon: root, on Debian
+	tests/docker/machine.sh
+	$(BIN)/python -m pytest -n 0 -m docker tests/docker
+
+test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
+	$(BIN)/python -m pytest -n 0 -m services tests/services
 
 lint: setup
 	$(BIN)/ruff check .

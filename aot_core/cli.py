@@ -6,10 +6,16 @@ reads when it is imported.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from aot_core.cli_data import data_app
+
+if TYPE_CHECKING:
+    from aot_core.promotion.transaction import Promoter
 
 app = typer.Typer(
     help="Adversarial Opponent Training: an image editor and a multimodal LLM co-evolve.",
@@ -17,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
+
+app.add_typer(data_app, name="data")
 
 HomeOption = Annotated[Path, typer.Option(help="The folder that holds all state: store, MLflow, Prefect, reports.")]
 DEFAULT_HOME = Path(".aot")
@@ -28,8 +36,9 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
     ] = None,
-    launcher: Annotated[str | None, typer.Option(help="inprocess or subprocess.")] = None,
+    launcher: Annotated[str | None, typer.Option(help="inprocess, subprocess, docker or kubernetes.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
     home: HomeOption = DEFAULT_HOME,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
 ) -> None:
@@ -38,7 +47,7 @@ def run(
     from aot_core.home import Home
     from aot_core.models import model_folder
 
-    given = {"run.launcher": launcher, "run.device": device}
+    given = {"run.launcher": launcher, "run.device": device, "run.store": store}
     overrides = [*(overrides or []), *(f'{key}="{value}"' for key, value in given.items() if value is not None)]
     try:
         campaign = load_campaign(config, overrides)
@@ -56,6 +65,45 @@ def run(
         del environment["HF_HUB_OFFLINE"]
     command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
     os.execve(sys.executable, command, os.environ | environment)
+
+
+@app.command()
+def setup(
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of this machine; those that its kernel knows of unless given.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them."""
+    from aot_core.home import Home
+
+    place = Home(home)
+    place.create()
+    count = len(list(Path("/dev").glob("nvidia[0-9]*"))) if gpus is None else gpus
+    command = [sys.executable, "-m", "flows.slots", str(count)]
+    os.execve(sys.executable, command, os.environ | place.environment())
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="A campaign, such as configs/paper.toml.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of a prompt, image and text; the longest allowed unless given.")
+    ] = None,
+    peak_tflops: Annotated[
+        float | None, typer.Option(min=0.1, help="A GPU's peak in the config's precision; this CPU unless given.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="How many of these GPUs share the work.")] = 1,
+) -> None:
+    """Estimate what the Defender's trainings of a campaign will need: parameters, memory, time."""
+    from aot_core.contracts.loading import load_campaign
+    from aot_core.plan import print_plan
+
+    try:
+        print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops, devices)
+    except ValueError as error:
+        raise _refusal(error) from error
 
 
 @app.command()
@@ -86,7 +134,190 @@ def ui(
     raise typer.Exit(serve(home, mlflow_port, prefect_port))
 
 
-def _refusal(error: ValueError) -> typer.Exit:
+store_commands = typer.Typer(help="The artifact store.", no_args_is_help=True)
+app.add_typer(store_commands, name="store")
+
+
+@store_commands.command("gc")
+def collect_garbage(
+    config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    keep_days: Annotated[float, typer.Option(min=0, help="Keep every stage that was run so recently.")] = 30,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Delete finished stages that no registered version, running campaign or recent record reaches."""
+    from aot_core.contracts.campaign import RunSettings
+    from aot_core.contracts.loading import load_campaign
+    from aot_core.home import Home
+    from aot_core.housekeeping import collect_garbage
+
+    place = Home(home)
+    place.create()
+    os.environ.update(place.environment())
+    try:
+        settings = load_campaign(config).run if config else RunSettings()
+        collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
+    except ValueError as error:
+        raise _refusal(error) from error
+
+
+bench = typer.Typer(help="Public benchmarks from local files.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+FolderArgument = Annotated[Path, typer.Argument(help="The folder that holds the published files.")]
+
+
+@bench.command("verify")
+def bench_verify(
+    folder: FolderArgument,
+    name: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Also decode every picture.")] = False,
+) -> None:
+    """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files."""
+    from aot_core.stages.benchmarking import print_verified
+
+    try:
+        raise typer.Exit(print_verified(folder, name or [], pictures=pictures))
+    except ValueError as error:
+        raise _refusal(error) from error
+
+
+@bench.command("run")
+def bench_run(
+    folder: FolderArgument,
+    name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
+    defender: Annotated[str | None, typer.Option(help="A shipped model, a folder or a hub name.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
+    model: Annotated[str, typer.Option(help="The endpoint's name for the model.")] = "",
+    key_env: Annotated[str, typer.Option(help="The environment variable that holds the endpoint's key.")] = "",
+    concurrency: Annotated[int, typer.Option(min=1, max=256)] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="How often each question is asked.")] = 3,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark at most.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped."""
+    from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings
+    from aot_core.evaluation.engines.protocol import EngineError
+    from aot_core.home import Home
+    from aot_core.stages.benchmarking import run as run_benchmarks
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    try:
+        if (defender is None) == (endpoint is None):
+            raise ValueError("give either --defender or --endpoint")
+        where = None
+        if endpoint:
+            where = EndpointSettings(url=endpoint, model=model, api_key_env=key_env, concurrency=concurrency)
+        settings = BenchmarkSettings(
+            names=tuple(name), limit=limit, batch_size=batch_size, max_new_tokens=max_new_tokens, endpoint=where
+        )
+        sampling: dict[str, Any] = {
+            "samples": samples,
+            "temperature": temperature,
+            "seed": seed,
+            "device": device,
+            "dtype": dtype,
+        }
+        run_benchmarks(folder, settings, defender, place.root / "benchmarks", **sampling)
+    except (ValueError, EngineError) as error:
+        raise _refusal(error) from error
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    model: Annotated[str, typer.Option(help="The registered model's name.")] = "aot-defender",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM."""
+    from aot_core.home import Home
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    from aot_core.stages.export import export_defender
+
+    try:
+        number = export_defender(place.mlflow_uri, model, version, output)
+    except ValueError as error:
+        raise _refusal(error) from error
+    typer.echo(f"{model} version {number} stands in {output}")
+
+
+ModelOption = Annotated[str, typer.Option(help="The registered model's name.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given."),
+]
+WhyOption = Annotated[str, typer.Option(help="Kept in the ledger.")]
+
+
+@app.command()
+def promote(
+    version: Annotated[str | None, typer.Option(help="The version; else the one with the alias challenger.")] = None,
+    why: WhyOption = "",
+    force: Annotated[bool, typer.Option("--force", help="Against the gate, or without it; wants --why.")] = False,
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person."""
+    from aot_core.promotion import commands
+
+    _promotion(home, store, model, lambda promoter: commands.promote(promoter, version, why, force=force))
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option(help="The version; else the one that led before.")] = None,
+    why: WhyOption = "",
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Let an earlier champion lead again."""
+    from aot_core.promotion import commands
+
+    _promotion(home, store, model, lambda promoter: commands.rollback(promoter, to, why))
+
+
+@app.command()
+def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """Show the ledger of promotions: who, when, why, from, to, figures."""
+    from aot_core.promotion import commands
+
+    _promotion(home, store, model, commands.print_history)
+
+
+def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promoter], str | None]") -> None:
+    """Do something with the alias of a home's model, and say what happened, or why it did not."""
+    from aot_core.contracts.promotion import PromotionSettings
+    from aot_core.home import Home
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    from aot_core.promotion import commands
+    from aot_core.store import open_store
+    from aot_core.tracking.smoke import SmokeError
+
+    if store is None and not place.store.is_dir():
+        raise _refusal(ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store"))
+    try:
+        told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
+    except (ValueError, SmokeError) as error:
+        raise _refusal(error) from error
+    if told:
+        typer.echo(told)
+
+
+def _refusal(error: Exception) -> typer.Exit:
     typer.secho(str(error), err=True, fg=typer.colors.RED)
     return typer.Exit(2)
 

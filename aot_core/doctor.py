@@ -57,7 +57,9 @@ def diagnose(root: Path) -> Iterator[Finding]:
     yield _memory()
     yield from _accelerators()
     docker = next((p for p in ("/var/run/docker.sock", "/run/docker.sock") if Path(p).exists()), None)
-    yield Finding("docker socket", docker or "-", "ok" if docker else "note", "" if docker else "not needed yet")
+    yield Finding(
+        "docker socket", docker or "-", "ok" if docker else "note", "" if docker else "for --launcher docker alone"
+    )
     for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         yield Finding(variable, os.environ.get(variable, "not set"), "ok", "unset: the embedded one in --home")
 

@@ -34,6 +34,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def cache(self) -> Path:
+        """What was fetched from an S3 store."""
+        return self.root / "cache"
+
+    @property
     def campaigns(self) -> Path:
         return self.root / "campaigns"
 
@@ -59,12 +64,15 @@ class Home:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_LOGGING_LEVEL": "WARNING",
             "DO_NOT_TRACK": "true",
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "AOT_CACHE": str(self.cache),
             # The same bits whatever a tensor's alignment in memory: a resumed campaign ends as an uninterrupted one.
             "MKL_CBWR": "AVX2,STRICT",
             # Small tensors come and go by the million on a CPU; giving their pages back each time costs a third.

@@ -13,25 +13,35 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 from PIL import Image
+from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
+from aot_core.contracts.errors import StageCancelledError
+from aot_core.contracts.loading import ConfigError
+from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
 from aot_core.home import Home
 from aot_core.stages.plan import pin_model, pin_source
-from aot_core.store import open_store
+from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 
-_CHECKPOINTS: dict[StageName, str] = {
+_CHECKPOINTS: dict[str, str] = {
     "warm_start_attacker": "attacker",
     "warm_start_defender": "defender",
     "attacker_round": "attacker",
     "defender_round": "defender",
 }
 """The stages whose artifact is a model, and whose it is."""
+_LINK_SECONDS = 7 * 24 * 3600
+"""The longest that a presigned link may live."""
+
+
+_DATA_SETS: tuple[StageName, ...] = ("prepare_data", "curate")
+"""The stages whose artifact is a data set."""
 
 
 class CampaignBusyError(RuntimeError):
@@ -45,8 +55,11 @@ class OpenCampaign:
         self.config, self.home = config, home
         self.attacker_base: ExternalRef = pin_model(config.models.attacker)
         self.defender_base: ExternalRef = pin_model(config.models.defender)
+        self.store_uri = config.run.store or str(home.store)
+        self.store: Store = open_store(self.store_uri, config.run.s3)
         self.source: ExternalRef | None = pin_source(config.source_folder)
-        self.key = campaign_key(config, self.attacker_base, self.defender_base, self.source)
+        self.benchmarks: ExternalRef | None = pin_source(config.benchmark_folder, "benchmark_folder")
+        self.key = campaign_key(config, self.attacker_base, self.defender_base, self.source, self.benchmarks)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
@@ -84,17 +97,53 @@ class OpenCampaign:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
+        killed = isinstance(error, KeyboardInterrupt | StageCancelledError | TerminationSignal)
+        status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
         self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
         for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
             tracking.close_run(self.home.mlflow_uri, run_id, status)
         self._lock.release()
 
+    def adversaries(self) -> list[StageRecord]:
+        """The records of the other campaigns' Attackers that the config names. Raises ConfigError for one not there."""
+        found: list[StageRecord] = []
+        for uri in self.config.adversaries:
+            record = self.store.find("attacker_round", uri.rpartition("/")[2])
+            if record is None:
+                raise ConfigError(f"adversaries: {uri} is not in this store; `aot status` shows the keys that are")
+            found.append(record)
+        return found
+
     def place(self, round_index: int, *, tracked: bool = True) -> Place:
         """Where a stage of a round runs, and what it logs to if it is tracked."""
+        return self._place(self.round_run(round_index) if tracked else None)
+
+    def any_place(self) -> Place:
+        """The same before there is a run to log to: what a launcher is asked whether it can serve."""
+        return self._place("")
+
+    def _place(self, run_id: str | None) -> Place:
         settings = self.config.run
-        target = TrackingTarget(uri=self.home.mlflow_uri, run_id=self.round_run(round_index)) if tracked else None
-        return Place(store=str(self.home.store), device=settings.device, threads=settings.threads, tracking=target)
+        return Place(
+            store=self.store_uri,
+            s3=settings.s3,
+            device=settings.device,
+            threads=settings.threads,
+            tracking=None if run_id is None else TrackingTarget(uri=self.home.mlflow_uri, run_id=run_id),
+            campaign=self.key,
+            home=str(self.home.root),
+        )
+
+    def data_inputs(self) -> PrepareDataInputs:
+        """What `prepare_data` reads from outside the store."""
+        settings = self.config.prepare_data
+        extension = settings.extension
+        return PrepareDataInputs(
+            source=self.source,
+            defender=self.defender_base if settings.effectiveness.enabled else None,
+            editor=pin_model(extension.editor) if extension.editor else None,
+            checker=pin_model(extension.checker) if extension.checker else None,
+        )
 
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""
@@ -116,25 +165,46 @@ class OpenCampaign:
         """A line on the terminal, in Rich's markup."""
         self._console.print(text, highlight=False)
 
-    def note(self, record: StageRecord, round_index: int, *, reused: bool) -> None:
-        """Take a finished stage into the summary and, once, into MLflow."""
-        folder = open_store(str(self.home.store)).fetch(record.artifact) / PICTURES_FOLDER
-        pictures = tuple(str(p) for p in sorted(folder.glob("*.png")))
-        step = StageStep(round=round_index, record=record, reused=reused, pictures=pictures)
+    def note(self, record: StageRecord, round_index: int, *, reused: bool, label: str = "") -> None:
+        """Take a finished stage into the summary and, once, into MLflow, by the stage's name or the label."""
+        folder = self.store.fetch(record.artifact)
+        pictures = tuple(str(p) for p in sorted((folder / PICTURES_FOLDER).glob("*.png")))
+        step = StageStep(
+            round=round_index, record=record, reused=reused, pictures=pictures, links=self._links(record, folder)
+        )
         self.update(steps=(*self.summary.steps, step))
         uri, parent, child = self.home.mlflow_uri, self.summary.mlflow_run_id, self.round_run(round_index)
-        stage, key = record.stage, record.key
+        stage, key = label or record.stage, record.key
         tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds)
         # On the parent run a point a round, so that its charts show the campaign's course.
         tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index)
-        if stage in _CHECKPOINTS:
-            name = f"{_CHECKPOINTS[stage]}-round-{round_index}"
+        if whose := _CHECKPOINTS.get(stage):
+            name = f"{whose}-round-{round_index}"
             tracking.log_checkpoint(
                 uri, child, name, record.artifact.uri, record.artifact.sha256, record.metrics, step=round_index
             )
+        if record.stage in _DATA_SETS:
+            made_of = {name: value for name, value in record.identity.inputs.items() if value}
+            for run_id in (parent, child):
+                tracking.log_dataset(
+                    uri,
+                    run_id,
+                    f"{stage}-{round_index}",
+                    record.artifact.uri,
+                    record.artifact.sha256,
+                    made_of,
+                    record.metrics,
+                )
         for picture in pictures:
             with Image.open(picture) as image:
                 tracking.log_gallery(uri, parent, f"{stage}/{Path(picture).stem}", image, round_index)
+
+    def _links(self, record: StageRecord, folder: Path) -> dict[str, str]:
+        """Presigned links to an artifact's own files (not to its folders' hundreds), where it lies in a bucket."""
+        if not self.store_uri.startswith("s3://"):
+            return {}
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        return {name: self.store.link(record.artifact, name, _LINK_SECONDS) for name in names}
 
     def update(self, **changes: object) -> None:
         """Change the summary and write it, atomically."""
@@ -145,12 +215,10 @@ class OpenCampaign:
         partial.replace(self.folder / "summary.json")
 
 
-def campaign_key(
-    config: CampaignConfig, attacker: ExternalRef, defender: ExternalRef, source: ExternalRef | None
-) -> str:
+def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
     """What identifies a campaign: everything in its config but where it runs, and the contents it starts from."""
-    decisive = config.model_dump(mode="json", exclude={"run", "source_folder", "promotion"})
-    pinned = [ref.sha256 or ref.name for ref in (attacker, defender, source) if ref is not None]
+    decisive = config.model_dump(mode="json", exclude={"run", "source_folder", "benchmark_folder", "promotion"})
+    pinned = [ref.sha256 or ref.name for ref in contents if ref is not None]
     return sha256_of({"config": decisive, "pinned": pinned})
 
 

@@ -4,57 +4,69 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 """
 
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 from rich.console import Console
 
+from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundInputs
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.curate import CurateInputs
 from aot_core.contracts.defender_round import DefenderRoundInputs
-from aot_core.contracts.errors import StageError
+from aot_core.contracts.errors import StageCancelledError, StageError
 from aot_core.contracts.evaluate import EvaluateInputs
-from aot_core.contracts.prepare_data import PrepareDataInputs
+from aot_core.contracts.promotion import Decision
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.home import Home
+from aot_core.launch import open_launcher
+from aot_core.stages.runner import execute, find
+from aot_core.store import StoreError
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.maintenance import take_over
-from flows.promotion import register_defender
+from flows.promotion import judge_defender, settle
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
 def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[Any]:
     """Run a campaign to its end, reusing every stage that the store holds."""
     try:
-        with OpenCampaign(config, Home(home)) as campaign:
+        campaign = OpenCampaign(config, Home(home))
+        open_launcher(config.run, execute, find).check(campaign.any_place())
+        with campaign:
             take_over(campaign.key)
-            _coevolve(campaign)
+            decision = _coevolve(campaign)
+        if decision is not None:
+            settle(campaign, decision)
         write_campaign_report(campaign)
-    except (StageError, CampaignBusyError) as error:
+    except StageCancelledError as error:
+        return Cancelled(message=str(error))
+    except (StageError, StoreError, CampaignBusyError) as error:
         return Failed(message=str(error), data=error)
     return campaign.summary
 
 
-def _coevolve(campaign: OpenCampaign) -> None:
+def _coevolve(campaign: OpenCampaign) -> Decision | None:
+    """The campaign's stages, and the gate's decision about the Defender that came of them, where one did."""
     attacker_base, defender_base = campaign.attacker_base, campaign.defender_base
 
     # Phase 1: the AOT-SFT data, and from it both players' warm start.
-    judge = defender_base if campaign.config.prepare_data.effectiveness.enabled else None
-    data = tasks.prepare_data(campaign, PrepareDataInputs(source=campaign.source, defender=judge)).artifact
+    data = tasks.prepare_data(campaign, campaign.data_inputs()).artifact
     if campaign.config.stop_after == "prepare_data":
-        return
+        return None
     attacker = tasks.warm_start_attacker(campaign, WarmStartAttackerInputs(dataset=data, base=attacker_base)).artifact
     defender = tasks.warm_start_defender(campaign, WarmStartDefenderInputs(dataset=data, base=defender_base)).artifact
     exam = EvaluateInputs(dataset=data, defender=defender, defender_base=defender_base, attacker_base=attacker_base)
     tasks.evaluate(campaign, exam)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
+    pool = campaign.adversaries()
     for k in range(1, campaign.config.rounds + 1):
         match = AttackerRoundInputs(
             dataset=data,
@@ -63,15 +75,35 @@ def _coevolve(campaign: OpenCampaign) -> None:
             attacker_base=attacker_base,
             defender_base=defender_base,
         )
-        attacker = tasks.attacker_round(campaign, match, k).artifact
+        attack = tasks.attacker_round(campaign, match, k)
+        attacker = attack.artifact
+        if campaign.config.crossplay:
+            # What the new Attacker does to the Defender that it was trained against, before that one learns from it.
+            tasks.evaluate(campaign, _match(exam, attacker, k), k - 1, label="crossplay")
         fresh = CurateInputs(**{**dict(match), "attacker": attacker})
+        if campaign.config.curate.draw != "newest":
+            pool = [*pool, attack]
+            met = {"pool": tuple(a.artifact for a in pool[:-1]), "successes": tuple(successes(pool))}
+            fresh = fresh.model_copy(update=met)
         curated = tasks.curate(campaign, fresh, k).artifact
         lesson = DefenderRoundInputs(curated=curated, defender=defender, base=defender_base)
         defender = tasks.defender_round(campaign, lesson, k).artifact
         exam = exam.model_copy(update={"defender": defender, "attackers": (*exam.attackers, attacker)})
+        if k == campaign.config.rounds:
+            exam = exam.model_copy(update={"benchmark_folder": campaign.benchmarks})
         tasks.evaluate(campaign, exam, k)
 
-    register_defender(campaign, defender, exam)
+    return judge_defender(campaign, defender, exam)
+
+
+def successes(attackers: Iterable[StageRecord]) -> Iterator[float]:
+    """The share of successful edits that each Attacker ended its round with."""
+    return (float(record.outputs["success_after"]) for record in attackers)
+
+
+def _match(exam: EvaluateInputs, attacker: ArtifactRef, k: int) -> EvaluateInputs:
+    """The last Defender against one Attacker alone."""
+    return exam.model_copy(update={"attackers": (attacker,), "numbers": (k,), "families": False})
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Tidying after processes that died: a killed orchestrator leaves its Prefect run Running for ever."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -13,13 +14,15 @@ from prefect.client.schemas.filters import (
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+_TAG = "campaign-key:"
+
 
 def take_over(campaign_key: str) -> list[UUID]:
     """Mark this flow run as the campaign's, and every other one still Running as Crashed; returns those.
 
     To be called inside a flow run that holds the campaign's lock: whoever else claims to run it is dead.
     """
-    tag = f"campaign-key:{campaign_key[:12]}"
+    tag = _TAG + campaign_key
     own = flow_run.get_id()
     assert own is not None, "called outside a flow run"
     running = FlowRunFilter(
@@ -32,4 +35,22 @@ def take_over(campaign_key: str) -> list[UUID]:
         for run_id in dead:
             state = Crashed(message=f"Its process died; flow run {own} goes on with the campaign.")
             client.set_flow_run_state(run_id, state, force=True)
+    return dead
+
+
+def crash_silent_runs(is_running: Callable[[str], bool]) -> list[UUID]:
+    """Mark every campaign's flow run that is Running though no process holds the campaign's lock as Crashed.
+
+    Args:
+        is_running: whether a process lives, by the campaign's key.
+    """
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    dead: list[UUID] = []
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=running):
+            keys = [tag.removeprefix(_TAG) for tag in run.tags if tag.startswith(_TAG)]
+            if keys and not is_running(keys[0]):
+                state = Crashed(message="No process holds its campaign any more.")
+                client.set_flow_run_state(run.id, state, force=True)
+                dead.append(run.id)
     return dead

@@ -1,66 +1,269 @@
-"""From a campaign's last Defender to the registry: register it, compare it with the champion, move the alias.
+"""From a campaign's last Defender to the registry: register it, judge it against the champion, ask, move the alias.
 
-The champion is measured again on this campaign's questions and against this campaign's Attackers, so that the two
-figures are of the same items; a champion whose weights this store does not hold is not dethroned.
+    register -> champion measured on the same questions -> hard stops, gate -> decision (record, page, tags)
+             -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
+
+`judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
+hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing.
 """
 
-from aot_core.contracts.artifact import ArtifactRef
-from aot_core.contracts.evaluate import EvaluateInputs, EvaluateOutputs
-from aot_core.evaluation.gate import may_lead
-from aot_core.store import StoreError, open_store
+from dataclasses import replace
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+
+from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
+from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
+from aot_core.evaluation.decision_page import decision_markdown, decision_page
+from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
+from aot_core.evaluation.items import Item, read_items
+from aot_core.evaluation.stops import (
+    data_guard,
+    lineage_gaps,
+    missing_figures,
+    seen_in_training,
+    unreadable_answers,
+)
+from aot_core.home import Home
+from aot_core.models import UnknownModelError
+from aot_core.promotion.commands import open_promoter
+from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
+from aot_core.stages.plan import pin_model
+from aot_core.store import Store, StoreError
+from aot_core.store.ledger import Ledger
+from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
+from aot_core.tracking.smoke import SmokeError
 from flows import tasks
 from flows.campaign import OpenCampaign
 
+_NEEDED = ("prepare_data", "warm_start_defender", "evaluate")
 
-def register_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: EvaluateInputs) -> None:
-    """Register the Defender; it becomes `champion` where the gate lets it lead, else `challenger`.
+
+class Leave(RunInput):
+    """What a person is asked when a promotion waits."""
+
+    promote: bool
+    who: str
+    why: str = ""
+
+
+def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: EvaluateInputs) -> Decision:
+    """Register the Defender and let the gate judge it.
 
     Args:
         defender: the last round's artifact.
         exam: the inputs of its evaluation, which the champion is given too.
     """
-    uri, model = campaign.home.mlflow_uri, campaign.config.promotion.model
+    settings, home = campaign.config.promotion, campaign.home
     evaluation = campaign.summary.find("evaluate", campaign.config.rounds)
     assert evaluation is not None, "the last round ends with its evaluation"
     figures = EvaluateOutputs.model_validate(evaluation.outputs)
+    lineage = _lineage(campaign, defender, evaluation)
     version = registry.register_defender(
-        uri,
+        home.mlflow_uri,
         campaign.summary.mlflow_run_id,
-        open_store(str(campaign.home.store)).fetch(defender),
+        campaign.store.fetch(defender),
         campaign.defender_base.name,
         defender.uri,
         defender.sha256,
-        metrics={"worst": figures.worst, **{f"strict.{k}": v for k, v in figures.strict.items()}},
-        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key},
-        name=model,
+        metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
+        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key}
+        | {f"aot.lineage.{name}": value for name, value in lineage.items()},
+        name=settings.model,
+        dtype=campaign.config.evaluate.dtype,
+        base_sha256=campaign.defender_base.sha256,
     )
-    alias, reason = _alias(campaign, figures, exam, version)
-    registry.set_alias(uri, alias, version, model)
-    campaign.update(registered_version=version, aliases=(alias,), promotion_reason=reason)
-    campaign.say(f"registered [bold]{model}[/] version {version} as [bold]{alias}[/]: {reason}")
+    decision = _decide(campaign, version, defender, exam, evaluation, lineage)
+    _publish(campaign, decision)
+    campaign.update(
+        registered_version=version,
+        aliases=_aliases(home, settings, version),
+        promotion_reason=decision.reason,
+        decision=decision,
+    )
+    campaign.say(f"registered [bold]{settings.model}[/] version {version}; gate: {decision.reason}")
+    return decision
 
 
-def _alias(campaign: OpenCampaign, figures: EvaluateOutputs, exam: EvaluateInputs, version: str) -> tuple[str, str]:
-    """The alias that a version has earned, and why."""
-    settings = campaign.config.promotion
-    champion = registry.get_champion(campaign.home.mlflow_uri, settings.model)
-    if champion is None:
-        return registry.CHAMPION, may_lead(figures.strict, None, settings.clean_margin)[1]
-    number, tags = champion
-    if number == version:
-        return registry.CHAMPION, "it leads already"
-    if tags.get(registry.BASE_TAG) != campaign.defender_base.name:
-        return registry.CHALLENGER, f"champion {number} has another base model; compare the two by hand"
-    rival = ArtifactRef(uri=tags[ARTIFACT_URI_TAG], sha256=tags[ARTIFACT_SHA_TAG])
+def settle(campaign: OpenCampaign, decision: Decision) -> None:
+    """Act on a decision, and bring the campaign's summary up to date. The campaign may be closed by now."""
+    home, settings = campaign.home, campaign.config.promotion
     try:
-        open_store(str(campaign.home.store)).fetch(rival)
-    except StoreError:
-        return registry.CHALLENGER, f"champion {number} is not in this store, so the two cannot be compared"
-    campaign.say(f"measuring champion {number} on the same questions")
-    exam = exam.model_copy(update={"defender": rival})
-    record = tasks.evaluate(campaign, exam, campaign.config.rounds, recorded=False)
-    rival_figures = EvaluateOutputs.model_validate(record.outputs)
-    leads, reason = may_lead(figures.strict, rival_figures.strict, settings.clean_margin)
-    return (registry.CHAMPION if leads else registry.CHALLENGER), reason
+        told = _settle(home, settings, decision, campaign.store)
+    except (PromotionError, SmokeError) as error:
+        told = f"not promoted: {error}"
+    version = decision.challenger
+    campaign.update(aliases=_aliases(home, settings, version), promotion_reason=f"{decision.reason}; {told}")
+    campaign.say(f"[bold]{settings.model}[/] version {version}: {told}")
+
+
+def promoter(home: Home, settings: PromotionSettings, store: Store) -> Promoter:
+    """What moves the alias: as the commands have it, and every ledger entry as a Prefect event for automations."""
+    acting = open_promoter(home, settings, store)
+
+    def notify(entry: LedgerEntry) -> None:
+        acting.notify(entry)
+        emit_event(
+            event=f"aot.promotion.{entry.kind}",
+            resource={"prefect.resource.id": f"aot.model.{entry.model}"},
+            payload=entry.model_dump(mode="json"),
+        )
+
+    return replace(acting, notify=notify)
+
+
+def _settle(home: Home, settings: PromotionSettings, decision: Decision, store: Store) -> str:
+    """What became of a decision, in words."""
+    acting = promoter(home, settings, store)
+    acting.recover()
+    if acting.champion() == decision.challenger:
+        return "it leads already"
+    page = {"decision.html": decision_page(decision)}
+    registry.set_alias(home.mlflow_uri, registry.CHALLENGER, decision.challenger, settings.model)
+    if not decision.promote:
+        acting.note("refused", decision, decision.reason, page)
+        return "refused by the gate, the champion stays"
+    why = decision.reason
+    if settings.approval == "human":
+        acting.note("proposed", decision, decision.reason, page)
+        leave = approval(settings, decision, return_state=True).result(raise_on_failure=False)
+        if acting.champion() == decision.challenger:
+            return "promoted by hand meanwhile"
+        if not isinstance(leave, Leave):
+            acting.note("expired", decision, f"nobody answered within {settings.approval_hours:g} h")
+            return f"nobody answered within {settings.approval_hours:g} h; `aot promote` still can"
+        why = f"{leave.who}: {leave.why or 'approved'}; {why}"
+        if not leave.promote:
+            acting.note("declined", decision, f"{leave.who}: {leave.why or 'no reason given'}", who=leave.who)
+            return f"declined by {leave.who}"
+    acting.promote(decision, why)
+    return "promoted"
+
+
+@flow(name="promotion-approval", flow_run_name="{settings.model} {decision.challenger}", validate_parameters=False)
+def approval(settings: PromotionSettings, decision: Decision) -> Leave | None:
+    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
+    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False, who="")
+    try:
+        return pause_flow_run(wait_for_input=question, timeout=round(settings.approval_hours * 3600), poll_interval=5)
+    except FlowPauseTimeout:
+        return None
+
+
+def _decide(
+    campaign: OpenCampaign,
+    version: str,
+    defender: ArtifactRef,
+    exam: EvaluateInputs,
+    evaluation: StageRecord,
+    lineage: dict[str, str],
+) -> Decision:
+    settings = campaign.config.promotion
+    gate, store = settings.gate, campaign.store
+    champion = registry.get_champion(campaign.home.mlflow_uri, settings.model)
+    leading, tags = champion or ("", {})
+    sha256 = tags.get(ARTIFACT_SHA_TAG, "")
+    rival: StageRecord | None = None
+    trouble = ""
+    if leading and leading != version:
+        try:
+            rival = _measure_champion(campaign, leading, tags, exam)
+        except (StoreError, UnknownModelError) as error:
+            trouble = f"champion {leading} cannot be measured on these questions ({error}); compare the two by hand"
+    items = _items(campaign, evaluation)
+    figures = {f"challenger/{name}": value for name, value in evaluation.metrics.items()}
+    figures |= {f"champion/{name}": value for name, value in rival.metrics.items()} if rival else {}
+    attempt = attempt_number(Ledger(store, settings.model).entries(), defender.sha256, sha256) if rival else 1
+    base = {
+        "model": settings.model,
+        "challenger": version,
+        "challenger_sha256": defender.sha256,
+        "champion": "" if leading == version else leading,
+        "champion_sha256": "" if leading == version else sha256,
+        "settings": gate,
+        "attempt": attempt,
+        "figures": figures,
+        "lineage": lineage | ({"parent": leading} if leading and leading != version else {}),
+    }
+    records = [step.record for step in campaign.summary.steps]
+    lessons = [store.fetch(record.artifact) for record in records if record.stage == "curate"]
+    stops = (
+        unreadable_answers(items, gate),
+        missing_figures(figures),
+        data_guard(store.fetch(exam.dataset)),
+        lineage_gaps(records, _NEEDED, gate),
+        seen_in_training(store.fetch(exam.dataset), lessons),
+    )
+    if trouble:
+        return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
+    verdict = judge(exam_of(items), exam_of(_items(campaign, rival)) if rival else None, gate, stops, attempt)
+    reason = "it leads already" if leading == version else verdict.reason
+    return Decision(
+        **base,
+        promote=verdict.promote,
+        reason=reason,
+        alpha=verdict.alpha,
+        stops=verdict.stops,
+        tests=verdict.tests,
+    )
+
+
+def _measure_champion(campaign: OpenCampaign, leading: str, tags: dict[str, str], exam: EvaluateInputs) -> StageRecord:
+    """The champion's evaluation on this campaign's questions, against this campaign's Attackers."""
+    rival = ArtifactRef(uri=tags[ARTIFACT_URI_TAG], sha256=tags[ARTIFACT_SHA_TAG])
+    campaign.store.fetch(rival)
+    campaign.say(f"measuring champion {leading} on the same questions")
+    exam = exam.model_copy(update={"defender": rival, "defender_base": pin_model(tags[registry.BASE_TAG])})
+    return tasks.evaluate(campaign, exam, campaign.config.rounds, recorded=False)
+
+
+def _items(campaign: OpenCampaign, record: StageRecord) -> list[Item]:
+    return read_items(campaign.store.fetch(record.artifact) / ITEMS_FILE)
+
+
+def _lineage(campaign: OpenCampaign, defender: ArtifactRef, evaluation: StageRecord) -> dict[str, str]:
+    """Where a Defender comes from: what a version's tags and its decision say."""
+    records = [step.record for step in campaign.summary.steps]
+    data = next(record for record in records if record.stage == "prepare_data")
+    commits = sorted({record.git_commit for record in records if record.git_commit})
+    images = sorted({record.image_digest for record in records if record.image_digest})
+    return {
+        "data": data.artifact.sha256,
+        "defender": defender.uri,
+        "evaluation": evaluation.artifact.uri,
+        "base": f"{campaign.defender_base.name} {campaign.defender_base.sha256}".strip(),
+        "commit": ", ".join(commits) or "unknown",
+        "images": ", ".join(images) or "none",
+    }
+
+
+def _publish(campaign: OpenCampaign, decision: Decision) -> None:
+    """The decision for people: files of the campaign, MLflow artifacts and tags, a Prefect artifact."""
+    files = {"decision.json": decision.model_dump_json(indent=1), "decision.html": decision_page(decision)}
+    uri = campaign.home.mlflow_uri
+    for name, text in files.items():
+        path = campaign.folder / name
+        path.write_text(text, encoding="utf-8")
+        tracking.log_artifact(uri, campaign.summary.mlflow_run_id, path, "promotion")
+    tags = {
+        "aot.gate": "passed" if decision.promote else "refused",
+        "aot.gate.reason": decision.reason,
+        "aot.gate.decision_sha256": decision.sha256,
+        **{f"aot.gate.{test.name.replace('/', '.')}": test.note for test in decision.tests},
+    }
+    registry.tag_version(uri, decision.challenger, tags, decision.model)
+    create_markdown_artifact(key=f"gate-{campaign.config.name}".replace("_", "-"), markdown=decision_markdown(decision))
+
+
+def _aliases(home: Home, settings: PromotionSettings, version: str) -> tuple[str, ...]:
+    """The aliases that point at a version."""
+    names = (registry.CHAMPION, registry.CHALLENGER)
+    found = {name: registry.get_alias(home.mlflow_uri, name, settings.model) for name in names}
+    return tuple(name for name, held in found.items() if held and held[0] == version)

@@ -13,20 +13,15 @@ from prefect.states import Failed
 
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageOutOfMemoryError
+from aot_core.contracts.campaign import RunSettings
+from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
-from aot_core.launch.inprocess import InProcessLauncher
-from aot_core.launch.protocol import Launcher
-from aot_core.launch.subprocess import SubprocessLauncher
+from aot_core.launch import open_launcher
 from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
-from aot_core.store import open_store
+from aot_core.stages.runner import execute, find
 from flows.campaign import OpenCampaign
-
-LAUNCHERS: dict[str, Callable[[], Launcher]] = {
-    "inprocess": lambda: InProcessLauncher(execute),
-    "subprocess": SubprocessLauncher,
-}
+from flows.cancellation import watch_this_run
+from flows.slots import gpu_slot
 
 
 def _stage_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -45,43 +40,56 @@ def _may_help_to_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
     retry_condition_fn=_may_help_to_retry,
     retry_delay_seconds=5,
 )
-def run_stage(spec: StageSpec, launcher: str) -> StageResult | State[Any]:
+def run_stage(spec: StageSpec, settings: RunSettings) -> StageResult | State[Any]:
     """Run one stage through a launcher, or take what the store holds.
 
     People's mistakes fail the task with their words alone; a crash keeps its traceback.
     """
+    cancelled = watch_this_run()
     try:
-        return LAUNCHERS[launcher]().run(spec)
-    except (StageBadInputError, StageOutOfMemoryError) as error:
+        with gpu_slot(settings.gpu_slots, cancelled) as gpu:
+            here = spec.model_copy(update={"place": spec.place.model_copy(update={"gpu": gpu})})
+            return open_launcher(settings, execute, find, cancelled).run(here)
+    except StageCrashedError:
+        raise
+    except StageError as error:
         return Failed(message=str(error), data=error)
 
 
+def plan(
+    campaign: OpenCampaign, name: StageName, inputs: Frozen, round_index: int = 0, *, recorded: bool = True
+) -> StageSpec:
+    """The spec of a stage in a round of a campaign."""
+    # Every evaluation draws the same questions and noise: rounds differ by the players alone.
+    config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
+    return plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
+
+
 def _stage(name: StageName) -> Callable[..., StageRecord]:
-    def run(campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True) -> StageRecord:
+    def run(
+        campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True, label: str = ""
+    ) -> StageRecord:
         settings = campaign.config.run
-        # Every evaluation draws the same questions and noise: rounds differ by the players alone.
-        config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
-        spec = plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
-        held = open_store(spec.place.store).find(name, spec.key)
+        spec = plan(campaign, name, inputs, round_index, recorded=recorded)
+        held = campaign.store.find(name, spec.key)
         with campaign.stage(name, round_index, spec.key, held is not None):
             state = run_stage.with_options(
                 name=name,
                 task_run_name=f"{name} {round_index}" if round_index else name,
                 retries=settings.retries,
                 refresh_cache=held is None,
-                tags=[f"stage-key:{spec.key[:12]}"],
-            )(spec, settings.launcher, return_state=True)
+            )(spec, settings, return_state=True)
             result = cast("StageResult", state.result())
         record = held or result.record
         assert record is not None, "a launcher returns a record or raises"
         if recorded:
-            campaign.note(record, round_index, reused=held is not None)
+            campaign.note(record, round_index, reused=held is not None, label=label)
         return record
 
     run.__name__ = run.__qualname__ = name
     run.__doc__ = (
         f"Run the stage `{name}` in a round of a campaign (see `aot_core.stages.{name}`); unless `recorded`, leave "
-        "the campaign's summary and its MLflow runs alone."
+        "the campaign's summary and its MLflow runs alone. `label` names its figures in MLflow, instead of the stage."
     )
     return run
 

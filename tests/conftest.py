@@ -1,6 +1,9 @@
 """Every test runs off the network, without telemetry and on few threads."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -12,3 +15,12 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(autouse=True)
+def environment_stays() -> Iterator[None]:
+    """`aot` is a program: what it puts into its environment must not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -10,12 +10,14 @@ a share of both keeps the lesson honest; how much, the config says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from aot_core.attacker.reward import answered_letters
 from aot_core.attacker.scenes import AttackError, Target, propose_for
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.attacker.validity import Verdict, checker_for
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.curate import CurateConfig
@@ -48,6 +50,10 @@ class CuratedEdit:
         return sum(letter == right for letter in answers) / len(answers)
 
 
+ValidEdit: TypeAlias = tuple[Target, Proposal, Image.Image, Verdict]
+"""What was edited, as it was told, the result, and what the checks found."""
+
+
 class Funnel(Frozen):
     """How many edits passed each check; every number is a part of the one before it, down to `valid`."""
 
@@ -62,18 +68,35 @@ class Funnel(Frozen):
     kept: int = 0
 
 
+def draw_shares(draw: str, successes: Sequence[float]) -> list[float]:
+    """How likely each Attacker is to be given a scene, the newest last; adds up to 1.
+
+    "prioritised" goes by success and a twentieth more, so that one that never succeeded is not lost from sight.
+    """
+    if draw == "newest":
+        return [0.0] * (len(successes) - 1) + [1.0]
+    weights = [1.0 if draw == "uniform" else success + 0.05 for success in successes]
+    return [weight / sum(weights) for weight in weights]
+
+
+def join_funnels(funnels: Sequence[Funnel]) -> Funnel:
+    """The counts of several Attackers' edits, added up."""
+    counts = [funnel.model_dump() for funnel in funnels]
+    return Funnel(**{name: sum(count[name] for count in counts) for name in Funnel.model_fields})
+
+
 def make_edits(
-    editor: Editor, targets: Sequence[Target], config: CurateConfig, rng: np.random.Generator
-) -> tuple[list[tuple[Target, Proposal, Image.Image, Verdict]], Funnel]:
+    editor: Editor, policy: AttackPolicy, targets: Sequence[Target], config: CurateConfig, rng: np.random.Generator
+) -> tuple[list[ValidEdit], Funnel]:
     """Edit every target `edits_per_scene` times and check. Returns the valid edits and the funnel so far.
 
     Raises AttackError where not one edit is valid.
     """
     wanted = [
-        (target, proposal)
+        (attempt.target, attempt.proposal)
         for target in targets
         for _ in range(config.edits_per_scene)
-        if (proposal := propose_for(rng, target, config.proposals)) is not None
+        if (attempt := propose_for(rng, target, config.proposals, policy)) is not None
     ]
     if not wanted:
         raise AttackError("curate: no scene has free cells for the edits; lower curate.proposals.edits")
@@ -102,9 +125,7 @@ def make_edits(
     return valid, funnel
 
 
-def ask_about(
-    defender: Answerer, edits: Sequence[tuple[Target, Proposal, Image.Image, Verdict]], config: CurateConfig
-) -> list[CuratedEdit]:
+def ask_about(defender: Answerer, edits: Sequence[ValidEdit], config: CurateConfig) -> list[CuratedEdit]:
     """Ask the Defender k times about every valid edit, and about its clean scene."""
     questions = [target.sample.question for target, *_ in edits]
     settings = (config.samples, config.temperature)

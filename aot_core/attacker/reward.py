@@ -36,16 +36,13 @@ class Reward:
     ssim: float
     confidence: float
     efficacy: float
-    """Share of wrong answers among the k, 0..1."""
+    """Share of wrong answers among the k, or the probability of one, 0..1."""
+    success: float
+    """Consecutive failure, 0 or 1, or its probability: the edit is valid and all k answers are wrong."""
     margin: float
     """logistic((best wrong letter's log-probability - right letter's) / scale), 0..1."""
     answers: tuple[str | None, ...]
-    """The letters answered; None where an answer holds none."""
-
-    @property
-    def success(self) -> bool:
-        """Consecutive failure: the edit is valid and every answer wrong."""
-        return self.valid and self.efficacy == 1.0
+    """The letters answered; None where an answer holds none. Empty where none was sampled."""
 
 
 def attack_rewards(
@@ -61,23 +58,29 @@ def attack_rewards(
         raise ValueError(f"{len(images)} images, {len(questions)} questions, {len(verdicts)} verdicts: must agree")
     valid = [index for index, verdict in enumerate(verdicts) if verdict.valid]
     asked_images, asked = [images[i] for i in valid], [questions[i] for i in valid]
-    letters = answered_letters(answerer, asked_images, asked, settings.samples, settings.temperature, seed)
-    margins = [0.0] * len(valid)
-    if settings.dense and valid:
+    expected = settings.efficacy == "expected"
+    letters: list[tuple[str | None, ...]] = [()] * len(valid)
+    if not expected:
+        letters = answered_letters(answerer, asked_images, asked, settings.samples, settings.temperature, seed)
+    logprobs: list[dict[str, float]] = [{}] * len(valid)
+    if valid and (settings.dense or expected):
         logprobs = answerer.letter_logprobs(asked_images, asked)
-        margins = [
-            squashed_margin(by_letter, question.answer, settings.margin_scale)
-            for by_letter, question in zip(logprobs, asked, strict=True)
-        ]
     rewards = [_invalid(verdict) for verdict in verdicts]
-    for index, said, margin in zip(valid, letters, margins, strict=True):
-        wrong = sum(letter != questions[index].answer for letter in said) / len(said)
+    for index, said, by_letter in zip(valid, letters, logprobs, strict=True):
+        right = questions[index].answer
+        wrong = (
+            1 - probability(by_letter, right, settings.temperature)
+            if expected
+            else sum(letter != right for letter in said) / len(said)
+        )
+        margin = squashed_margin(by_letter, right, settings.margin_scale) if settings.dense else 0.0
         rewards[index] = Reward(
             reward=combine(settings, verdicts[index].confidence, wrong, margin),
             valid=True,
             ssim=verdicts[index].ssim,
             confidence=verdicts[index].confidence,
             efficacy=wrong,
+            success=wrong**settings.samples if expected else float(wrong == 1.0),
             margin=margin,
             answers=said,
         )
@@ -90,9 +93,16 @@ def combine(settings: RewardSettings, confidence: float, wrong: float, margin: f
     The parser's confidence is a factor, not only a threshold: without it the Attacker paints what just
     passes.
     """
-    efficacy = wrong if settings.efficacy == "share" else float(wrong == 1.0)
+    efficacy = float(wrong == 1.0) if settings.efficacy == "consecutive" else wrong
     mixed = (1 - settings.dense) * efficacy + settings.dense * margin
     return confidence * (settings.floor + (1 - settings.floor) * mixed)
+
+
+def probability(logprobs: dict[str, float], letter: str, temperature: float) -> float:
+    """The probability of a letter at a temperature, the letters being all there is to say."""
+    weights = {name: value / temperature for name, value in logprobs.items()}
+    highest = max(weights.values())
+    return math.exp(weights[letter] - highest) / sum(math.exp(value - highest) for value in weights.values())
 
 
 def squashed_margin(logprobs: dict[str, float], right: str, scale: float) -> float:
@@ -120,4 +130,4 @@ def answered_letters(
 
 
 def _invalid(verdict: Verdict) -> Reward:
-    return Reward(0.0, False, verdict.ssim, verdict.confidence, 0.0, 0.0, ())
+    return Reward(0.0, False, verdict.ssim, verdict.confidence, 0.0, 0.0, 0.0, ())

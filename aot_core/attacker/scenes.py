@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from aot_core.attacker.tactics import AttackPolicy, Decision, Tactician
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
@@ -24,6 +25,14 @@ class Target(NamedTuple):
 
     sample: Sample
     image: Image.Image
+
+
+class Attempt(NamedTuple):
+    """A scene, what the editor is told to do to it, and the decisions that led there."""
+
+    target: Target
+    proposal: Proposal
+    decisions: tuple[Decision, ...] = ()
 
 
 def load_targets(folder: Path, rng: np.random.Generator, count: int) -> list[Target]:
@@ -57,13 +66,17 @@ def answered_right(
     return shares
 
 
-def propose_for(rng: np.random.Generator, target: Target, settings: ProposalSettings) -> Proposal | None:
-    """A proposal of a random number of edits; None where the scene has no room for them."""
+def propose_for(
+    rng: np.random.Generator, target: Target, settings: ProposalSettings, policy: AttackPolicy
+) -> Attempt | None:
+    """A proposal of a random number of edits, decided by the policy; None where the scene has no room for them."""
     least, most = settings.edits
+    tactician = Tactician(policy, target.sample.question, rng)
     try:
-        return propose(
+        proposal = propose(
             rng,
             target.sample,
+            tactician,
             edits=int(rng.integers(least, most + 1)),
             kinds=settings.kinds,
             named_share=settings.named_share,
@@ -71,19 +84,26 @@ def propose_for(rng: np.random.Generator, target: Target, settings: ProposalSett
         )
     except ProposalError:
         return None
+    return Attempt(target, proposal, tuple(tactician.decisions))
 
 
 def draw(
-    rng: np.random.Generator, targets: Sequence[Target], settings: ProposalSettings, count: int
-) -> list[tuple[Target, Proposal]]:
-    """`count` targets drawn at random, with a proposal each. Raises AttackError where hardly any scene has
-    room."""
-    drawn: list[tuple[Target, Proposal]] = []
+    rng: np.random.Generator,
+    targets: Sequence[Target],
+    settings: ProposalSettings,
+    policy: AttackPolicy,
+    count: int,
+    variants: int = 1,
+) -> list[Attempt]:
+    """`count` targets drawn at random, with `variants` proposals each, one after the other.
+
+    Raises AttackError where hardly any scene has room.
+    """
+    drawn: list[Attempt] = []
     for _ in range(50 * count):
         target = targets[int(rng.integers(len(targets)))]
-        proposal = propose_for(rng, target, settings)
-        if proposal is not None:
-            drawn.append((target, proposal))
-        if len(drawn) == count:
+        attempts = [propose_for(rng, target, settings, policy) for _ in range(variants)]
+        drawn += [attempt for attempt in attempts if attempt is not None] if None not in attempts else []
+        if len(drawn) == count * variants:
             return drawn
     raise AttackError("scenes have no free cells for the edits; lower proposals.edits or prepare_data's objects")

@@ -1,7 +1,8 @@
 """An Attacker's round: propose, edit, check, ask the Defender, learn; again and again.
 
-Targets (clean scenes that the frozen Defender answers right) flow in; the editor's weights change in place;
-the curve and the best late edits come out. Shapes as in `flow_grpo`: _P scenes, _G edits a scene.
+Targets (clean scenes that the frozen Defender answers right) flow in; the editor's weights and the attack policy
+change in place; the curve and the best late edits come out. Shapes as in `flow_grpo`: _P proposals (those of one
+scene side by side), _G edits a proposal.
 """
 
 import time
@@ -16,12 +17,17 @@ from tqdm import trange
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import optimise, rollout
 from aot_core.attacker.reward import Reward, SureAnswerer, attack_rewards
-from aot_core.attacker.scenes import Target, draw
+from aot_core.attacker.scenes import Attempt, Target, draw
+from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
 from aot_core.attacker.validity import checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Editor
 from aot_core.data.proposals import Proposal
+from aot_core.rl.advantages import group_advantages
 from aot_core.tracking.protocol import Tracker
+
+MIX = "mix/"
+"""What the names of the tactics' shares begin with in the curve."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +62,40 @@ class RoundHistory:
 
 def play_round(
     editor: FlowEditor,
+    policy: AttackPolicy,
     defender: SureAnswerer,
     targets: Sequence[Target],
     config: AttackerRoundConfig,
     tracker: Tracker,
 ) -> RoundHistory:
-    """Train the editor against a frozen Defender. Logs `attacker/...` at every update.
+    """Train the editor and the attack policy against a frozen Defender. Logs `attacker/...` at every update.
 
     Raises AttackError where scenes offer no place for edits, NonFiniteLossError when the loss is NaN.
     """
     rng = np.random.default_rng([config.seed, 11])
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(editor.trainable(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    policy_optimizer = torch.optim.Adam(policy.parameters(), lr=config.tactics.learning_rate)
     if config.kl:
         editor.hold_reference()
     history = RoundHistory()
     progress = trange(config.updates, desc="attacker round", disable=None)
     for update in progress:
         started = time.monotonic()
-        scenes_P = draw(rng, targets, config.proposals, config.scenes)
+        attempts_P = draw(rng, targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
         condition_P = editor.encode(
-            [target.image for target, _ in scenes_P], [proposal.instruction for _, proposal in scenes_P]
+            [attempt.target.image for attempt in attempts_P],
+            [attempt.proposal.instruction for attempt in attempts_P],
         )
         edits = rollout(
             editor, condition_P, config.group_size, config.sampling, generator, with_reference=config.kl > 0
         )
         images = editor.decode(edits.latents, edits.condition)
-        judged = judge(defender, scenes_P, images, config, seed=config.seed * 100_003 + update)
-        rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(config.scenes, config.group_size)
+        judged = judge(defender, attempts_P, images, config, seed=config.seed * 100_003 + update)
+        rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
         metrics = summarise(judged)
         metrics |= optimise(editor, edits, rewards_PG, config, optimizer)
+        metrics |= improve(policy, [attempt.decisions for attempt in attempts_P], rewards_PG, config, policy_optimizer)
         history.curve.append(metrics)
         history.edits += len(judged)
         # Seconds go to the tracker alone: the curve is part of the artifact, and equal rounds give equal artifacts.
@@ -99,27 +109,53 @@ def play_round(
 
 def measure(
     editor: Editor,
+    policy: AttackPolicy,
     defender: SureAnswerer,
-    scenes: Sequence[tuple[Target, Proposal]],
+    targets: Sequence[Target],
     config: AttackerRoundConfig,
 ) -> dict[str, float]:
-    """The figures of `summarise` on fixed scenes and instructions, edited along the deterministic flow."""
-    images = [target.image for target, _ in scenes]
-    edited = editor.edit(images, [proposal.instruction for _, proposal in scenes], seed=config.seed)
-    return summarise(judge(defender, scenes, edited, config, config.seed))
+    """The figures of `summarise` on fixed scenes, an edit each that the policy proposes, edited along the
+    deterministic flow; the same random numbers each time."""
+    attempts = draw(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy, len(targets))
+    images = [attempt.target.image for attempt in attempts]
+    edited = editor.edit(images, [attempt.proposal.instruction for attempt in attempts], seed=config.seed)
+    return summarise(judge(defender, attempts, edited, config, config.seed))
+
+
+def improve(
+    policy: AttackPolicy,
+    decisions_P: Sequence[Sequence[Decision]],
+    rewards_PG: torch.Tensor,
+    config: AttackerRoundConfig,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, float]:
+    """One policy-gradient step on what was proposed: a proposal's mean reward against that of the scene's others.
+
+    Returns `tactics_kl`, `tactics_entropy` and the `mix` of tactics that the batch was proposed with.
+    """
+    shares = {f"{MIX}{name}": share for name, share in mix(decisions_P).items()}
+    if config.proposals_per_scene < 2:
+        return {"tactics_kl": 0.0, "tactics_entropy": 0.0, **shares}
+    means = rewards_PG.mean(1).view(-1, config.proposals_per_scene)
+    advantages = group_advantages(means, "batch").flatten()
+    optimizer.zero_grad()
+    loss, metrics = policy_loss(policy, decisions_P, advantages, config.tactics.kl)
+    loss.backward()
+    optimizer.step()
+    return metrics | shares
 
 
 def judge(
     defender: SureAnswerer,
-    scenes_P: Sequence[tuple[Target, Proposal]],
+    attempts_P: Sequence[Attempt],
     images: Sequence[Image.Image],
     config: AttackerRoundConfig,
     seed: int,
 ) -> list[JudgedEdit]:
     """Check and reward P * G edited images, group after group."""
-    group = len(images) // len(scenes_P)
-    scenes = [scene for scene in scenes_P for _ in range(group)]
-    targets, proposals = [target for target, _ in scenes], [proposal for _, proposal in scenes]
+    group = len(images) // len(attempts_P)
+    attempts = [attempt for attempt in attempts_P for _ in range(group)]
+    targets, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
     samples = [target.sample for target in targets]
     checker = checker_for(samples[0], config.reward.validity)
     verdicts = checker.check(samples, proposals, [target.image for target in targets], images)

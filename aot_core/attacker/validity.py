@@ -6,7 +6,7 @@ and a reward explained. Truth is derived anew from what the edited image shows: 
 answer the question "is there a red ring?" by painting one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,15 +109,27 @@ class WorldChecker:
         # What is read in a region counts towards the truth however faint it is.
         objects = (*kept, *(seen[cell].object for cell in regions if cell in seen))
         confidence = min(_confidence(edit, seen.get(cell)) for cell, edit in regions.items())
+        readings = [objects, *_other_readings(objects, [seen[cell] for cell in regions if cell in seen])]
         return _verdict(
             self.settings,
             ssim,
             outside_share(clean, edited, proposal.regions),
             confidence,
-            truth(sample.question.query, objects) == sample.question.answer_text,
+            all(truth(sample.question.query, one) == sample.question.answer_text for one in readings),
             objects,
             edits,
         )
+
+
+def _other_readings(objects: Sequence[SceneObject], found: Sequence[ParsedObject]) -> Iterator[tuple[SceneObject, ...]]:
+    """The scene with one painted object taken for what it is nearly as like.
+
+    Without this an Attacker learns to paint between two shapes: the parser reads one, the question asks for the other.
+    """
+    for thing in found:
+        for attributes in thing.mistakable:
+            taken = thing.object.model_copy(update={"attributes": attributes})
+            yield tuple(taken if other is thing.object else other for other in objects)
 
 
 class PhotoChecker:

@@ -17,6 +17,9 @@ StageName = Literal[
     "evaluate",
 ]
 
+RecordName = Literal[StageName, "promotion"]
+"""What the store keeps records of: the stages, and the ledger's entries."""
+
 
 class ArtifactRef(Frozen):
     """An artifact, named by where it is and by what it holds."""
@@ -39,7 +42,7 @@ class ExternalRef(Frozen):
 class StageIdentity(Frozen):
     """What decides a stage's result, and nothing else: not the place, the device or the launcher."""
 
-    stage: StageName
+    stage: RecordName
     version: int
     config: dict[str, Any]
     inputs: dict[str, Any]
@@ -53,7 +56,7 @@ class StageIdentity(Frozen):
 class StageRecord(Frozen):
     """`record.json`: written last, so where it stands the stage is finished."""
 
-    stage: StageName
+    stage: RecordName
     key: str
     identity: StageIdentity
     artifact: ArtifactRef

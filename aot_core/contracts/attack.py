@@ -11,13 +11,13 @@ from aot_core.contracts.scene import EditKind
 class ProposalSettings(Frozen):
     """What the Attacker is told to do to a scene."""
 
-    edits: tuple[int, int] = (2, 3)
+    edits: tuple[int, int] = (3, 3)
     """How many edits an instruction asks for: least, most."""
     kinds: Annotated[tuple[EditKind, ...], Field(min_length=1)] = ("add", "add", "add", "replace")
-    """Drawn from for every edit; a kind named several times is drawn more often."""
+    """What the attack policy starts from: a kind named several times is drawn more often, others never."""
     named_share: float = Field(default=0.5, ge=0, le=1)
-    """The share of painted objects that the instruction names, always a semantic distractor that leaves the truth
-    alone; of the others only the place is told, and what to paint is the Attacker's choice."""
+    """Also what the policy starts from: how often an instruction names what to paint, always something that leaves
+    the truth alone; otherwise only the place is told, and what to paint is the editor's choice."""
     show_question: bool = True
     """Whether the instruction ends with the question that the edit is to mislead about."""
 
@@ -28,15 +28,26 @@ class ProposalSettings(Frozen):
         return self
 
 
+class TacticsSettings(Frozen):
+    """How the attack policy learns what to tell the editor (`aot_core.attacker.tactics`)."""
+
+    learning_rate: float = Field(default=0.2, ge=0)
+    """Adam's, on the policy's logits; 0 keeps the policy as the round found it."""
+    kl: float = Field(default=0.1, ge=0)
+    """beta: weight of the KL (nats a decision) to the prior. It keeps every tactic alive."""
+
+
 class ValiditySettings(Frozen):
     """When an edit is fair: the question's objects stand, the truth holds, and what is painted is an
     object."""
 
-    min_ssim: float = Field(default=0.85, ge=0, le=1)
-    """Integrity: localized SSIM on the protected boxes must be at least this."""
+    min_ssim: float = Field(default=0.95, ge=0, le=1)
+    """Integrity: localized SSIM on the protected boxes must be at least this. Whatever is allowed here is used: at 0.85
+    the tiny Attacker learned within three rounds to smear the question's object (mean SSIM 0.96). Perfect edits of the
+    tiny world have 0.999, the shipped editor's 0.998."""
     min_confidence: float = Field(default=0.8, ge=0, le=1)
     """Semantics: how well the parser must explain what is painted in each edited region as an object."""
-    max_outside: float = Field(default=0.02, ge=0, le=1)
+    max_outside: float = Field(default=0.005, ge=0, le=1)
     """Share of the image's pixels that may change visibly outside the edited regions."""
 
 
@@ -47,13 +58,16 @@ class RewardSettings(Frozen):
     samples: int = Field(default=3, ge=1)
     """k: sampled answers of the Defender an edit."""
     temperature: float = Field(default=1.0, gt=0)
-    efficacy: Literal["share", "consecutive"] = "share"
-    """"share" of wrong answers, or 1 only if all k are wrong (the paper's)."""
+    efficacy: Literal["expected", "share", "consecutive"] = "expected"
+    """"share" of wrong answers among the k, or 1 only if all k are wrong ("consecutive", the paper's). "expected" is
+    the mean of "share" over all answers that the Defender could give, from its letters' probabilities at
+    `temperature`: no sampling, no sampling noise; exact for a Defender that answers with the letter alone, not for
+    one that reasons first."""
     dense: float = Field(default=0.7, ge=0, le=1)
     """Weight of the Defender's margin (best wrong letter's log-probability less the right one's, squashed to
     0..1): it tells edits apart where all answers are right, so that groups are not flat."""
     margin_scale: float = Field(default=2.0, gt=0)
     """The margin (nats) is divided by this before the logistic function."""
-    floor: float = Field(default=0.2, ge=0, lt=1)
+    floor: float = Field(default=0.1, ge=0, lt=1)
     """What a valid edit earns that misleads nobody: invalid ones must earn less."""
     validity: ValiditySettings = ValiditySettings()

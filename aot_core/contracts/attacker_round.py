@@ -5,11 +5,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
-from aot_core.contracts.attack import ProposalSettings, RewardSettings
+from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsSettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType, ModelSettings
 
-VERSION = 1
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 
@@ -41,17 +41,20 @@ class AttackerRoundConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
     proposals: ProposalSettings = ProposalSettings()
+    tactics: TacticsSettings = TacticsSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
-    updates: int = Field(default=24, ge=1)
+    updates: int = Field(default=25, ge=1)
     """How often new edits are sampled; each batch is trained on `iterations` times."""
-    candidates: int = Field(default=300, ge=1)
+    candidates: int = Field(default=400, ge=1)
     """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
     every time are attacked."""
-    scenes: int = Field(default=8, ge=1)
-    """P: scenes (with an instruction each) a batch."""
-    group_size: int = Field(default=20, ge=2)
-    """G: edits a scene."""
+    scenes: int = Field(default=12, ge=1)
+    """Scenes a batch."""
+    proposals_per_scene: int = Field(default=4, ge=1)
+    """Instructions a scene: the attack policy learns by comparing them. With 1 it learns nothing."""
+    group_size: int = Field(default=4, ge=2)
+    """G: edits an instruction; Flow-GRPO compares them."""
     iterations: int = Field(default=2, ge=1)
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
     micro_batch: int = Field(default=256, ge=1)
@@ -63,7 +66,7 @@ class AttackerRoundConfig(Frozen):
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
     kl: float = Field(default=0.05, ge=0)
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
-    learning_rate: float = Field(default=2.5e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1)
@@ -116,3 +119,8 @@ class AttackerRoundOutputs(Frozen):
     """Mean over all optimisation passes."""
     flat_groups: float
     """Mean share of groups whose edits all earned the same, which are dropped."""
+    tactics: dict[str, float] = Field(default_factory=dict)
+    """The mix that the policy proposed in the last fifth: the share of every option among the decisions on its factor,
+    as in "content/target colour"."""
+    tactics_kl: float = 0.0
+    """KL of the policy to its prior (nats a proposal), last fifth."""

@@ -1,15 +1,18 @@
 """A whole campaign's config: one section a stage, named like the stage, and where it all runs."""
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.contracts.evaluate import EvaluateConfig
+from aot_core.contracts.launch import DockerSettings, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
+from aot_core.contracts.promotion import PromotionSettings
+from aot_core.contracts.store import S3Settings
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 
@@ -28,23 +31,25 @@ class BaseModels(Frozen):
 class RunSettings(Frozen):
     """Where and how the stages run. Nothing in this section changes a result, so none of it is in a key."""
 
-    launcher: Literal["inprocess", "subprocess"] = "inprocess"
+    launcher: Literal["inprocess", "subprocess", "docker", "kubernetes"] = "inprocess"
     """How a stage gets its process."""
+    docker: DockerSettings = DockerSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes the GPU where there is one."""
     threads: int = Field(default=2, ge=1)
     """CPU threads of a stage."""
     retries: int = Field(default=1, ge=0)
     """How often a stage that crashed is started again; bad input and a full memory are not tried again."""
-
-
-class PromotionSettings(Frozen):
-    """When a campaign's last Defender takes the `champion` alias."""
-
-    model: str = "aot-defender"
-    """The registered model's name in MLflow."""
-    clean_margin: float = Field(default=0.02, ge=0, le=1)
-    """How much clean accuracy (a share) the challenger may lose against the champion."""
+    stage_hours: float | None = Field(default=None, gt=0)
+    """A stage that runs longer is ended, where it has a process of its own; None: no limit."""
+    gpu_slots: tuple[str, ...] = ()
+    """Prefect's global concurrency limits of which a stage holds one while it runs (`aot setup` makes `aot-gpu-0`,
+    `aot-gpu-1`, ...); the number at the name's end is the GPU that it is given. Empty: no queue."""
+    store: str | None = Field(default=None, min_length=1)
+    """The artifact store: a folder or `s3://BUCKET/PREFIX`; None: `store/` in the home."""
+    s3: S3Settings = S3Settings()
+    """How an S3 store is reached."""
 
 
 class CampaignConfig(Frozen):
@@ -56,10 +61,17 @@ class CampaignConfig(Frozen):
     """The seed that every stage's own is derived from."""
     rounds: int = Field(default=3, ge=0)
     """N: how often Attacker and Defender take turns."""
+    adversaries: tuple[Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")], ...] = ()
+    """Attackers of other campaigns in the same store; `curate.draw` may draw them too."""
+    crossplay: bool = False
+    """Whether each new Attacker is also measured against the Defender that it was trained against (Attacker k against
+    Defender k - 1): what the round has cost before the Defender learns from it."""
     stop_after: Literal["prepare_data"] | None = None
     """End the campaign early: `prepare_data` makes a data set and nothing else."""
     source_folder: str | None = None
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
+    benchmark_folder: str | None = None
+    """The folder that holds the files of `[evaluate.benchmarks]`. Its contents, not its path, identify the campaign."""
     models: BaseModels = BaseModels()
     run: RunSettings = RunSettings()
     promotion: PromotionSettings = PromotionSettings()
@@ -71,6 +83,16 @@ class CampaignConfig(Frozen):
     curate: CurateConfig = CurateConfig()
     defender_round: DefenderRoundConfig = DefenderRoundConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _waiting_holds_no_gpu(self) -> "CampaignConfig":
+        in_process = self.run.launcher == "inprocess" and self.run.device != "cpu"
+        if self.promotion.approval == "human" and in_process:
+            raise ValueError(
+                'promotion.approval = "human" waits for hours, and a campaign with run.launcher = "inprocess" would '
+                'hold its device meanwhile; set run.launcher = "subprocess", or run.device = "cpu"'
+            )
+        return self
 
     def seeded(self, section: SeededConfig, round_index: int = 0) -> SeededConfig:
         """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other."""

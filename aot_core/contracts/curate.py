@@ -1,6 +1,8 @@
 """`curate`: the new Attacker edits fresh scenes; what is valid, hard and not hopeless becomes the Defender's
 lesson."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
@@ -8,7 +10,7 @@ from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 
-VERSION = 1
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 
@@ -17,6 +19,9 @@ class CurateConfig(Frozen):
 
     seed: int = Field(default=0, ge=0)
     """Also chooses the scenes, so that every round sees others."""
+    draw: Literal["newest", "uniform", "prioritised"] = "newest"
+    """Who edits: the newest Attacker alone, or, for each scene, one drawn from all Attackers so far, each as likely, or
+    by its success (fictitious self-play: a Defender that only meets the newest may forget the older ones)."""
     proposals: ProposalSettings = ProposalSettings()
     validity: ValiditySettings = ValiditySettings()
     scenes: int = Field(default=300, ge=1)
@@ -58,6 +63,10 @@ class CurateInputs(Frozen):
     dataset: ArtifactRef
     attacker: ArtifactRef
     """The Attacker that this round has just trained."""
+    pool: tuple[ArtifactRef, ...] = ()
+    """The Attackers of earlier rounds, and of other campaigns; used where `draw` is not "newest"."""
+    successes: tuple[float, ...] = ()
+    """Share of successful edits of each of the pool, then of the newest: what "prioritised" goes by."""
     defender: ArtifactRef
     """The Defender that will be trained on the result."""
     attacker_base: ExternalRef

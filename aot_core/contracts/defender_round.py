@@ -1,22 +1,55 @@
 """`defender_round`: DAPO on the curated edits (arXiv 2602.22227, phase 2; DAPO: arXiv 2503.14476)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.learning import ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
+
+
+class RewardTerm(Frozen):
+    """One part of the reward; an answer earns the sum of weight times score over all terms."""
+
+    name: str = Field(pattern=r"^(accuracy|format|length|overlong|[\w.]+:\w+)$")
+    """accuracy: 1 for the right option; format: 1 where it is right and stands in exactly the box asked for; length: -1
+    times the share of `max_completion_tokens` used; overlong: DAPO's soft punishment; or a function of your own,
+    `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores."""
+    weight: float
+
+
+class Vllm(Frozen):
+    """Rollouts by vLLM instead of transformers, with TRL's importance correction. Never run by this project: it needs
+    a GPU and the package `vllm`."""
+
+    mode: Literal["colocate", "server"] = "colocate"
+    """colocate: on the trainer's own GPUs; server: started beforehand with `trl vllm-serve`."""
+    server: str | None = None
+    """`http://HOST:PORT` of the server; None: TRL's default, on this machine."""
+    memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Of a GPU's memory, where it is shared with training."""
+
+
+class DynamicSampling(Frozen):
+    """Groups that teach nothing are filled up by others (DAPO, arXiv 2503.14476, section 3.2)."""
+
+    refills: int = Field(default=2, ge=0)
+    """How often, at most, other prompts are asked in place of the groups that are still useless. Only so many prompts
+    are asked as are missing."""
+    low: float = 0.01
+    high: float = 0.99
+    """A group is of use if its mean reward lies between these (the paper: 0.01 and 0.99), and its rewards differ."""
 
 
 class DefenderRoundConfig(Frozen):
     """Group-relative policy optimisation with an asymmetric clip, token-level loss and the paper's reward."""
 
     seed: int = Field(default=0, ge=0)
-    model: ModelSettings = ModelSettings()
+    model: DefenderModelSettings = DefenderModelSettings()
     freeze_vision: bool = True
     """Leave the vision tower as it is: a round teaches where to look, and noisy gradients would blur sight."""
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.25
@@ -29,8 +62,27 @@ class DefenderRoundConfig(Frozen):
     """G: answers a prompt (the paper: 5)."""
     iterations: int = Field(default=2, ge=1)
     """Updates on the same answers; from the second on the clip is alive."""
+    share_prompts: bool = True
+    """Encode a group's image and question once instead of G times: the same numbers, several times faster. False leaves
+    everything to TRL."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Answers a device step; the rest of an update's P * G is accumulated. None: all at once."""
+    generation_prompts: int | None = Field(default=None, ge=1)
+    """Prompts that are asked at a time, each for G answers; more would not fit into memory. None: all P at once."""
+    vllm: Vllm | None = None
+    dynamic_sampling: DynamicSampling | None = None
+    """None: as many groups as are asked, useful or not."""
+    rewards: tuple[RewardTerm, ...] = Field(
+        default=(RewardTerm(name="accuracy", weight=0.8), RewardTerm(name="format", weight=0.2)), min_length=1
+    )
+    """The paper's: 0.8 for the right letter, 0.2 more where it stands in exactly `\\boxed{LETTER}`."""
+    overlong_buffer: int = Field(default=4, ge=1)
+    """Tokens before `max_completion_tokens` over which the reward term `overlong` falls from 0 to -1 (DAPO, equation
+    13: 4,096 of 20,480)."""
+    reward_seconds: float = Field(default=300.0, gt=0)
+    """A reward term that has not answered by then is taken to hang, and ends the stage."""
+    checkpoint_every: int = Field(default=10, ge=0)
+    """Generations between two checkpoints from which a killed round goes on; 0: none."""
     temperature: float = Field(default=1.5, gt=0)
     """Of sampling and of the trained policy alike. Above 1 where a small model is too sure of itself to explore (the
     paper: 1)."""
@@ -45,6 +97,8 @@ class DefenderRoundConfig(Frozen):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_prompt_pixels: int | None = Field(default=None, ge=1)
     """Larger images are scaled down to this area (the paper: 4,194,304); None leaves it to the processor."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """A prompt of more tokens, image and text, is refused before anything is trained (the paper: 8,192)."""
     max_completion_tokens: int = Field(default=12, ge=1)
 
     @model_validator(mode="after")
@@ -53,6 +107,15 @@ class DefenderRoundConfig(Frozen):
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide prompts * group_size = "
                 f"{self.prompts * self.group_size}; choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> "DefenderRoundConfig":
+        if any(term.name == "overlong" for term in self.rewards) and self.overlong_buffer > self.max_completion_tokens:
+            raise ValueError(
+                f"overlong_buffer {self.overlong_buffer} is longer than max_completion_tokens "
+                f"{self.max_completion_tokens}; make it shorter"
             )
         return self
 
@@ -67,7 +130,7 @@ class DefenderRoundInputs(Frozen):
 
 
 class DefenderRoundOutputs(Frozen):
-    """The artifact holds `model/` (all weights) or `adapter/` (LoRA)."""
+    """The artifact holds `model/` (all weights) or `adapter/` (LoRA), and `rewards.parquet`, a row an answer."""
 
     prompts: int
     """Different prompts that were trained on."""
@@ -77,8 +140,14 @@ class DefenderRoundOutputs(Frozen):
     last_reward: float
     """The same over the last tenth."""
     flat_groups: float
-    """Mean share of groups whose answers all earned the same, which teach nothing."""
+    """Mean share of the groups first asked whose answers all earned the same, which teach nothing."""
     entropy: float
     """Mean entropy of the answer tokens (nats) over the last tenth of the generations."""
     clip_ratio: float
     """Mean share of tokens whose ratio was clipped."""
+    useful_groups: float
+    """Mean share of groups that were of use once flat ones had been replaced."""
+    generated_tokens: int
+    """Answer tokens that were generated, those of replaced groups included."""
+    resumed_at: int
+    """The update that the round went on from after its process had died; 0 where it ran through."""

@@ -25,5 +25,21 @@ class StageCrashedError(StageError):
     exit_code = 1
 
 
+class StageTimeoutError(StageError):
+    """The stage ran longer than its campaign allows, and was ended; trying again takes as long."""
+
+    exit_code = 4
+
+
+class StageCancelledError(StageError):
+    """Somebody cancelled the run; the stage was ended with it."""
+
+    exit_code = 5
+
+
+class LauncherError(StageBadInputError):
+    """The launcher cannot work here: no docker, no image, no GPU. Said before anything is started."""
+
+
 class NonFiniteLossError(ValueError):
     """A training loss became NaN or infinite. Raised before any weight is written."""

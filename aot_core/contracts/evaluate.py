@@ -11,15 +11,18 @@ from pydantic import Field
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
 
-VERSION = 1
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 CLEAN = "clean"
 """The condition without any edit."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
+COMPLETIONS_FILE = "benchmarks.jsonl"
+"""In the artifact, where benchmarks were asked: [question, sample, completion] a line."""
 
 
 def attacker_condition(number: int) -> str:
@@ -43,13 +46,15 @@ class EvaluateConfig(Frozen):
     limit: int | None = Field(default=200, ge=1)
     """Questions a condition, the same in every condition where the data allows it; None takes them all."""
     proposals: ProposalSettings = ProposalSettings()
-    """What the Attackers are told to do: the same to each, drawn from the seed."""
+    """What the Attackers' policies start from; the same random numbers to each."""
     validity: ValiditySettings = ValiditySettings()
     """Only valid edits are asked about."""
     steps: int = Field(default=6, ge=1)
     """Denoising steps of an edit."""
     dtype: DType = "float32"
     """Precision of the Defender's weights; Attackers compute in float32."""
+    benchmarks: BenchmarkSettings = BenchmarkSettings()
+    """Public benchmarks, asked `samples` times at the same temperature, and only where their folder is given."""
     gallery_rows: int = Field(default=8, ge=0)
     """Pictures a gallery shows: first those that turned a right answer wrong. 0 makes no galleries."""
     seed: int = Field(default=0, ge=0)
@@ -68,6 +73,12 @@ class EvaluateInputs(Frozen):
     """Needed where there are attackers."""
     attackers: tuple[ArtifactRef, ...] = ()
     """The Attackers of rounds 1, 2, ... in order."""
+    numbers: tuple[int, ...] = ()
+    """The rounds that the Attackers are from, where they are not 1, 2, ..."""
+    families: bool = True
+    """Whether the procedural distractors are asked about too; a match of cross-play leaves them out."""
+    benchmark_folder: ExternalRef | None = None
+    """Holds the files of the benchmarks that the config names; None asks none of them."""
 
 
 class EvaluateOutputs(Frozen):
@@ -92,3 +103,15 @@ class EvaluateOutputs(Frozen):
     worst: float
     """The lowest `strict` over all conditions but clean; the clean one where there is no other."""
     worst_condition: str
+    every_attack: float | None = None
+    """Share of questions right under every attack that was asked about them; None without attacks."""
+    flips: dict[str, float] = Field(default_factory=dict)
+    """Of the questions right on the clean picture, the share wrong on the edited one, by attack."""
+    mends: dict[str, float] = Field(default_factory=dict)
+    """The reverse: of those wrong on the clean picture, the share right on the edited one."""
+    calibration_error: dict[str, float] = Field(default_factory=dict)
+    """Expected calibration error by agreement of the k answers (`aot_core.evaluation.robustness`)."""
+    hallucination: dict[str, float] = Field(default_factory=dict)
+    """Of the answers to "is there ...?" where there is none, the share that says yes."""
+    benchmarks: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Each benchmark's figures by its own rule (`aot_core.evaluation.benchmarks.scoring`): `strict/accuracy`, ..."""

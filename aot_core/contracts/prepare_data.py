@@ -10,7 +10,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 TrainingFamily = Literal["semantic", "irrelevant"]
@@ -32,22 +32,54 @@ class ProceduralSettings(Frozen):
         return self
 
 
-class CocoSettings(Frozen):
+class PhotoSettings(Frozen):
+    """What every source of annotated photographs has."""
+
+    max_side: int | None = Field(default=None, ge=64)
+    """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
+    implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
+    that such an unboxed thing could make disputable are not asked."""
+    max_rejected: float = Field(default=0.05, ge=0, lt=1)
+    """The share of the photographs that may be unusable (a box outside the image, a file that is cut off). Each is
+    left out whole, with its reason, as a question about half of its annotations could be wrong. Above this share
+    the source is refused; 0 refuses it for the first."""
+
+
+class CocoSettings(PhotoSettings):
     """Photographs with boxes in COCO's instances format. Which folder it is, the campaign's input says."""
 
     type: Literal["coco"]
     images: str = "images"
     """The folder of images, inside the source folder."""
     annotations: str = "instances.json"
-    """The instances file, inside the source folder."""
-    max_side: int | None = Field(default=None, ge=64)
-    """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
-    implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
-    that such an unboxed thing could make disputable are not asked."""
+    """The instances file, inside the source folder. Read as a stream, however large it is."""
 
 
-SourceSettings = Annotated[ProceduralSettings | CocoSettings, Field(discriminator="type")]
+class DatasetsSettings(PhotoSettings):
+    """A folder that Hugging Face `datasets` loads (Parquet with images, or image files with metadata), with boxes.
+
+    A row has an image and a struct of two lists: boxes, and what each shows (names, or numbers of a ClassLabel).
+    """
+
+    type: Literal["datasets"]
+    split: str = "train"
+    """Which of the folder's splits is read."""
+    image: str = "image"
+    """The image column."""
+    objects: str = "objects"
+    """The column of the struct."""
+    boxes: str = "bbox"
+    """The struct's list of boxes: four numbers each, in pixels of the upright image."""
+    names: str = "category"
+    """The struct's list of names."""
+    box_format: Literal["xywh", "xyxy"] = "xywh"
+    """Corner and size, or two corners."""
+    licence: str = ""
+    """The column of each image's licence; none when left out."""
+
+
+SourceSettings = Annotated[ProceduralSettings | CocoSettings | DatasetsSettings, Field(discriminator="type")]
 
 
 class SplitSizes(Frozen):
@@ -98,6 +130,16 @@ class ExtensionSettings(Frozen):
     """Duplication, photographs: how like an object any place in the new part may be; 1 is a true copy."""
     max_seam: float = Field(default=2.5, gt=0)
     """Realism, photographs: the step across the seam over the usual step between neighbouring pixels."""
+    editor: str | None = None
+    """Photographs: the diffusers pipeline (a folder or a hub name) that outpaints, by inpainting or by editing. Left
+    out, the photograph's mirrored and blurred border does."""
+    editor_prompt: str = "The same scene, continued naturally beyond its borders."
+    """What the outpainting pipeline is told."""
+    editor_steps: int = Field(default=30, ge=1)
+    """Denoising steps of the outpainting pipeline."""
+    checker: str | None = None
+    """The image-text-to-text model (a folder or a hub name) that makes the three checks by prompt, as the paper has
+    it, after those by geometry and pixels. Left out, these decide alone."""
 
     @model_validator(mode="after")
     def _ranges(self) -> "ExtensionSettings":
@@ -109,7 +151,7 @@ class ExtensionSettings(Frozen):
 
 
 class EditWeights(Frozen):
-    """How often each kind of edit is made, relative to the others. Photographs: only `add`."""
+    """How often each kind of edit is made, relative to the others."""
 
     add: float = Field(default=6, ge=0)
     remove: float = Field(default=1, ge=0)
@@ -167,6 +209,27 @@ class EffectivenessSettings(Frozen):
     """How the base Defender is loaded."""
 
 
+class ImageFormat(Frozen):
+    """How the data set's images are stored."""
+
+    type: Literal["png", "jpeg", "webp"] = "png"
+    """PNG is exact; the others are smaller, and what they change is changed before SSIM and filter look."""
+    quality: int = Field(default=92, ge=1, le=100)
+    """Of JPEG and WebP."""
+
+
+class GuardSettings(Frozen):
+    """What the data must be like to be let through."""
+
+    letter_p: float = Field(default=1e-6, ge=0, lt=1)
+    """A letter's share of the right answers is refused where chance alone would bring it with less than this
+    probability (exact binomial test, corrected for the number of letters)."""
+    near_duplicate_bits: int = Field(default=8, ge=0, le=192)
+    """Photographs of two splits may not be as alike as this: bits of 192 in which their perceptual hashes differ."""
+    min_effective: float = Field(default=0.0, ge=0, le=1)
+    """The least share of effective pairs among those that the base Defender was asked about and that were kept."""
+
+
 class DataLimits(Frozen):
     """What is refused."""
 
@@ -185,21 +248,25 @@ class PrepareDataConfig(Frozen):
     extension: ExtensionSettings = ExtensionSettings()
     implantation: ImplantationSettings = ImplantationSettings()
     effectiveness: EffectivenessSettings = EffectivenessSettings()
+    format: ImageFormat = ImageFormat()
+    guard: GuardSettings = GuardSettings()
     limits: DataLimits = DataLimits()
+    shard_size: int = Field(default=250, ge=1)
+    """Questions in a shard: the unit that workers share out, and the most that a killed run loses."""
     seed: int = Field(default=0, ge=0)
     """Filled in by the campaign."""
 
     @model_validator(mode="after")
     def _photographs(self) -> "PrepareDataConfig":
-        if self.source.type != "coco":
-            return self
-        if "unseen" in self.implantation.evaluated:
+        if self.source.type == "procedural":
+            if self.extension.editor or self.extension.checker:
+                raise ValueError(
+                    "extension.editor, extension.checker: procedural scenes are painted and checked exactly; leave "
+                    "them out, or give a source of photographs"
+                )
+        elif "unseen" in self.implantation.evaluated:
             raise ValueError(
                 'implantation.evaluated: photographs have no "unseen" family; give ["semantic", "irrelevant"]'
-            )
-        if self.implantation.edits.remove or self.implantation.edits.replace:
-            raise ValueError(
-                "implantation.edits: distractors can only be added to photographs; set remove = 0 and replace = 0"
             )
         return self
 
@@ -208,9 +275,13 @@ class PrepareDataInputs(Frozen):
     """What the stage reads from outside the store."""
 
     source: ExternalRef | None = None
-    """The COCO folder; None for the procedural source."""
+    """The folder of photographs; None for the procedural source."""
     defender: ExternalRef | None = None
     """The base Defender that the effectiveness filter asks; None where the filter is off."""
+    editor: ExternalRef | None = None
+    """`extension.editor`, pinned."""
+    checker: ExternalRef | None = None
+    """`extension.checker`, pinned."""
 
 
 class PrepareDataOutputs(Frozen):
@@ -222,10 +293,15 @@ class PrepareDataOutputs(Frozen):
     """Samples with an edited image, over all splits."""
     sources: int
     """Source images used."""
+    unusable: int
+    """Source images left out because something is wrong with them; `rejections.parquet` says what."""
     funnel: dict[str, float]
     """`step/outcome` to how often it happened: what was tried, accepted, and rejected for which reason."""
     mean_ssim: float
     """Localized SSIM of the pairs, mean; 1 without pairs."""
     least_ssim: float
+    """The lowest of them."""
     effective_share: float
     """Of the pairs that the base Defender was asked about, those that fooled it; 0 where none was asked."""
+    manifest_sha256: str
+    """The data set's own hash: equal for equal data, whoever made it."""

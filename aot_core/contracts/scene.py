@@ -83,6 +83,9 @@ class Scene(Frozen):
     height: int = Field(gt=0)
     objects: tuple[SceneObject, ...]
     licence: str = ""
+    """Of the source image, as its source says it."""
+    source_hash: str = ""
+    """Perceptual hash of the source image (48 hex digits); images that look alike differ in few of its bits."""
 
     @model_validator(mode="after")
     def _boxes_lie_inside(self) -> "Scene":

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from aot_core.contracts.artifact import StageIdentity, StageName, StageRecord
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.store import S3Settings
 
 
 class TrackingTarget(Frozen):
@@ -19,11 +20,19 @@ class Place(Frozen):
     """Where a stage runs. No field of this may change a result, so none is part of an identity."""
 
     store: str
-    """The artifact store: a folder, or a `file://` URI."""
+    """The artifact store: a folder, a `file://` URI or `s3://BUCKET/PREFIX`."""
+    s3: S3Settings = S3Settings()
+    """How an S3 store is reached."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=2, ge=1)
-    """CPU threads of a stage's mathematics."""
+    """CPU threads of a stage's mathematics, and processes of a stage that shares its work out."""
+    gpu: str | None = Field(default=None, pattern=r"^\d+$")
+    """The one GPU that the stage may use; None: all that its process sees, or any one where it has a container."""
     tracking: TrackingTarget | None = None
+    campaign: str = ""
+    """The campaign's key: containers are labelled with it."""
+    home: str = ""
+    """The campaign's home: so that maintenance can tell whose containers these are."""
 
 
 class StageSpec(Frozen):

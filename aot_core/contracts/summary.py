@@ -2,8 +2,11 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.promotion import Decision
 
 PICTURES_FOLDER = "pictures"
 """Where in its artifact a stage leaves the pictures that people should look at (PNG)."""
@@ -19,6 +22,8 @@ class StageStep(Frozen):
     """Whether the store held the result when this run of the campaign asked for it."""
     pictures: tuple[str, ...] = ()
     """Absolute paths of the PNG files in the artifact's `pictures/`."""
+    links: dict[str, str] = Field(default={})
+    """File of the artifact to a presigned link, where it lies in a bucket; it expires after a week."""
 
 
 class CampaignSummary(Frozen):
@@ -40,6 +45,9 @@ class CampaignSummary(Frozen):
     aliases: tuple[str, ...] = ()
     """The aliases which that version was given."""
     promotion_reason: str = ""
+    """What the gate said of it, and what came of that."""
+    decision: Decision | None = None
+    """The gate's record."""
     steps: tuple[StageStep, ...] = ()
 
     def find(self, stage: StageName, round_index: int) -> StageRecord | None:

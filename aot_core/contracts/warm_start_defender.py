@@ -4,7 +4,7 @@ from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.learning import ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings
 
 VERSION = 1
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -14,7 +14,7 @@ class WarmStartDefenderConfig(Frozen):
     """How the base learns the answer's format on the data set's `warm_start` split."""
 
     seed: int = Field(default=0, ge=0)
-    model: ModelSettings = ModelSettings()
+    model: DefenderModelSettings = DefenderModelSettings()
     samples: int = Field(default=900, ge=1)
     """At most so many of the split's questions are used (the paper: 900)."""
     epochs: float = Field(default=1.0, gt=0)

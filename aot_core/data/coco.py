@@ -1,25 +1,38 @@
-"""Photographs with boxes in COCO's instances format, read strictly: bad input names its field and the fix.
+"""Photographs with boxes in COCO's instances format, read as a stream and strictly.
 
-All of the annotation file, and the size of every image, is checked when the source is opened, so that
-nothing is half made when something is wrong. Boxes of crowds (`iscrowd`) are no objects, but make questions about
-their category doubtful. Images are turned upright by their EXIF orientation before anything looks at them.
+    instances.json --one pass a section--> photographs.sqlite (an index, in the work folder) --by number--> Picture
+
+The file may be larger than the memory: what is kept of it lies in the index, which workers share. What is wrong with
+the file itself (its shape, repeated ids, a path that climbs out) is refused with field and fix; what is wrong with one
+photograph leaves that one out, with its reason, up to `source.max_rejected`. Boxes of crowds (`iscrowd`) are no
+objects, but make questions about their category doubtful. Images are turned upright by their EXIF orientation before
+anything looks at them.
 """
 
 import json
-import re
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-from PIL import Image
+import ijson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aot_core.contracts.prepare_data import CocoSettings
-from aot_core.contracts.scene import Box, Scene, SceneObject
-from aot_core.data.images import MAX_PIXELS, DataError, image_size, open_image, safe_path
-from aot_core.data.places import with_place
-from aot_core.data.sources import Picture
+from aot_core.data.images import MAX_PIXELS, DataError, RowError, image_size, open_image, safe_path
+from aot_core.data.photographs import (
+    Annotated,
+    checked_box,
+    file_id,
+    photograph,
+    plain_name,
+    refuse_if_too_many,
+)
+from aot_core.data.sources import Picture, Unusable
 
-Side = Annotated[float, Field(allow_inf_nan=False)]
+INDEX = "photographs.sqlite"
 
 
 class _Entry(BaseModel):
@@ -40,7 +53,7 @@ class _Annotation(_Entry):
     id: int
     image_id: int
     category_id: int
-    bbox: tuple[Side, Side, Side, Side]
+    bbox: Any = None
     iscrowd: int = 0
 
 
@@ -50,146 +63,219 @@ class _Category(_Entry):
     supercategory: str = ""
 
 
-class _Instances(_Entry):
-    images: list[_Image] = Field(min_length=1)
-    annotations: list[_Annotation]
-    categories: list[_Category] = Field(min_length=1)
+class _License(_Entry):
+    id: Any
+    name: str = ""
+    url: str = ""
+
+
+_E = TypeVar("_E", bound=_Entry)
 
 
 class CocoSource:
     """The pictures of a COCO folder, numbered in the annotation file's order.
 
-    Raises DataError for anything in the folder that is not as it says: see the functions below.
+    Raises DataError for an annotation file that is not as it should be, and where more photographs than
+    `settings.max_rejected` allows cannot be used.
     """
 
-    def __init__(self, folder: Path, settings: CocoSettings, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, folder: Path, settings: CocoSettings, work: Path, max_pixels: int = MAX_PIXELS) -> None:
         if not folder.is_dir():
             raise DataError(f"source folder {folder} does not exist; give a folder in COCO format")
         self._settings = settings
         self._max_pixels = max_pixels
         # Both names come from a config: neither may leave the folder.
         self._images = safe_path(folder, settings.images)
-        self._instances = _read(folder, settings.annotations)
-        self._names = {category.id: category.name for category in self._instances.categories}
-        _check_ids(self._instances, settings.annotations)
-        for index, entry in enumerate(self._instances.images):
-            _check_image(self._images, entry, f"{settings.annotations}: images[{index}]", max_pixels)
-        _check_annotations(self._instances, settings.annotations)
-        self._by_image: dict[int, list[_Annotation]] = {entry.id: [] for entry in self._instances.images}
-        for annotation in self._instances.annotations:
-            self._by_image[annotation.image_id].append(annotation)
+        annotations = safe_path(folder, settings.annotations)
+        if not annotations.is_file():
+            raise DataError(
+                f"annotation file {settings.annotations!r} is missing from {folder}; set source.annotations to its name"
+            )
+        index = work / INDEX
+        if not index.is_file():
+            work.mkdir(parents=True, exist_ok=True)
+            partial = index.with_name(f"{INDEX}.{os.getpid()}")
+            try:
+                _write_index(partial, annotations, self._images, settings, max_pixels)
+                partial.replace(index)
+            finally:
+                partial.unlink(missing_ok=True)
+        self._index = sqlite3.connect(f"file:{index}?mode=ro", uri=True, check_same_thread=False)
+        categories = self._index.execute("SELECT name, supercategory FROM categories ORDER BY number").fetchall()
+        self._kinds = dict(categories)
+        ((self._size,),) = self._index.execute("SELECT count(*) FROM photographs").fetchall()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every category's name."""
-        return tuple(self._names.values())
+        return tuple(self._kinds)
 
     @property
     def kinds(self) -> dict[str, str]:
         """Category name to supercategory; empty where the file has none."""
-        return {category.name: category.supercategory for category in self._instances.categories}
+        return self._kinds
 
     @property
     def size(self) -> int | None:
-        return len(self._instances.images)
+        return self._size
+
+    @property
+    def unusable(self) -> list[Unusable]:
+        """The photographs that the index left out."""
+        return [Unusable(*row) for row in self._index.execute("SELECT source_id, reason, detail FROM unusable")]
 
     def picture(self, index: int) -> Picture:
-        entry = self._instances.images[index]
-        image = open_image(self._images, entry.file_name, self._max_pixels)
-        if self._settings.max_side:
-            image.thumbnail((self._settings.max_side, self._settings.max_side), Image.Resampling.LANCZOS)
-        scale = image.width / entry.width, image.height / entry.height
-        objects, doubtful = [], []
-        for annotation in self._by_image[entry.id]:
-            thing = SceneObject(
-                box=_scaled_box(annotation.bbox, scale), attributes={"name": self._names[annotation.category_id]}
-            )
-            (doubtful if annotation.iscrowd else objects).append(with_place(thing, image.size))
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(entry.file_name).stem)
-        scene = Scene(
-            scene_id=f"{name}-{entry.id}",
-            source_id=f"{name}-{entry.id}",
-            width=image.width,
-            height=image.height,
-            objects=tuple(objects),
-            licence=entry.source or str(entry.license or ""),
+        query = "SELECT source_id, file, width, height, licence, things FROM photographs WHERE number = ?"
+        source_id, file, width, height, licence, things = self._index.execute(query, (index,)).fetchone()
+        image = open_image(self._images, file, self._max_pixels)
+        if image.size != (width, height):
+            raise RowError("wrong_size", _wrong_size(file, (width, height), image.size))
+        annotated = [Annotated(tuple(box), name, bool(crowd)) for box, name, crowd in json.loads(things)]
+        return photograph(image, source_id, annotated, licence, self._settings)
+
+
+def _write_index(index: Path, annotations: Path, images: Path, settings: CocoSettings, max_pixels: int) -> None:
+    """Go through the annotation file section by section and keep what is needed of it."""
+    name = settings.annotations
+    with closing(sqlite3.connect(index)) as db:
+        db.executescript(
+            """
+            CREATE TABLE categories (number INTEGER PRIMARY KEY, id INTEGER UNIQUE, name TEXT, supercategory TEXT);
+            CREATE TABLE images (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, file TEXT, width INTEGER,
+                                 height INTEGER, licence TEXT, source_id TEXT, reason TEXT, detail TEXT);
+            CREATE TABLE annotations (id INTEGER PRIMARY KEY, image INTEGER, box TEXT, name TEXT, crowd INTEGER);
+            CREATE TABLE photographs (number INTEGER PRIMARY KEY, source_id TEXT, file TEXT, width INTEGER,
+                                      height INTEGER, licence TEXT, things TEXT);
+            """
         )
-        implied = implied_objects(scene.objects, self._settings.implies)
-        return Picture(scene=scene, image=image, doubtful=(*doubtful, *implied))
+        categories = _index_categories(db, annotations, name)
+        _index_images(db, annotations, name, images, max_pixels)
+        _index_annotations(db, annotations, name, categories)
+        # What is left is numbered anew, in the file's order.
+        db.executescript(
+            """
+            CREATE INDEX of_image ON annotations (image);
+            INSERT INTO photographs (number, source_id, file, width, height, licence, things)
+                SELECT row_number() OVER (ORDER BY place) - 1, source_id, file, width, height, licence, (
+                    SELECT json_group_array(json_array(json(box), name, crowd))
+                    FROM (SELECT box, name, crowd FROM annotations WHERE image = images.id ORDER BY id)
+                ) FROM images WHERE reason IS NULL;
+            CREATE TABLE unusable AS
+                SELECT source_id, reason, detail FROM images WHERE reason IS NOT NULL ORDER BY place;
+            """
+        )
+        total, left_out = (db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("images", "unusable"))
+        first = db.execute("SELECT source_id, reason, detail FROM unusable LIMIT ?", (max(3, left_out),))
+        refuse_if_too_many([Unusable(*row) for row in first], total, settings.max_rejected)
+        db.executescript("DROP TABLE annotations; DROP TABLE images; VACUUM;")
+        db.commit()
 
 
-def _scaled_box(bbox: tuple[float, float, float, float], scale: tuple[float, float]) -> Box:
-    x, y, width, height = bbox
-    return Box(x=x * scale[0], y=y * scale[1], width=width * scale[0], height=height * scale[1])
+def _index_categories(db: sqlite3.Connection, annotations: Path, name: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for place, entry in _section(annotations, name, "categories", _Category):
+        if entry.id in found:
+            raise DataError(f"{name}: categories[{place}].id: {entry.id} is there twice; ids must differ")
+        try:
+            found[entry.id] = plain_name(entry.name)
+        except DataError as error:
+            raise DataError(f"{name}: categories[{place}].name: {error}") from error
+        row = (place, entry.id, found[entry.id], entry.supercategory)
+        db.execute("INSERT INTO categories VALUES (?, ?, ?, ?)", row)
+    if not found:
+        raise DataError(f"{name}: categories: a list with at least 1 item is required, {{id, name}}")
+    return found
 
 
-def implied_objects(objects: tuple[SceneObject, ...], implies: dict[str, tuple[str, ...]]) -> tuple[SceneObject, ...]:
-    """What the objects may show without a box of its own, each at the box of what implies it."""
-    return tuple(
-        SceneObject(box=thing.box, attributes={"name": name})
-        for thing in objects
-        for name in implies.get(thing.attributes["name"], ())
-    )
+def _index_images(db: sqlite3.Connection, annotations: Path, name: str, images: Path, max_pixels: int) -> None:
+    licences = {entry.id: entry for _, entry in _section(annotations, name, "licenses", _License)}
+    place = -1
+    for place, entry in _section(annotations, name, "images", _Image):
+        field = f"{name}: images[{place}]"
+        safe_path(images, entry.file_name)  # A path that climbs out refuses the whole source.
+        reason, detail = _image_trouble(images, entry, field, max_pixels)
+        source_id = file_id(Path(entry.file_name).stem, entry.id)
+        licence = _licence(entry, licences.get(entry.license))
+        row = (place, entry.id, entry.file_name, entry.width, entry.height, licence, source_id, reason, detail)
+        try:
+            db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError as error:
+            raise DataError(f"{field}.id: {entry.id} is there twice; ids must differ") from error
+    if place < 0:
+        raise DataError(f"{name}: images: a list with at least 1 item is required, {{id, file_name, width, height}}")
 
 
-def _read(folder: Path, annotations: str) -> _Instances:
-    path = safe_path(folder, annotations)
-    if not path.is_file():
-        raise DataError(f"annotation file {annotations!r} is missing from {folder}; set source.annotations to its name")
+def _index_annotations(db: sqlite3.Connection, annotations: Path, name: str, categories: dict[int, str]) -> None:
+    place = -1
+    for place, entry in _section(annotations, name, "annotations", _Annotation):
+        field = f"{name}: annotations[{place}]"
+        query = "SELECT file, width, height, reason FROM images WHERE id = ?"
+        image = db.execute(query, (entry.image_id,)).fetchone()
+        if image is None:
+            raise DataError(f"{field}.image_id: {entry.image_id} is no image; add it to images or correct it")
+        file, width, height, reason = image
+        try:
+            if entry.category_id not in categories:
+                raise RowError(
+                    "unknown_category",
+                    f"{field}.category_id: {entry.category_id} is no category; add it to categories or correct it",
+                )
+            box = checked_box(entry.bbox, (width, height), f"{field}.bbox", file)
+        except RowError as error:
+            if reason is None:
+                row = (error.reason, str(error), entry.image_id)
+                db.execute("UPDATE images SET reason = ?, detail = ? WHERE id = ?", row)
+            continue
+        row = (entry.id, entry.image_id, json.dumps(box), categories[entry.category_id], int(bool(entry.iscrowd)))
+        try:
+            db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError as error:
+            raise DataError(f"{field}.id: {entry.id} is there twice; ids must differ") from error
+    if place < 0:
+        raise DataError(f"{name}: annotations: a list with at least 1 item is required, as no box is no question")
+
+
+def _section(path: Path, name: str, section: str, entry: type[_E]) -> Iterator[tuple[int, _E]]:
+    """The entries of one of the file's lists, checked one by one."""
+    place = -1
     try:
-        return _Instances.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{annotations} is not JSON ({error}); export it again in COCO's instances format") from error
+        with path.open("rb") as file:
+            for place, value in enumerate(ijson.items(file, f"{section}.item", use_float=True)):
+                yield place, entry.model_validate(value)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is not JSON ({error}); export it again in COCO's instances format") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         raise DataError(
-            f"{annotations}: {field or 'the file'}: {first['msg']}; correct it to COCO's instances format"
+            f"{name}: {section}[{place}]{field}: {first['msg']}; correct it to COCO's instances format"
         ) from error
 
 
-def _check_ids(instances: _Instances, annotations: str) -> None:
-    for group in ("images", "annotations", "categories"):
-        seen: set[int] = set()
-        for index, entry in enumerate(getattr(instances, group)):
-            if entry.id in seen:
-                raise DataError(f"{annotations}: {group}[{index}].id: {entry.id} is there twice; ids must differ")
-            seen.add(entry.id)
-
-
-def _check_annotations(instances: _Instances, annotations: str) -> None:
-    """Every annotation's image and category exist, and its box lies inside its image."""
-    images = {entry.id: entry for entry in instances.images}
-    categories = {category.id for category in instances.categories}
-    for index, annotation in enumerate(instances.annotations):
-        field = f"{annotations}: annotations[{index}]"
-        if annotation.category_id not in categories:
-            raise DataError(
-                f"{field}.category_id: {annotation.category_id} is no category; add it to categories or correct it"
-            )
-        entry = images.get(annotation.image_id)
-        if entry is None:
-            raise DataError(f"{field}.image_id: {annotation.image_id} is no image; add it to images or correct it")
-        x, y, width, height = annotation.bbox
-        # Half a pixel of tolerance: annotation tools round.
-        if (
-            x < 0
-            or y < 0
-            or width <= 0
-            or height <= 0
-            or x + width > entry.width + 0.5
-            or y + height > entry.height + 0.5
-        ):
-            raise DataError(
-                f"{field}.bbox: {list(annotation.bbox)} (x, y, width, height) reaches outside "
-                f"the {entry.width}x{entry.height} image {entry.file_name!r} or is empty; correct the box"
-            )
-
-
-def _check_image(folder: Path, entry: _Image, field: str, max_pixels: int) -> None:
-    found = image_size(folder, entry.file_name, max_pixels)
+def _image_trouble(folder: Path, entry: _Image, field: str, max_pixels: int) -> tuple[str | None, str | None]:
+    """Why a photograph cannot be used, as far as its header tells: a word and the details; None for a good one."""
+    try:
+        found = image_size(folder, entry.file_name, max_pixels)
+    except RowError as error:
+        return error.reason, str(error)
     if found != (entry.width, entry.height):
-        raise DataError(
-            f"{field}.width, .height: {entry.width}x{entry.height}, but {entry.file_name!r}, turned upright by its "
-            f"EXIF orientation, is {found[0]}x{found[1]}; correct the entry and its boxes"
+        return "wrong_size", f"{field}.width, .height: " + _wrong_size(
+            entry.file_name, (entry.width, entry.height), found
         )
+    return None, None
+
+
+def _wrong_size(file: str, said: tuple[int, int], found: tuple[int, int]) -> str:
+    return (
+        f"{said[0]}x{said[1]}, but {file!r}, turned upright by its EXIF orientation, is {found[0]}x{found[1]}; correct "
+        "the entry and its boxes"
+    )
+
+
+def _licence(entry: _Image, known: _License | None) -> str:
+    """As the file says it: the image's own words, else the name and address of its licence."""
+    if entry.source:
+        return entry.source
+    if known is not None:
+        return " ".join(part for part in (known.name, known.url) if part)
+    return str(entry.license or "")

@@ -13,9 +13,11 @@ import numpy as np
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind
 from aot_core.data.coco import CocoSource
+from aot_core.data.datasets_source import DatasetsSource
 from aot_core.data.extension import Extended, extend_photo, extend_world
-from aot_core.data.images import DataError
+from aot_core.data.images import DataError, RowError
 from aot_core.data.implantation import Implanted, Rejection, implant_world
+from aot_core.data.outpainting import Outpainter
 from aot_core.data.photo_implantation import Cutout, cutouts, implant_photo
 from aot_core.data.photo_questions import ask_photo
 from aot_core.data.questions import ask_world
@@ -81,17 +83,22 @@ class ProceduralDomain:
 class PhotoDomain:
     """Photographs of one split. Distractors are cut from the same split's, so that splits share no pixel."""
 
-    def __init__(self, source: CocoSource, config: PrepareDataConfig, indices: Sequence[int]) -> None:
-        self._source, self._config = source, config
+    def __init__(
+        self, source: Source, config: PrepareDataConfig, indices: Sequence[int], outpainter: Outpainter | None
+    ) -> None:
+        self._source, self._config, self._outpainter = source, config, outpainter
         # A small source is gone over many times: its photographs stay decoded.
         self.picture = lru_cache(maxsize=16)(source.picture)
         self._donors: list[Cutout] = []
         if len(indices) > 1:
             for index in indices[:DONORS]:
-                self._donors.extend(cutouts(self.picture(index)))
+                try:
+                    self._donors.extend(cutouts(self.picture(index)))
+                except RowError:
+                    continue  # Counted, with its reason, where its own turn comes.
 
     def extend(self, rng: np.random.Generator, source: Picture) -> Extended:
-        return extend_photo(rng, source, self._config.extension)
+        return extend_photo(rng, source, self._config.extension, self._outpainter)
 
     def ask(self, rng: np.random.Generator, kind: QuestionKind, picture: Picture) -> Question | None:
         return ask_photo(rng, kind, picture, self._source.names)
@@ -105,20 +112,29 @@ class PhotoDomain:
         kinds: tuple[EditKind, ...],
     ) -> Implanted | Rejection:
         settings = self._config.implantation
-        return implant_photo(rng, picture, question, family, len(kinds), self._donors, self._source.kinds, settings)
+        return implant_photo(rng, picture, question, family, kinds, self._donors, self._source.kinds, settings)
 
 
-def open_source(config: PrepareDataConfig, folder: Path | None) -> Source:
-    """The config's source. Raises DataError where a COCO source has no folder or a bad one."""
+def open_source(config: PrepareDataConfig, folder: Path | None, work: Path) -> Source:
+    """The config's source. Photographs are indexed in the folder `work`, once for all that ask.
+
+    Raises DataError where a source of photographs has no folder or a bad one.
+    """
     if config.source.type == "procedural":
         return ProceduralSource(config.source, config.seed)
     if folder is None:
-        raise DataError("source_folder: a coco source needs a folder; name the one that holds your photographs")
-    return CocoSource(folder, config.source, config.limits.max_image_pixels)
+        raise DataError(
+            f"source_folder: a {config.source.type} source needs a folder; name the one that holds your photographs"
+        )
+    if config.source.type == "coco":
+        return CocoSource(folder, config.source, work, config.limits.max_image_pixels)
+    return DatasetsSource(folder, config.source, work, config.limits.max_image_pixels)
 
 
-def open_domain(source: Source, config: PrepareDataConfig, indices: Sequence[int]) -> Domain:
+def open_domain(
+    source: Source, config: PrepareDataConfig, indices: Sequence[int], outpainter: Outpainter | None = None
+) -> Domain:
     """The domain of one split, whose source pictures have these numbers (endless sources: any)."""
-    if isinstance(source, CocoSource):
-        return PhotoDomain(source, config, indices)
-    return ProceduralDomain(source, config)
+    if isinstance(source, ProceduralSource):
+        return ProceduralDomain(source, config)
+    return PhotoDomain(source, config, indices, outpainter)

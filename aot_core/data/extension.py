@@ -4,12 +4,12 @@
 
 Procedural views are painted on by the procedural painter: ground, and now and then a further object. Photographs
 are outpainted by their own mirrored border, ever more blurred with distance, so that it goes on in colour and
-texture and shows nothing. The checks are the paper's (composition, duplication, realism), by geometry and pixels
-instead of an MLLM's judgement.
+texture and shows nothing, or by a diffusion model (`aot_core.data.outpainting`). The checks are the paper's
+(composition, duplication, realism), by geometry and pixels; an MLLM may judge after them (`aot_core.data.checker`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 from aot_core.contracts.prepare_data import ExtensionSettings
 from aot_core.contracts.scene import Box, SceneObject
 from aot_core.data import world
+from aot_core.data.outpainting import Outpainter, new_part
 from aot_core.data.places import with_place
 from aot_core.data.similarity import localized_ssim
 from aot_core.data.sources import Picture, move
@@ -38,6 +39,8 @@ class Rejection:
     """Why something was not taken, in a word for the funnel."""
 
     reason: str
+    detail: str = field(default="", compare=False)
+    """What was measured or said."""
 
 
 def extend_world(rng: np.random.Generator, source: Picture, settings: ExtensionSettings) -> Extended:
@@ -56,14 +59,21 @@ def extend_world(rng: np.random.Generator, source: Picture, settings: ExtensionS
     return Extended(_on_canvas(source, canvas, objects), original)
 
 
-def extend_photo(rng: np.random.Generator, source: Picture, settings: ExtensionSettings) -> Extended:
-    """A photograph at a random place on a larger canvas, its surroundings outpainted."""
+def extend_photo(
+    rng: np.random.Generator, source: Picture, settings: ExtensionSettings, outpainter: Outpainter | None = None
+) -> Extended:
+    """A photograph at a random place on a larger canvas, its surroundings outpainted.
+
+    By the outpainter, which starts from the mirrored border; without one, that is all there is.
+    """
     scale = float(rng.uniform(*settings.scale))
     width, height = source.image.size
     size = round(width * scale), round(height * scale)
     left, top = int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1))
     original = Box(x=left, y=top, width=width, height=height)
     canvas = _outpaint(rng, source.image, (left, top), size)
+    if outpainter is not None:
+        canvas = outpainter.outpaint(canvas, new_part(size, (left, top), (width, height)), int(rng.integers(2**31)))
     objects = tuple(with_place(move(thing, left, top), size) for thing in source.scene.objects)
     doubtful = tuple(with_place(move(thing, left, top), size) for thing in source.doubtful)
     return Extended(replace(_on_canvas(source, canvas, objects), doubtful=doubtful), original)
@@ -71,24 +81,28 @@ def extend_photo(rng: np.random.Generator, source: Picture, settings: ExtensionS
 
 def check_extension(source: Picture, extended: Extended, settings: ExtensionSettings) -> Rejection | None:
     """The three checks, in the paper's order; None where all are passed."""
-    if not _composition(source, extended, settings.min_ssim):
-        return Rejection("composition")
-    photographs = source.backdrop is None
-    copied = copies_in_new_part(extended) > settings.max_copy if photographs else _repeats_name(source, extended)
-    if copied:
-        return Rejection("duplication")
-    real = seam_step(extended) <= settings.max_seam if photographs else _lies_well(source, extended)
-    return None if real else Rejection("realism")
+    score = _composition(source, extended)
+    if score < settings.min_ssim:
+        return Rejection("composition", f"SSIM of the original {score:.4f}")
+    if source.backdrop is not None:
+        if _repeats_name(source, extended):
+            return Rejection("duplication", "a new object repeats an old one")
+        return None if _lies_well(source, extended) else Rejection("realism", "a new object lies where none can")
+    likeness = copies_in_new_part(extended)
+    if likeness > settings.max_copy:
+        return Rejection("duplication", f"likeness {likeness:.3f}")
+    step = seam_step(extended)
+    return None if step <= settings.max_seam else Rejection("realism", f"seam {step:.2f}")
 
 
-def _composition(source: Picture, extended: Extended, min_ssim: float) -> bool:
-    """The original stands intact: in its pixels, and object for object in its boxes."""
+def _composition(source: Picture, extended: Extended) -> float:
+    """How intact the original stands: the SSIM of its pixels; -1 where an object of it is not where it was."""
     box = extended.original
     inside = extended.picture.image.crop((int(box.x), int(box.y), int(box.right), int(box.bottom)))
-    whole = Box(x=0, y=0, width=box.width, height=box.height)
     there = [thing.box for thing in extended.picture.scene.objects]
-    moved = all(thing.box.shifted(box.x, box.y) in there for thing in source.scene.objects)
-    return moved and localized_ssim(source.image, inside, [whole]) >= min_ssim
+    if any(thing.box.shifted(box.x, box.y) not in there for thing in source.scene.objects):
+        return -1.0
+    return localized_ssim(source.image, inside, [Box(x=0, y=0, width=box.width, height=box.height)])
 
 
 def _repeats_name(source: Picture, extended: Extended) -> bool:
@@ -221,5 +235,6 @@ def _on_canvas(source: Picture, canvas: Image.Image, objects: tuple[SceneObject,
         height=canvas.height,
         objects=objects,
         licence=source.scene.licence,
+        source_hash=source.scene.source_hash,
     )
     return replace(source, scene=scene, image=canvas, window=(0, 0))

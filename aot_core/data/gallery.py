@@ -136,4 +136,6 @@ def _wrapped(text: str, bold: bool = False) -> list[str]:
 @lru_cache(maxsize=4)
 def _font(bold: bool = False, size: int = _FONT_SIZE) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    # The same pixels whether or not this machine has libraqm: a picture is part of an artifact, and its hash of a key.
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)

@@ -1,9 +1,9 @@
 """The gate behind the data: a Great Expectations checkpoint that stops the campaign on bad data.
 
-    data set on disk ----checks_frame----> one row a sample ----checkpoint----> report.json, report.html
+    data set on disk ----checks_frame----> one row a sample ----checkpoint----> report.json, report.html, Data Docs
                                                                            \\--> DataGuardError
 
-What spans columns or files (truth, overlap, hashes, splits) is computed into plain columns first: Great
+What spans columns or files (truth, overlap, hashes, splits) is computed into plain columns first (`data.checks`): Great
 Expectations' own expectations over rows do not work on pandas. An expectation that failed and one that raised are
 told apart: a guard that cannot look has not found the data good, and not found it bad either.
 """
@@ -11,27 +11,26 @@ told apart: a guard that cannot look has not found the data good, and not found 
 import json
 import logging
 import os
-from collections import Counter, defaultdict
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from aot_core.contracts.scene import LETTERS, Box, Sample
-from aot_core.data.dataset import images_of, manifest_hashes, read_samples, read_table, wrong_hashes
+from aot_core.contracts.prepare_data import GuardSettings
+from aot_core.data.checks import checks_frame
 from aot_core.data.images import DataError
 from aot_core.data.splits import SPLITS
-from aot_core.data.truth import truth
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
-LETTER_SIGMAS = 5.0
-"""How many standard deviations a letter's share of the right answers may be off."""
+_ROWS_NAMED = 20
+"""So many rows that break an expectation are named in the report."""
 
 
 class DataGuardError(DataError):
@@ -54,95 +53,82 @@ class Verdict:
     """The observed value, or how many rows break it and the first of them."""
     raised: str = ""
     """The message of the exception, where the expectation raised."""
+    rows: tuple[str, ...] = ()
+    """The first samples that break it."""
 
 
-def guard_dataset(folder: Path, min_ssim: float, report: Path) -> list[Verdict]:
+def guard_dataset(
+    folder: Path,
+    min_ssim: float,
+    report: Path,
+    settings: GuardSettings | None = None,
+    *,
+    photographs: bool = False,
+    docs: Path | None = None,
+    workers: int = 1,
+) -> list[Verdict]:
     """Check a data set on disk and leave report.json and report.html in the folder `report`.
 
     Args:
         min_ssim: the localized SSIM below which no pair may be.
+        photographs: whether near-duplicates are looked for. Drawn scenes have seeds of their own instead.
+        docs: a folder for Great Expectations' Data Docs, a site of their own; none when left out. They hold the time of
+            day, so they belong beside a data set and not into it.
 
     Raises DataGuardError where an expectation fails, GuardBrokenError where one raises; the report is there first.
     """
-    samples = read_samples(folder)
-    frame = checks_frame(folder, samples)
-    verdicts = validate(frame, data_expectations(min_ssim))
-    write_report(report, verdicts, len(samples))
+    settings = settings or GuardSettings()
+    frame = checks_frame(folder, settings.near_duplicate_bits if photographs else None, workers)
+    judged = bool(frame["effective"].notna().any())
+    verdicts = validate(frame, data_expectations(min_ssim, settings, judged=judged), docs)
+    write_report(report, verdicts, len(frame))
     raise_for(verdicts)
     return verdicts
 
 
-def checks_frame(folder: Path, samples: Sequence[Sample]) -> pd.DataFrame:
-    """A row a sample: the data set's flat columns, and what is checked of each sample computed beside them."""
-    frame = read_table(folder).to_pandas().drop(columns=["record", "options", "edit_kinds"])
-    wrong = set(wrong_hashes(folder))
-    hashes = manifest_hashes(folder)
-    splits_of_source: dict[str, set[str]] = defaultdict(set)
-    splits_of_pixels: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        splits_of_source[sample.scene.source_id].add(sample.split)
-        splits_of_pixels[hashes.get(sample.image, "")].add(sample.split)
-    errors = letter_errors(samples)
-    computed = {
-        "boxes_inside": [_boxes_inside(s) for s in samples],
-        "overlap": [_overlap(s) for s in samples],
-        "truth_when_clean": [truth(s.question.query, s.scene.objects) == s.question.answer_text for s in samples],
-        "truth_when_edited": [
-            not s.edits or truth(s.question.query, s.edited_objects) == s.question.answer_text for s in samples
-        ],
-        "pair_is_whole": [bool(s.edits) == (s.edited_image is not None) == (s.ssim is not None) for s in samples],
-        "unseen_only_evaluated": [s.split == "evaluate" or all(e.family != "unseen" for e in s.edits) for s in samples],
-        "splits_of_source": [len(splits_of_source[s.scene.source_id]) for s in samples],
-        "splits_of_pixels": [len(splits_of_pixels[hashes.get(s.image, "")]) for s in samples],
-        "hashes_hold": [wrong.isdisjoint(images_of(s)) and s.image in hashes for s in samples],
-        "letter_error": [errors[len(s.question.options)][s.question.answer] for s in samples],
-    }
-    return frame.assign(**computed)
+def data_expectations(min_ssim: float, settings: GuardSettings, *, judged: bool = False) -> list["Expectation"]:
+    """The suite, each expectation with the reason for it.
 
-
-def letter_errors(samples: Sequence[Sample]) -> dict[int, dict[str, float]]:
-    """Number of options to letter to how far its share of right answers is off, in standard deviations.
-
-    Counted over questions, not samples: the versions of one question share their letter.
+    Args:
+        judged: whether the base Defender was asked about any pair, so that there is a share to look at.
     """
-    questions = {(s.split, s.image): s.question for s in samples}.values()
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
-    for question in questions:
-        counts[len(question.options)][question.answer] += 1
-    errors: dict[int, dict[str, float]] = {}
-    for options, letters in counts.items():
-        total, share = letters.total(), 1 / options
-        deviation = sqrt(total * share * (1 - share))
-        errors[options] = {letter: abs(letters[letter] - total * share) / deviation for letter in LETTERS[:options]}
-    return errors
-
-
-def data_expectations(min_ssim: float) -> list["Expectation"]:
-    """The suite, each expectation with the reason for it."""
     gx = _great_expectations()
     e = gx.expectations
 
     def because(why: str) -> dict[str, str]:
         return {"why": why}
 
-    required = ("sample_id", "split", "source_id", "scene_id", "kind", "question", "answer", "image")
+    required = ("sample_id", "split", "source_id", "scene_id", "kind", "question", "answer", "file_name", "overlap")
     true_columns = {
+        "record_agrees": "the record can be read and says what its row says",
+        "answer_is_an_option": "the answer is the letter of an option, and the options differ",
         "boxes_inside": "every object, protected box and edit lies inside the image",
         "truth_when_clean": "the answer is what the clean scene's objects say",
         "truth_when_edited": "the answer is what the edited scene's objects say: no edit may change the truth",
         "pair_is_whole": "a pair has edits, an edited image and an SSIM; a clean sample has none of them",
         "unseen_only_evaluated": "the held-out family is trained on by nobody",
-        "hashes_hold": "the images are the ones that were written",
+        "hashes_hold": "tables and images are the ones that were written",
+    }
+    one = {
+        "copies_of_id": "samples are told apart by their id",
+        "splits_of_source": "no source stands in two splits",
+        "splits_of_pixels": "no clean image stands in two splits",
     }
     kinds = ["existence", "attribute", "relation", "count"]
-    return [
+    suite = [
         *(e.ExpectColumnValuesToNotBeNull(column=c, meta=because("every sample has it")) for c in required),
-        e.ExpectColumnValuesToBeUnique(column="sample_id", meta=because("samples are told apart by it")),
         e.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS), meta=because("no other split exists")),
         e.ExpectColumnValuesToBeInSet(column="kind", value_set=kinds, meta=because("no other kind exists")),
         *(
             e.ExpectColumnValuesToBeInSet(column=c, value_set=[True], meta=because(why))
             for c, why in true_columns.items()
+        ),
+        *(
+            e.ExpectColumnValuesToBeBetween(column=c, min_value=1, max_value=1, meta=because(why))
+            for c, why in one.items()
+        ),
+        e.ExpectColumnValuesToBeNull(
+            column="near_duplicate", meta=because("no source image looks like one of another split")
         ),
         e.ExpectColumnValuesToBeBetween(
             column="overlap", min_value=0, max_value=0, meta=because("no edit touches a protected box (square pixels)")
@@ -151,21 +137,38 @@ def data_expectations(min_ssim: float) -> list["Expectation"]:
             column="ssim", min_value=min_ssim, max_value=1.0001, meta=because("protected boxes look as before")
         ),
         e.ExpectColumnValuesToBeBetween(
-            column="splits_of_source", min_value=1, max_value=1, meta=because("no source stands in two splits")
-        ),
-        e.ExpectColumnValuesToBeBetween(
-            column="splits_of_pixels", min_value=1, max_value=1, meta=because("no clean image stands in two splits")
-        ),
-        e.ExpectColumnValuesToBeBetween(
-            column="letter_error", min_value=0, max_value=LETTER_SIGMAS, meta=because("no letter is right too often")
+            column="letter_p",
+            min_value=settings.letter_p,
+            max_value=1,
+            meta=because("no letter is right more or less often than chance allows (exact binomial test)"),
         ),
     ]
+    if judged:
+        suite.append(
+            e.ExpectColumnMeanToBeBetween(
+                column="effective",
+                min_value=settings.min_effective,
+                max_value=1,
+                meta=because("of the pairs that the base Defender was asked about, so many fooled it"),
+            )
+        )
+    return suite
 
 
-def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"]) -> list[Verdict]:
-    """Run a checkpoint of these expectations over a frame, in memory."""
+def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: Path | None = None) -> list[Verdict]:
+    """Run a checkpoint of these expectations over a frame, and build Data Docs if they are wanted."""
+    with tempfile.TemporaryDirectory(prefix="aot-guard-") as root:
+        outcome, context = _run_checkpoint(frame, expectations, Path(root) if docs else None)
+        if docs is not None:
+            # Great Expectations says where by an address: `file:///...`.
+            (index,) = context.build_data_docs().values()
+            shutil.copytree(Path(index.removeprefix("file://")).parent, docs, dirs_exist_ok=True)
+        return [_verdict(result) for run in outcome.run_results.values() for result in run.results]
+
+
+def _run_checkpoint(frame: pd.DataFrame, expectations: Sequence["Expectation"], root: Path | None) -> tuple[Any, Any]:
     gx = _great_expectations()
-    context = gx.get_context(mode="ephemeral")
+    context = gx.get_context(mode="file", project_root_dir=root) if root else gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
         context.data_sources.add_pandas("data_set")
@@ -180,11 +183,14 @@ def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"]) -> list
         gx.Checkpoint(
             name="prepared_data",
             validation_definitions=[definition],
-            result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["sample_id"]},
+            result_format={
+                "result_format": "SUMMARY",
+                "unexpected_index_column_names": ["sample_id"],
+                "partial_unexpected_count": _ROWS_NAMED,
+            },
         )
     )
-    outcome = checkpoint.run(batch_parameters={"dataframe": frame})
-    return [_verdict(result) for run in outcome.run_results.values() for result in run.results]
+    return checkpoint.run(batch_parameters={"dataframe": frame}), context
 
 
 def raise_for(verdicts: Sequence[Verdict]) -> None:
@@ -220,36 +226,30 @@ def _verdict(result: Any) -> Verdict:
         why=str((result.expectation_config.meta or {}).get("why", "")),
         success=bool(result.success),
         detail=_detail(result.result),
+        rows=tuple(_rows(result.result)),
         raised=_raised(result.exception_info),
     )
 
 
 def _detail(result: Mapping[str, Any]) -> str:
     if "unexpected_count" not in result:
-        return f"observed {result['observed_value']}" if "observed_value" in result else ""
+        return f"observed {float(result['observed_value']):.4f}" if result.get("observed_value") is not None else ""
     count = result["unexpected_count"]
     if not count:
         return f"{result['element_count']} rows"
-    first = [row.get("sample_id", "?") for row in result.get("partial_unexpected_index_list") or ()][:5]
     values = list(result.get("partial_unexpected_list") or ())[:5]
-    return f"{count} of {result['element_count']} rows, first {first} with {values}"
+    return f"{count} of {result['element_count']} rows, first {_rows(result)[:5]} with {values}"
+
+
+def _rows(result: Mapping[str, Any]) -> list[str]:
+    """The first samples that break an expectation."""
+    return [str(row.get("sample_id", "?")) for row in result.get("partial_unexpected_index_list") or ()]
 
 
 def _raised(info: Mapping[str, Any] | None) -> str:
     """The exception's message; "" where none was raised. A metric's exception stands one level down, by its id."""
     entries = [info or {}, *(value for value in (info or {}).values() if isinstance(value, Mapping))]
     return "; ".join(str(entry["exception_message"]) for entry in entries if entry.get("raised_exception"))
-
-
-def _boxes_inside(sample: Sample) -> bool:
-    boxes: list[Box] = [thing.box for thing in (*sample.scene.objects, *sample.edited_objects)]
-    boxes += [*sample.question.protected, *(edit.region for edit in sample.edits)]
-    return all(b.right <= sample.scene.width + 0.5 and b.bottom <= sample.scene.height + 0.5 for b in boxes)
-
-
-def _overlap(sample: Sample) -> float:
-    """Square pixels of protected boxes that edits may change."""
-    return sum(edit.region.overlap(box) for edit in sample.edits for box in sample.question.protected)
 
 
 def _great_expectations() -> Any:

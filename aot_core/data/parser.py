@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.scene import Box, SceneObject
+from aot_core.contracts.scene import Attributes, Box, SceneObject
 from aot_core.data import world
 
 MIN_CONFIDENCE = 0.7
@@ -28,6 +28,8 @@ MIN_ENERGY = 9.0
 crisp object, a small pink star, has 18, the faintest of the seen palette 23."""
 MIN_STRENGTH, MAX_STRENGTH = 0.35, 1.3
 """How strongly an object may be painted, 1 being its colour's full paint."""
+AMBIGUOUS = 0.03
+"""Two readings whose confidences are nearer than this count as one; those of crisp drawings differ by 0.05 at least."""
 _BLURS = (0.0, 1.0)
 """Radii of the Gaussian blur of the templates, pixels."""
 
@@ -40,6 +42,8 @@ class ParsedObject(Frozen):
     """The share of the cell's difference from the ground that the object explains, 0..1; 1 for crisp drawings."""
     strength: float
     """How strongly it is painted: 1 for the colour's full paint."""
+    mistakable: tuple[Attributes, ...] = ()
+    """Other colours and shapes that explain what is seen nearly as well: people would take it for one or the other."""
 
 
 class _Templates(NamedTuple):
@@ -87,8 +91,9 @@ def _parse(image: Image.Image, unseen: bool, min_confidence: float) -> list[Pars
             object=_object(name, box, (int(cell) // columns, int(cell) % columns)),
             confidence=confidence,
             strength=strength,
+            mistakable=mistakable,
         )
-        for cell, (name, box, confidence, strength) in zip(busy, found, strict=True)
+        for cell, (name, box, confidence, strength, mistakable) in zip(busy, found, strict=True)
         if confidence >= min_confidence
     ]
 
@@ -108,8 +113,9 @@ def estimate_ground(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _match(
     differences: NDArray[np.float32], grounds: NDArray[np.float32], unseen: bool
-) -> list[tuple[tuple[str, str], tuple[int, int, int], float, float]]:
-    """The best template of each cell: (colour, shape), its box in the cell, confidence, strength.
+) -> list[tuple[tuple[str, str], tuple[int, int, int], float, float, tuple[Attributes, ...]]]:
+    """The best template of each cell: (colour, shape), its box in the cell, confidence, strength, and other (colour,
+    shape) nearly as good.
 
     `differences` and `grounds` are (N, CELL^2, 3).
     """
@@ -132,8 +138,16 @@ def _match(
         colour, template = divmod(int(index), len(templates.shapes))
         confidence = float(1 - left[cell, colour, template] / energy[cell])
         name = (colours[colour], templates.shapes[template])
+        near = np.argwhere(1 - left[cell] / energy[cell] > confidence - AMBIGUOUS)
+        others = {(colours[int(k)], templates.shapes[int(t)]) for k, t in near} - {name}
         found.append(
-            (name, templates.boxes[template], min(max(confidence, 0.0), 1.0), float(strength[cell, colour, template]))
+            (
+                name,
+                templates.boxes[template],
+                min(max(confidence, 0.0), 1.0),
+                float(strength[cell, colour, template]),
+                tuple({"colour": colour_, "shape": shape} for colour_, shape in sorted(others)),
+            )
         )
     return found
 

@@ -1,10 +1,12 @@
-"""Adversarial implantation into photographs: things cut from one photograph are pasted into another.
+"""Adversarial implantation into photographs: things cut from one photograph are pasted into another, or over a thing
+there; small things on plain ground are painted out.
 
     other photographs ----cutouts----> Cutout ----implant_photo----> edited picture + edits, or rejected
 
 A cutout is an object's box with all that is in it: what lies in it whole comes along as an object, what lies in it
 in part becomes doubtful. It is scaled, its edge feathered, and put where it touches no protected box (not even
-within reach of the SSIM window) and hides next to nothing else.
+within reach of the SSIM window) and hides next to nothing else. What can be removed or replaced,
+`aot_core.data.photo_spare` tells; where there is nothing, something is added instead.
 
 Families, where names share no attributes: semantic is what is or looks like what the question is about (the same
 COCO supercategory if there is such a cutout, else the nearer half of them in mean colour), irrelevant is the rest.
@@ -19,23 +21,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from aot_core.contracts.prepare_data import ImplantationSettings
-from aot_core.contracts.scene import Box, DistractorFamily, Edit, Question, SceneObject
+from aot_core.contracts.scene import Box, DistractorFamily, Edit, EditKind, Question, SceneObject
 from aot_core.data.extension import Rejection
 from aot_core.data.implantation import Implanted
-from aot_core.data.instructions import add_instruction
+from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
+from aot_core.data.photo_spare import PART, WHOLE, grown, hidden_share, paint_out, spare_things, widened
 from aot_core.data.places import place_of, with_place
 from aot_core.data.sources import Picture, move
 
-WHOLE, PART = 0.9, 0.05
-"""Shares of a thing's box: from WHOLE on it counts as inside a cutout, from PART on it is doubtful."""
-REACH = 6
-"""Pixels that a distractor keeps from a protected box, one more than SSIM's window reaches."""
 LEAST_SIDE, MOST_SIDE = 0.14, 0.32
 """The longer side of a pasted thing over the shorter side of the picture."""
 LEAST_PIXELS = 24
 """A cutout with a longer side below this is too small to be recognised when pasted."""
 MOST_ENLARGED = 1.5
 """So far a cutout may be enlarged before it looks soft beside what surrounds it."""
+MOST_STRETCHED = 1.5
+"""So far a cutout's form may differ from that of the thing it replaces."""
 MOST_HIDDEN = 0.1
 """The share of any unprotected object that a distractor may hide."""
 _PLACES_TRIED = 60
@@ -90,39 +91,100 @@ def implant_photo(
     picture: Picture,
     question: Question,
     family: DistractorFamily,
-    count: int,
+    kinds: Sequence[EditKind],
     donors: Sequence[Cutout],
-    kinds: Mapping[str, str],
+    supercategories: Mapping[str, str],
     settings: ImplantationSettings,
 ) -> Implanted | Rejection:
-    """Paste `count` cutouts from other photographs. `kinds` maps category names to supercategories.
+    """Carry out edits of the given kinds with cutouts from other photographs.
 
     Rejected: "no_distractor" (no cutout of the family), "no_room", "truth_changed".
     """
-    fitting = of_family(picture, question, family, donors, kinds)
+    fitting = of_family(picture, question, family, donors, supercategories)
     if not fitting:
         return Rejection("no_distractor")
-    regions: list[Box] = []
     edits: list[Edit] = []
     current = picture
     order = rng.permutation(len(fitting))
-    for turn in range(count):
+    for turn, kind in enumerate(kinds):
         cutout = fitting[int(order[turn % len(fitting)])]
-        region = _room(rng, current, question, cutout, regions)
-        if region is None:
-            return Rejection("no_room")
-        current = paste(current, cutout, region)
-        place = place_of(region, picture.image.size)
-        assert place is not None, "_room gives regions with a place"
-        told = None if rng.random() < settings.open_instructions else {"name": cutout.main.attributes["name"]}
-        added = with_place(cutout.main.model_copy(update={"box": region}), picture.image.size)
-        edits.append(
-            Edit(kind="add", instruction=add_instruction(told, place), family=family, region=region, added=added)
-        )
-        regions.append(region)
+        used = [edit.region for edit in edits]
+        is_open = bool(rng.random() < settings.open_instructions)
+        done: tuple[Picture, Edit] | None = None
+        if kind != "add":
+            spare = _spare_of_family(current, question, family, used, kind, supercategories)
+            for old in (spare[int(i)] for i in rng.permutation(len(spare))):
+                # A replacement is by the first cutout, from this turn's on, that has the old thing's form.
+                turns = [int(order[(turn + step) % len(fitting)]) for step in range(len(fitting))]
+                tried = (_replaced(current, old, fitting[place], family, is_open) for place in turns)
+                done = (
+                    _removed(rng, current, old, family)
+                    if kind == "remove"
+                    else next((made for made in tried if made is not None), None)
+                )
+                if done is not None:
+                    break
+        if done is None:
+            region = _room(rng, current, question, cutout, used)
+            if region is None:
+                return Rejection("no_room")
+            done = _added(current, cutout, region, family, is_open)
+        current = done[0]
+        edits.append(done[1])
     if current.settled(question.query) != question.answer_text:
         return Rejection("truth_changed")
     return Implanted(current, tuple(edits))
+
+
+def _added(
+    picture: Picture, cutout: Cutout, region: Box, family: DistractorFamily, is_open: bool
+) -> tuple[Picture, Edit]:
+    place = place_of(region, picture.image.size)
+    assert place is not None, "_room gives regions with a place"
+    told = None if is_open else {"name": cutout.main.attributes["name"]}
+    added = with_place(cutout.main.model_copy(update={"box": region}), picture.image.size)
+    edit = Edit(kind="add", instruction=add_instruction(told, place), family=family, region=region, added=added)
+    return paste(picture, cutout, region), edit
+
+
+def _removed(
+    rng: np.random.Generator, picture: Picture, old: SceneObject, family: DistractorFamily
+) -> tuple[Picture, Edit]:
+    """The thing painted out, and with it what lay in its box."""
+    region = grown(old.box, picture.image.size)
+    place = old.attributes["place"]
+    image = paint_out(rng, picture.image, region)
+    rest = tuple(thing for thing in picture.scene.objects if hidden_share(thing, region) < WHOLE)
+    told = remove_instruction({"name": old.attributes["name"]}, place)
+    return picture.with_objects(image, rest), Edit(
+        kind="remove", instruction=told, family=family, region=region, removed=old
+    )
+
+
+def _replaced(
+    picture: Picture, old: SceneObject, cutout: Cutout, family: DistractorFamily, is_open: bool
+) -> tuple[Picture, Edit] | None:
+    """The cutout over the thing; None where it is of another form or too small to be drawn so large."""
+    region = grown(old.box, picture.image.size)
+    form = (region.width / region.height) / (cutout.image.width / cutout.image.height)
+    enlarged = max(region.width, region.height) / max(cutout.image.size)
+    if not 1 / MOST_STRETCHED <= form <= MOST_STRETCHED or enlarged > MOST_ENLARGED:
+        return None
+    if cutout.main.attributes["name"] == old.attributes["name"]:
+        return None
+    place = old.attributes["place"]
+    rest = tuple(thing for thing in picture.scene.objects if hidden_share(thing, region) < WHOLE)
+    told = None if is_open else {"name": cutout.main.attributes["name"]}
+    added = with_place(cutout.main.model_copy(update={"box": region}), picture.image.size)
+    edit = Edit(
+        kind="replace",
+        instruction=replace_instruction({"name": old.attributes["name"]}, place, told),
+        family=family,
+        region=region,
+        removed=old,
+        added=added,
+    )
+    return paste(picture.with_objects(picture.image, rest), cutout, region), edit
 
 
 def of_family(
@@ -130,7 +192,7 @@ def of_family(
     question: Question,
     family: DistractorFamily,
     donors: Sequence[Cutout],
-    kinds: Mapping[str, str],
+    supercategories: Mapping[str, str],
 ) -> list[Cutout]:
     """The cutouts of other photographs that are of the family for this question; never the very thing asked about."""
     asked = {question.query.target["name"], question.query.reference.get("name")}
@@ -139,16 +201,45 @@ def of_family(
         for cutout in donors
         if cutout.source_id != picture.scene.source_id and cutout.main.attributes["name"] not in asked
     ]
-    about = [thing for thing in picture.scene.objects if thing.box in question.protected]
-    wanted = {kinds.get(name, "") for name in asked if name} - {""}
-    alike = [cutout for cutout in others if kinds.get(cutout.main.attributes["name"]) in wanted]
-    if not alike:
-        colours = [mean_colour(_crop(picture, thing.box)) for thing in about or picture.scene.objects]
-        nearest = sorted(others, key=lambda cutout: min(float(np.abs(cutout.colour - c).sum()) for c in colours))
-        alike = nearest[: (len(nearest) + 1) // 2]
-    if family == "semantic":
+    named = [(cutout.main.attributes["name"], cutout.colour) for cutout in others]
+    semantic = looks_alike(picture, question, named, supercategories)
+    return [cutout for cutout, like in zip(others, semantic, strict=True) if like == (family == "semantic")]
+
+
+def _spare_of_family(
+    picture: Picture,
+    question: Question,
+    family: DistractorFamily,
+    used: Sequence[Box],
+    kind: EditKind,
+    supercategories: Mapping[str, str],
+) -> list[SceneObject]:
+    """The picture's own things that an edit of a kind could take, and that are of the family for this question."""
+    things = [thing for thing in picture.scene.objects if thing.box not in question.protected]
+    named = [(thing.attributes["name"], mean_colour(_crop(picture, thing.box))) for thing in things]
+    semantic = looks_alike(picture, question, named, supercategories)
+    wanted = [thing for thing, like in zip(things, semantic, strict=True) if like == (family == "semantic")]
+    return [thing for thing in spare_things(picture, question, used, kind) if thing in wanted]
+
+
+def looks_alike(
+    picture: Picture,
+    question: Question,
+    candidates: Sequence[tuple[str, NDArray[np.float32]]],
+    supercategories: Mapping[str, str],
+) -> list[bool]:
+    """Of each candidate (name, mean colour), whether it is of the same kind as what is asked about, or, where none
+    is, among the nearer half in colour."""
+    asked = {question.query.target["name"], question.query.reference.get("name")}
+    wanted = {supercategories.get(name, "") for name in asked if name} - {""}
+    alike = [supercategories.get(name) in wanted for name, _ in candidates]
+    if any(alike) or not candidates:
         return alike
-    return [cutout for cutout in others if cutout not in alike]
+    about = [thing for thing in picture.scene.objects if thing.box in question.protected]
+    colours = [mean_colour(_crop(picture, thing.box)) for thing in about or picture.scene.objects]
+    distances = [min(float(np.abs(colour - c).sum()) for c in colours) for _, colour in candidates]
+    nearer = sorted(range(len(candidates)), key=distances.__getitem__)[: (len(candidates) + 1) // 2]
+    return [place in nearer for place in range(len(candidates))]
 
 
 def mean_colour(image: Image.Image) -> NDArray[np.float32]:
@@ -187,8 +278,7 @@ def _room(
         side = min(float(rng.uniform(LEAST_SIDE, MOST_SIDE)) * min(width, height), MOST_ENLARGED * longer)
         w, h = (max(2, round(s * side / longer)) for s in cutout.image.size)
         box = Box(x=int(rng.integers(width - w + 1)), y=int(rng.integers(height - h + 1)), width=w, height=h)
-        left, top = max(0, box.x - REACH), max(0, box.y - REACH)
-        wide = Box(x=left, y=top, width=box.right + REACH - left, height=box.bottom + REACH - top)
+        wide = widened(box)
         if any(wide.overlap(other) for other in (*question.protected, *regions)):
             continue
         if any(box.overlap(thing.box) > hidden * thing.box.area for thing in picture.scene.objects):

@@ -1,20 +1,45 @@
-"""What the Attacker is told to do to a scene: how many edits, of which kind and where; often not what to
-paint.
+"""What the Attacker is told to do to a scene: how many edits, of which kind, where, and what to paint.
 
-A proposal never touches a protected box, and removes nothing that the question is about. What is painted
-stays the editor's choice where the content is open: that is the room in which reinforcement learning moves.
-Training, curation and evaluation propose alike, through `propose`.
+A proposal never touches a protected box, and removes nothing that the question is about. Every decision is put to a
+`Chooser` in words ("kind": add, replace or remove; "place": near, aligned or far; "content": how the new object
+is akin to the question's), with those options alone that the scene allows and that leave the truth as it is: so
+whoever decides, a fixed prior or a policy that learns, cannot propose an unfair edit. Training, curation and
+evaluation propose alike, through `propose`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.scene import Attributes, Box, Edit, EditKind, Sample, SceneObject
+from aot_core.contracts.scene import Attributes, Box, Edit, EditKind, Query, Question, Sample, SceneObject
 from aot_core.data import world
-from aot_core.data.implantation import find_distractor, words_in_question
 from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
+from aot_core.data.truth import truth
+
+Factor = Literal["kind", "place", "content"]
+Place = Literal["near", "aligned", "far"]
+"""Against the nearest protected box: a neighbouring cell, another one of its row or column, or any other."""
+Content = Literal["open", "target colour", "target shape", "reference colour", "reference shape", "unrelated"]
+"""What a new object shares with those that the question is about; what is "open" the editor chooses, told only
+the place."""
+OPTIONS: dict[Factor, tuple[str, ...]] = {
+    "kind": get_args(EditKind),
+    "place": get_args(Place),
+    "content": get_args(Content),
+}
+"""Every option of every decision, in the order of the policy's tables."""
+
+
+class Chooser(Protocol):
+    """Decides what a proposal leaves open."""
+
+    def choose(self, factor: Factor, options: Mapping[str, float], last: str | None) -> str:
+        """One of `options`, which holds a positive prior weight by option; `last` is what was decided on this factor
+        for the edit before, None at the first."""
+        ...
 
 
 class ProposalError(ValueError):
@@ -41,46 +66,54 @@ def with_question(instruction: str, question: str) -> str:
 def propose(
     rng: np.random.Generator,
     sample: Sample,
+    chooser: Chooser,
     *,
     edits: int,
     kinds: Sequence[EditKind] = ("add",),
     named_share: float = 0.0,
     show_question: bool = True,
 ) -> Proposal:
-    """Propose `edits` edits of random kinds, in cells of their own, around a procedural scene's question.
+    """Propose `edits` edits, in cells of their own, around a procedural scene's question.
 
-    With probability `named_share` the instruction names what to paint: a semantic distractor (it shares an attribute
-    with the question's objects) that leaves the truth alone. Otherwise that is the editor's choice.
+    Args:
+        kinds: the prior of "kind": a kind named several times weighs more; one not named is not proposed, except that
+        an object is added where none is left to replace or remove, and replaced where no cell is free.
+        named_share: the prior weight of saying what to paint against leaving it open.
 
-    A removal or replacement takes an object that the question is not about; where none is left, an object is
-    added instead. Raises ProposalError where too few cells are free.
+    The prior of "place" is the number of cells, so that the prior's cells are uniform. Raises ProposalError where
+    too few cells are free.
     """
-    protected = sample.question.protected
+    protected = [world.cell_of(box) for box in sample.question.protected]
     taken = {world.cell_of(thing.box): thing for thing in sample.scene.objects}
-    free = [cell for cell in world.all_cells(sample.scene.width) if cell not in taken and _is_clear(cell, protected)]
-    others = [thing for cell, thing in taken.items() if _is_clear(cell, protected)]
-    if len(free) + len(others) < edits or (len(free) < edits and set(kinds) == {"add"}):
+    cells = [cell for cell in world.all_cells(sample.scene.width) if _is_clear(cell, sample.question.protected)]
+    free = [cell for cell in cells if cell not in taken]
+    spare = [cell for cell in cells if cell in taken]
+    if len(free) + len(spare) < edits or (len(free) < edits and set(kinds) == {"add"}):
         raise ProposalError(
             f"scene {sample.scene.scene_id} has {len(free)} free cells for {edits} edits; ask for fewer edits or "
             "generate scenes with fewer objects"
         )
-    free = [free[int(i)] for i in rng.permutation(len(free))]
-    others = [others[int(i)] for i in rng.permutation(len(others))]
     objects = list(sample.scene.objects)
-    words = words_in_question(sample.question.query, objects)
     wanted: list[Edit] = []
+    last: dict[Factor, str | None] = {"kind": None, "place": None, "content": None}
+
+    def decide(factor: Factor, options: Mapping[str, float]) -> str:
+        last[factor] = chooser.choose(factor, options, last[factor])
+        return str(last[factor])
+
     for _ in range(edits):
-        kind = kinds[int(rng.integers(len(kinds)))]
-        old = others.pop() if others and (kind != "add" or not free) else None
-        if old is None:
-            kind = "add"
-        elif kind == "add":
-            kind = "replace"
-        cell = world.cell_of(old.box) if old else free.pop()
+        kind = decide("kind", _kinds(kinds, bool(free), bool(spare)))
+        pool = free if kind == "add" else spare
+        places = [_place(cell, protected) for cell in pool]
+        place = decide("place", {name: places.count(name) for name in OPTIONS["place"] if name in places})
+        cell = pool.pop(_pick(rng, [index for index, name in enumerate(places) if name == place]))
+        old = taken.get(cell)
         rest = [thing for thing in objects if thing is not old]
         named = None
-        if kind != "remove" and named_share > 0 and rng.random() < named_share:
-            named = find_distractor(rng, objects, rest, sample.question, words, "semantic")
+        if kind != "remove":
+            akin = named_contents(objects, rest, sample.question)
+            content = decide("content", _contents(akin, named_share))
+            named = None if content == "open" else akin[content][_pick(rng, range(len(akin[content])))]
         wanted.append(_edit(kind, cell, old, named))
         objects = rest + ([SceneObject(box=world.cell_box(cell), attributes=named)] if named else [])
     sentences = " ".join(edit.instruction for edit in wanted)
@@ -88,13 +121,76 @@ def propose(
     return Proposal(instruction=told, edits=tuple(wanted))
 
 
-def _edit(kind: EditKind, cell: world.Cell, old: SceneObject | None, named: Attributes | None) -> Edit:
+def named_contents(
+    objects: Sequence[SceneObject], rest: Sequence[SceneObject], question: Question
+) -> dict[str, list[Attributes]]:
+    """What could be painted into the `rest` of a scene's `objects`, by how it is akin to the question's: nothing that
+    is there already, nothing that changes the truth. An object may stand under several heads."""
+    query = question.query
+    words = {
+        "target colour": _values(objects, query.target, "colour"),
+        "target shape": _values(objects, query.target, "shape"),
+        "reference colour": _values(objects, query.reference, "colour"),
+        "reference shape": _values(objects, query.reference, "shape"),
+    }
+    akin: dict[str, list[Attributes]] = {name: [] for name in OPTIONS["content"] if name != "open"}
+    present = [thing.attributes for thing in objects]
+    for colour, shape in product(world.COLOURS, world.SHAPES):
+        attributes = {"colour": colour, "shape": shape}
+        if attributes in present or not _is_neutral(query, rest, attributes, question.answer_text):
+            continue
+        heads = [name for name, values in words.items() if not values.isdisjoint((colour, shape))]
+        for name in heads or ["unrelated"]:
+            akin[name].append(attributes)
+    return {name: found for name, found in akin.items() if found}
+
+
+def _is_neutral(query: Query, rest: Sequence[SceneObject], attributes: Attributes, answer: str) -> bool:
+    # Where it stands cannot matter: truth looks at the places of the question's objects only.
+    return truth(query, [*rest, SceneObject(box=world.cell_box((0, 0)), attributes=attributes)]) == answer
+
+
+def _values(objects: Sequence[SceneObject], wanted: Attributes, attribute: str) -> set[str]:
+    """The values of an attribute that the question names, or that the objects have which it names."""
+    if not wanted:
+        return set()
+    found = {thing.attributes[attribute] for thing in objects if thing.matches(wanted)}
+    return found | ({wanted[attribute]} if attribute in wanted else set())
+
+
+def _kinds(kinds: Sequence[EditKind], can_add: bool, can_take: bool) -> dict[str, float]:
+    allowed = {"add": can_add, "remove": can_take, "replace": can_take}
+    weights = {kind: float(kinds.count(kind)) for kind in OPTIONS["kind"] if kind in kinds and allowed[kind]}
+    return weights or {"add" if can_add else "replace": 1.0}
+
+
+def _contents(akin: Mapping[str, object], named_share: float) -> dict[str, float]:
+    weights = {name: named_share / len(akin) for name in akin} if named_share > 0 else {}
+    if named_share < 1 or not weights:
+        weights = {"open": 1 - named_share if weights else 1.0, **weights}
+    return weights
+
+
+def _place(cell: world.Cell, protected: Sequence[world.Cell]) -> Place:
+    away = [(abs(cell[0] - row), abs(cell[1] - column)) for row, column in protected]
+    if any(max(dy, dx) <= 1 for dy, dx in away):
+        return "near"
+    return "aligned" if any(min(dy, dx) == 0 for dy, dx in away) else "far"
+
+
+def _pick(rng: np.random.Generator, items: Sequence[int]) -> int:
+    return int(items[int(rng.integers(len(items)))])
+
+
+def _edit(kind: str, cell: world.Cell, old: SceneObject | None, named: Attributes | None) -> Edit:
     if old is None:
-        told = add_instruction(named, cell)
-    elif kind == "remove":
-        told = remove_instruction(old.attributes, cell)
-    else:
-        told = replace_instruction(old.attributes, cell, named)
+        return _wanted("add", add_instruction(named, cell), cell, None)
+    if kind == "remove":
+        return _wanted("remove", remove_instruction(old.attributes, cell), cell, old)
+    return _wanted("replace", replace_instruction(old.attributes, cell, named), cell, old)
+
+
+def _wanted(kind: EditKind, told: str, cell: world.Cell, old: SceneObject | None) -> Edit:
     return Edit(kind=kind, instruction=told, family="semantic", region=world.cell_box(cell), removed=old)
 
 

@@ -2,11 +2,12 @@
 
     source ----> Picture (image, scene) ----> extension ----> questions ----> implantation
 
-The procedural source draws them; `aot_core.data.coco` reads them from photographs.
+The procedural source draws them; `aot_core.data.photo_sources` reads them from annotated photographs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from aot_core.contracts.prepare_data import ProceduralSettings
 from aot_core.contracts.scene import Query, Scene, SceneObject
 from aot_core.data import world
+from aot_core.data.likeness import perceptual_hash
 from aot_core.data.truth import truth
 
 SOURCE_GRID = world.GRID - 1
@@ -46,6 +48,14 @@ class Picture:
         return certain
 
 
+class Unusable(NamedTuple):
+    """A source picture that was left out, and why."""
+
+    source_id: str
+    reason: str
+    detail: str
+
+
 class Source(Protocol):
     """Source pictures by number, so that splits can share them out before any is opened."""
 
@@ -54,8 +64,26 @@ class Source(Protocol):
         """How many pictures there are; None without end."""
         ...
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a thing may have; empty where things are told by attributes."""
+        ...
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """Name to the kind of thing it is a name of; empty where the source knows none."""
+        ...
+
+    @property
+    def unusable(self) -> list[Unusable]:
+        """What was left out, and is not counted by `size`, before any picture was opened."""
+        ...
+
     def picture(self, index: int) -> Picture:
-        """The picture of a number from 0; the same number gives the same picture."""
+        """The picture of a number from 0; the same number gives the same picture.
+
+        Raises RowError where this one picture cannot be used.
+        """
         ...
 
 
@@ -73,6 +101,18 @@ class ProceduralSource:
     @property
     def size(self) -> int | None:
         return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def unusable(self) -> list[Unusable]:
+        return []
 
     def picture(self, index: int) -> Picture:
         rng = np.random.default_rng([self._seed, index])
@@ -92,6 +132,7 @@ class ProceduralSource:
             height=side,
             objects=tuple(move(thing, -left, -top) for thing in objects),
             licence="generated",
+            source_hash=perceptual_hash(image),
         )
         return Picture(scene=scene, image=image, backdrop=backdrop, window=window)
 

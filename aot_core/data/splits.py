@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, repeat
+from itertools import count
 
 import numpy as np
 
@@ -22,11 +22,11 @@ class Share:
     step: int = 1
     """Of an endless source: every `step`-th from `first`."""
 
-    def __iter__(self) -> Iterator[int]:
-        """The pictures in the order of their use: again and again where the source ends."""
+    def starting_at(self, place: int) -> Iterator[int]:
+        """The pictures in the order of their use, from a place on: again and again where the source ends."""
         if self.indices:
-            return chain.from_iterable(repeat(self.indices))
-        return count(self.first, self.step)
+            return (self.indices[turn % len(self.indices)] for turn in count(place))
+        return count(self.first + self.step * place, self.step)
 
 
 def share_out(

@@ -6,9 +6,9 @@ goes on from it with `load_trainable`.
 
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
-from aot_core.contracts.learning import DType, ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings, DType
 from aot_core.defender.answering import Defender
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 
@@ -43,38 +43,45 @@ def load_defender(
     return Defender.load(base, folder / ADAPTER, **settings)
 
 
-def load_trainable(folder: Path | None, base: str, settings: ModelSettings, device: str) -> tuple[Model, Processor]:
+def load_trainable(
+    folder: Path | None, base: str, settings: DefenderModelSettings, device: str
+) -> tuple[Model, Processor]:
     """The model to go on training: an adapter stays the same adapter through the rounds, so that it never stacks.
 
     A folder with an adapter and settings without LoRA give the merged model, all its weights trained. The other way
     round is a CheckpointError: the new adapter would belong to weights that are not the base's.
     """
-    if folder is None or settings.lora is None:
-        merged = load_defender(folder, base, device, settings.dtype)
-        model, processor = merged.model, merged.processor
-        if settings.lora is not None:
-            lora = settings.lora
-            targets = lora.target_modules
-            model = get_peft_model(
-                model,
-                LoraConfig(
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=targets if isinstance(targets, str) else list(targets),
-                    task_type="CAUSAL_LM",
-                ),
-            )
-        return model, processor
-    if _kind(folder) == MODEL:
+    how = {"attention": settings.attention, "quantization": settings.quantization}
+    if settings.lora is None:
+        if folder is not None and _kind(folder) == ADAPTER:
+            merged = load_defender(folder, base, device, settings.dtype)
+            return merged.model, merged.processor
+        name = base if folder is None else str(folder / MODEL)
+        return load_model(name, settings.dtype, device, **how), load_processor(name)
+    if folder is not None and _kind(folder) == MODEL:
         raise CheckpointError(
             f"{folder} holds a full model, but the config trains a LoRA adapter on the base; set model.lora in "
             "warm_start_defender and defender_round alike"
         )
-    model = PeftModel.from_pretrained(
-        load_model(base, settings.dtype, device), str(folder / ADAPTER), is_trainable=True
-    )
-    return model, load_processor(base)
+    model = load_model(base, settings.dtype, device, **how)
+    if settings.quantization is not None:
+        # The norms in float32, and gradients for what the adapters are given.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.gradient_checkpointing)
+    if folder is not None:
+        adapted = PeftModel.from_pretrained(model, str(folder / ADAPTER), is_trainable=True)
+    else:
+        lora, targets = settings.lora, settings.lora.target_modules
+        adapted = get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    return adapted, load_processor(base)
 
 
 def save(model: Model, processor: Processor, output: Path, base_name: str) -> None:

@@ -1,114 +1,34 @@
 r"""The Defender's round: TRL's GRPOTrainer as DAPO (arXiv 2503.14476) on curated edits, with the paper's reward.
 
-Samples and their folder go in, the trained model comes out; figures are tracked live. DAPO here is: group-normalised
-advantages, the ratio clipped to 1 - epsilon_low .. 1 + epsilon_high, no KL, the loss averaged over the tokens of all
-answers. A group whose answers all earn the same has no advantage and teaches nothing: their share is tracked as
-`defender/flat_groups`.
+Samples and their folder go in, the trained model and a log of every answer's reward come out; figures are tracked live.
+DAPO here is: group-normalised advantages, dynamic sampling (groups that teach nothing are replaced by others), the
+ratio clipped to 1 - epsilon_low .. 1 + epsilon_high, no KL, the loss averaged over the tokens of all answers, and, as
+a reward term, soft overlong punishment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundOutputs
-from aot_core.contracts.scene import LETTERS, Question, Sample
-from aot_core.data.answers import extract_letter, is_exactly_boxed
-from aot_core.data.images import safe_path
+from aot_core.contracts.scene import Question, Sample
+from aot_core.data.images import image_size
+from aot_core.defender.answering import chat_prompt
+from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.loading import Model, Processor
-from aot_core.defender.rewards import defender_reward
-from aot_core.defender.sharing import answer_logprobs, distinct_prompts, generate_samples
-from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, mean_of
+from aot_core.defender.rewards import build_terms
+from aot_core.defender.training import TrackerCallback, common_arguments, mean_of
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker
 
 STAGE = "defender_round"
-
-
-class RoundTrainer(FiniteLoss, GRPOTrainer):
-    """TRL's trainer, stopping at a loss that is not finite, and encoding a group's prompt once instead of G times.
-
-    The second is a matter of speed alone and gives the same numbers. It is left out, for TRL's own code, where
-    activations are checkpointed (no cache then) or several processes train (gradients travel through a wrapper).
-    """
-
-    stage = STAGE
-
-    @property
-    def _shares_prompts(self) -> bool:
-        return not self.args.gradient_checkpointing and self.accelerator.num_processes == 1
-
-    def _generate_single_turn(
-        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
-    ) -> Any:
-        model: Model = self.model
-        if not self._shares_prompts or not model.training:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
-        # The sampler lays the G copies of a prompt next to each other: the first of each stands for all.
-        first = slice(None, None, num_generations)
-        processor: Processor = self.processing_class
-        pad = processor.tokenizer.pad
-        padded = pad({"input_ids": prompt_ids[first]}, padding_side="left", return_tensors="pt")
-        types = pad({"input_ids": multimodal_fields["mm_token_type_ids"][first]}, padding_side="left")["input_ids"]
-        grids, pixels = (torch.as_tensor(np.asarray(multimodal_fields[k])) for k in ("image_grid_thw", "pixel_values"))
-        pixels = pixels.split(grids.prod(-1).tolist())
-        inputs = {
-            **padded,
-            # Padding is text (0) to the position code, whatever token it is made of.
-            "mm_token_type_ids": torch.tensor(types) * padded["attention_mask"],
-            "image_grid_thw": grids[first],
-            "pixel_values": torch.cat(pixels[first]),
-        }
-        inputs = {key: value.to(self.accelerator.device) for key, value in inputs.items()}
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        model.eval()
-        tokens = generate_samples(model, inputs, num_generations, generation_config=self.generation_config)
-        model.train()
-        return [_up_to_end(row, self.eos_token_ids) for row in tokens.tolist()], None
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        pixels, grids = kwargs.get("pixel_values"), kwargs.get("image_grid_thw")
-        types = kwargs.get("mm_token_type_ids")
-        if not self._shares_prompts or pixels is None or grids is None or types is None:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-            )
-        images = list(pixels.split(grids.prod(-1).tolist()))
-        firsts, number_of = distinct_prompts(input_ids[:, :-logits_to_keep], images)
-        prompts = {
-            "input_ids": input_ids[firsts, :-logits_to_keep],
-            "attention_mask": attention_mask[firsts, :-logits_to_keep],
-            "mm_token_type_ids": types[firsts, :-logits_to_keep],
-            "image_grid_thw": grids[firsts],
-            "pixel_values": torch.cat([images[i] for i in firsts]),
-        }
-        with self.accelerator.autocast():
-            logps, entropies = answer_logprobs(
-                self.accelerator.unwrap_model(model),
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                prompts,
-                number_of,
-                self.temperature,
-            )
-        return logps, entropies, None
-
-
-def _up_to_end(tokens: list[int], ends: list[int]) -> list[int]:
-    """The tokens up to and with the first that ends a turn."""
-    return next((tokens[: i + 1] for i, token in enumerate(tokens) if token in ends), tokens)
 
 
 @dataclass(frozen=True)
@@ -127,58 +47,102 @@ def train_round(
     folder: Path,
     config: DefenderRoundConfig,
     *,
-    scratch: Path,
+    progress: Path,
     device: str,
     tracker: Tracker,
+    output: Path | None = None,
 ) -> DefenderRoundOutputs:
-    """Train `model` in place. Raises ValueError where there is nothing to train on, NonFiniteLossError."""
+    """Train `model` in place, going on from the last checkpoint in `progress` where there is one.
+
+    Args:
+        output: where `rewards.parquet` is written.
+
+    Raises ValueError where there is nothing to train on or a prompt is over a limit, RewardError, RewardTimeoutError,
+    NonFiniteLossError.
+    """
     prompts = choose_prompts(samples, config.clean_share, config.seed)
     if config.max_prompt_pixels is not None:
         size = dict(processor.image_processor.size)
         processor.image_processor.size = {**size, "longest_edge": config.max_prompt_pixels}
+    check_prompts(prompts, folder, processor, config.max_prompt_tokens)
     if config.freeze_vision:
         for name, parameter in model.named_parameters():
             if ".visual." in f".{name}":
                 parameter.requires_grad_(False)
-    record = TrackerCallback(STAGE, tracker, _figures)
+    record = TrackerCallback(STAGE, tracker, figures)
+    asked = grpo_dataset(prompts)
     trainer = RoundTrainer(
         model=model,
-        reward_funcs=paper_reward,
-        args=grpo_arguments(config, scratch, device),
-        train_dataset=grpo_dataset(prompts, folder),
+        folder=folder,
+        prompts=asked,
+        terms=build_terms(config),
+        weights={term.name: term.weight for term in config.rewards},
+        dynamic_sampling=config.dynamic_sampling,
+        share_prompts=config.share_prompts,
+        args=grpo_arguments(config, progress, device),
+        train_dataset=asked.select(schedule(len(asked), config.generations * config.prompts, config.seed)),
         processing_class=processor,
         callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.generation_parts = -(-config.prompts // (config.generation_prompts or config.prompts))
+    checkpoint = last_complete_checkpoint(progress)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if output is not None:
+        trainer.reward_log.write(output)
+    history = [figures(entry) for entry in trainer.state.log_history]
     return DefenderRoundOutputs(
         prompts=len(prompts),
         updates=trainer.state.global_step,
-        first_reward=mean_of(record.history, "reward", first=0.1),
-        last_reward=mean_of(record.history, "reward", last=0.1),
-        flat_groups=mean_of(record.history, "flat_groups"),
-        entropy=mean_of(record.history, "entropy", last=0.1),
-        clip_ratio=mean_of(record.history, "clip_ratio"),
+        first_reward=mean_of(history, "reward", first=0.1),
+        last_reward=mean_of(history, "reward", last=0.1),
+        flat_groups=mean_of(history, "flat_groups"),
+        entropy=mean_of(history, "entropy", last=0.1),
+        clip_ratio=mean_of(history, "clip_ratio"),
+        useful_groups=mean_of(history, "useful_groups"),
+        generated_tokens=trainer.generated_tokens,
+        resumed_at=int(checkpoint.rpartition("-")[2]) if checkpoint else 0,
     )
 
 
-def grpo_arguments(config: DefenderRoundConfig, scratch: Path, device: str) -> GRPOConfig:
+def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> GRPOConfig:
     """The round's config in TRL's words: one generation of P * G answers, `iterations` updates on them."""
     answers = config.prompts * config.group_size
     micro_batch = config.micro_batch or answers
+    common: dict[str, Any] = common_arguments(progress, config.model, device, config.seed) | {
+        "output_dir": str(progress)
+    }
+    if config.checkpoint_every:
+        # Between generations, where nothing is left to be done with the last one's answers.
+        common |= {
+            "save_strategy": "steps",
+            "save_steps": config.checkpoint_every * config.iterations,
+            "save_total_limit": 2,
+        }
+    if config.vllm is not None:
+        if find_spec("vllm") is None:
+            raise ValueError("defender_round.vllm: the package vllm is not installed; install it, or leave vllm out")
+        common |= {
+            "use_vllm": True,
+            "vllm_mode": config.vllm.mode,
+            "vllm_server_base_url": config.vllm.server,
+            "vllm_gpu_memory_utilization": config.vllm.memory_share,
+        }
     return GRPOConfig(
-        **common_arguments(scratch, config.model, device, config.seed),
+        **common,
         loss_type="dapo",
         epsilon=config.epsilon_low,
         epsilon_high=config.epsilon_high,
         beta=config.beta,
         scale_rewards="group",
+        reward_weights=[term.weight for term in config.rewards],
         num_generations=config.group_size,
         num_iterations=config.iterations,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=answers // micro_batch,
         steps_per_generation=answers // micro_batch,
         max_steps=config.generations * config.iterations,
+        shuffle_dataset=False,  # the data set is the order
         temperature=config.temperature,
         max_completion_length=config.max_completion_tokens,
         learning_rate=config.learning_rate,
@@ -186,6 +150,37 @@ def grpo_arguments(config: DefenderRoundConfig, scratch: Path, device: str) -> G
         warmup_steps=config.warmup_ratio,
         max_grad_norm=config.max_grad_norm,
     )
+
+
+def schedule(prompts: int, length: int, seed: int) -> list[int]:
+    """Which prompt is asked when: all of them in a new order, again and again. A function of its arguments alone, so
+    that a killed round finds its place."""
+    rng = np.random.default_rng([seed, 1])
+    orders = [rng.permutation(prompts) for _ in range(-(-length // prompts))]
+    return np.concatenate(orders)[:length].tolist()
+
+
+def check_prompts(prompts: Sequence[Prompt], folder: Path, processor: Processor, limit: int | None) -> None:
+    """Raises DataError for an image that cannot be read or is over the pixel limit, ValueError for prompts of more than
+    `limit` tokens; before anything is trained, for it might else be hours later."""
+    sizes = {image: image_size(folder, image) for image in {prompt.image for prompt in prompts}}
+    if limit is None:
+        return
+    too_long = []
+    for prompt in prompts:
+        width, height = sizes[prompt.image]
+        patches = processor.image_processor.get_number_of_image_patches(height, width)
+        text = chat_prompt(processor, prompt.question.prompt)
+        tokens = len(processor.tokenizer(text).input_ids) - 1 + patches // processor.image_processor.merge_size**2
+        if tokens > limit:
+            too_long.append((tokens, prompt))
+    if too_long:
+        tokens, prompt = max(too_long, key=lambda pair: pair[0])
+        raise ValueError(
+            f"{len(too_long)} of {len(prompts)} prompts are longer than max_prompt_tokens {limit}; the longest, "
+            f"{prompt.question.text!r} on {prompt.image}, has {tokens}. Lower defender_round.max_prompt_pixels, raise "
+            "max_prompt_tokens, or drop them"
+        )
 
 
 def choose_prompts(samples: Sequence[Sample], clean_share: float, seed: int) -> list[Prompt]:
@@ -209,48 +204,47 @@ def choose_prompts(samples: Sequence[Sample], clean_share: float, seed: int) -> 
     return edited + [clean[int(i)] for i in order]
 
 
-def grpo_dataset(prompts: Sequence[Prompt], folder: Path) -> Dataset:
-    """Rows of image and conversational prompt, and what the reward needs: `answer` and `letters`."""
+def grpo_dataset(prompts: Sequence[Prompt]) -> Dataset:
+    """A row a prompt: its number, its picture's place, the conversational prompt, and what the rewards need."""
     rows = {
-        "image": [str(safe_path(folder, prompt.image)) for prompt in prompts],
+        "number": list(range(len(prompts))),
+        "picture": [prompt.image for prompt in prompts],
         "prompt": [user_turn(prompt.question) for prompt in prompts],
+        "question": [prompt.question.prompt for prompt in prompts],
         "answer": [prompt.question.answer for prompt in prompts],
-        "letters": [LETTERS[: len(prompt.question.options)] for prompt in prompts],
+        "options": [list(prompt.question.options) for prompt in prompts],
     }
-    return Dataset.from_dict(rows).cast_column("image", Image(mode="RGB"))
-
-
-def paper_reward(
-    completions: list[list[dict[str, str]]], answer: list[str], letters: list[str], log_metric: Any = None, **_: Any
-) -> list[float | None]:
-    """`rewards.defender_reward` in TRL's form; also logs the shares that are right and that are exactly boxed."""
-    texts = [completion[-1]["content"] for completion in completions]
-    if log_metric is not None:
-        rows = list(zip(texts, answer, letters, strict=True))
-        log_metric("accuracy", float(np.mean([extract_letter(text, on) == right for text, right, on in rows])))
-        boxed = [any(is_exactly_boxed(text, letter) for letter in on) for text, _, on in rows]
-        log_metric("boxed", float(np.mean(boxed)))
-    return [defender_reward(text, right, on) for text, right, on in zip(texts, answer, letters, strict=True)]
+    return Dataset.from_dict(rows)
 
 
 _TRACKED = {
     "reward": "reward",
     "reward_std": "reward_std",
-    "accuracy": "accuracy",
-    "boxed": "boxed",
+    "rewards/accuracy/mean": "accuracy",
+    "rewards/format/mean": "boxed",
     "frac_reward_zero_std": "flat_groups",
+    "useful_groups": "useful_groups",
+    "generated_tokens": "generated_tokens",
     "entropy": "entropy",
     "kl": "kl",
     "clip_ratio/region_mean": "clip_ratio",
     "clip_ratio/low_mean": "clip_ratio_low",
     "clip_ratio/high_mean": "clip_ratio_high",
     "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "cut_off",
     "loss": "loss",
     "grad_norm": "grad_norm",
     "step_time": "seconds_per_update",
 }
-"""TRL's names to this project's."""
+"""TRL's names to this project's; entropy and clip shares are over the tokens that were trained on."""
 
 
-def _figures(logs: dict[str, float]) -> dict[str, float]:
-    return {name: float(logs[key]) for key, name in _TRACKED.items() if logs.get(key) is not None}
+def figures(logs: Mapping[str, float]) -> dict[str, float]:
+    """What is tracked of a trainer's log entry; of a reward term of one's own its mean, `reward_NAME`."""
+    own = {
+        f"reward_{key.split('/')[1].rpartition(':')[2]}": value
+        for key, value in logs.items()
+        if key.startswith("rewards/") and key.endswith("/mean") and key not in _TRACKED
+    }
+    known = {name: logs[key] for key, name in _TRACKED.items() if logs.get(key) is not None}
+    return {name: float(value) for name, value in {**known, **own}.items() if value is not None}

@@ -6,10 +6,17 @@ processor insists on a video processor, and that one needs torchvision. Where to
 is loaded for images and text alone.
 """
 
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    Qwen2_5_VLProcessor,
+)
 from transformers.utils import logging
 from transformers.utils.import_utils import is_torchvision_available
 
@@ -68,12 +75,42 @@ def load_processor(name: str) -> Processor:
     return processor
 
 
-def load_model(name: str, dtype: DType = "float32", device: str = "cpu") -> Model:
+def load_model(
+    name: str,
+    dtype: DType = "float32",
+    device: str = "cpu",
+    *,
+    attention: str | None = None,
+    quantization: str | None = None,
+) -> Model:
     """The model (shipped, folder or hub name) in the given precision on the given device, in eval mode.
 
-    Raises UnknownModelError for a folder or shipped model that is not there (no hub is asked).
+    Args:
+        attention: transformers' `attn_implementation`; None is its choice.
+        quantization: "nf4" for weights of 4 bits (bitsandbytes), made ready for adapters on top.
+
+    Raises UnknownModelError for a folder or shipped model that is not there (no hub is asked), ValueError for a package
+    that a setting needs and that is not installed.
     """
     source = str(model_folder(name) or name)
     logging.disable_progress_bar()  # a bar a load, many loads a campaign
-    model: Model = AutoModelForImageTextToText.from_pretrained(source, dtype=getattr(torch, dtype))
-    return model.to(device).eval()
+    given: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if attention is not None:
+        _needs(attention == "flash_attention_2", "flash_attn", "model.attention flash_attention_2")
+        given["attn_implementation"] = attention
+    if quantization is None:
+        model: Model = AutoModelForImageTextToText.from_pretrained(source, **given)
+        return model.to(device).eval()
+    _needs(True, "bitsandbytes", f"model.quantization {quantization}")
+    given["quantization_config"] = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return AutoModelForImageTextToText.from_pretrained(source, device_map={"": device}, **given).eval()
+
+
+def _needs(wanted: bool, package: str, setting: str) -> None:
+    if wanted and find_spec(package) is None:
+        raise ValueError(f"{setting} needs the package {package}, which is not installed; install it, or change it")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs, attacker_number
+from aot_core.contracts.promotion import BENCHMARK_PREFIX
 
 _INK = {False: "#23262b", True: "#e4e6ea"}
 _FAINT = {False: "#d9dce1", True: "#3a3f47"}
@@ -21,7 +22,9 @@ Evaluations = Mapping[int, EvaluateOutputs]
 
 def conditions_of(evaluations: Evaluations) -> list[str]:
     """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number."""
-    names = {name for outputs in evaluations.values() for name in outputs.strict}
+    names = {
+        name for outputs in evaluations.values() for name in outputs.strict if not name.startswith(BENCHMARK_PREFIX)
+    }
     return sorted(names, key=lambda name: (name != CLEAN, attacker_number(name) or 0, name))
 
 

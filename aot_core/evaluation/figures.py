@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
+from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
+from aot_core.evaluation.robustness import calibration_error, every_attack, flips, hallucination
 from aot_core.evaluation.statistics import share
 
 
@@ -28,7 +30,12 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
     kinds: dict[str, list[bool]] = {}
     for item in items:
         kinds.setdefault(f"{item.condition}/{item.kind}", []).append(item.strict)
-    attacked = {name: figure.value for name, figure in strict.items() if name != CLEAN}
+    attacked = {
+        name: figure.value for name, figure in strict.items() if name != CLEAN and not name.startswith(BENCHMARK_PREFIX)
+    }
+    edited = {name: groups[name] for name in attacked}
+    changed = {name: flips(groups[CLEAN], group) for name, group in edited.items()}
+    asked_here = {CLEAN: groups[CLEAN], **edited}
     worst = min(attacked, key=lambda name: attacked[name], default=CLEAN)
     return EvaluateOutputs(
         strict={name: figure.value for name, figure in strict.items()},
@@ -41,4 +48,13 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
         kinds_n={name: len(right) for name, right in sorted(kinds.items())},
         worst=strict[worst].value,
         worst_condition=worst,
+        every_attack=every_attack(edited),
+        flips=_known({name: flip for name, (flip, _) in changed.items()}),
+        mends=_known({name: mend for name, (_, mend) in changed.items()}),
+        calibration_error=_known({name: calibration_error(group) for name, group in asked_here.items()}),
+        hallucination=_known({name: hallucination(group) for name, group in asked_here.items()}),
     )
+
+
+def _known(figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}

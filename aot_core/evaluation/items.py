@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("letters", pa.list_(pa.string())),
         ("correct", pa.list_(pa.bool_())),
         ("strict", pa.bool_()),
+        ("options", pa.list_(pa.string())),
     ]
 )
 
@@ -58,6 +59,8 @@ class Item:
     answer: str
     letters: tuple[str | None, ...]
     """What was answered, None where a completion names no option."""
+    options: tuple[str, ...] = ()
+    """The options' texts, A first; empty where they are of no further use."""
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -124,6 +127,7 @@ def ask(defender: Answerer, condition: Condition, *, samples: int, temperature: 
                     kind=sample.question.query.kind,
                     answer=sample.question.answer,
                     letters=tuple(extract_letter(answer, on_offer) for answer in answers),
+                    options=sample.question.options,
                 )
             )
     return items
@@ -139,7 +143,11 @@ def read_items(path: Path, condition: str | None = None) -> list[Item]:
     """The items of a file, of one condition if given. Raises FileNotFoundError."""
     rows = pq.read_table(path).to_pylist()
     return [
-        Item(**{**{name: row[name] for name in SCHEMA.names[:5]}, "letters": tuple(row["letters"])})
+        Item(
+            **{name: row[name] for name in SCHEMA.names[:5]},
+            letters=tuple(row["letters"]),
+            options=tuple(row["options"]),
+        )
         for row in rows
         if condition is None or row["condition"] == condition
     ]

@@ -16,8 +16,22 @@ from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, conditions_of, crossplay, label_of
+from aot_core.evaluation.decision_page import row
 
-_MERGED = ("strict", "low", "high", "mean", "n", "valid", "kinds", "kinds_n")
+_MERGED = (
+    "strict",
+    "low",
+    "high",
+    "mean",
+    "n",
+    "valid",
+    "kinds",
+    "kinds_n",
+    "flips",
+    "mends",
+    "calibration_error",
+    "hallucination",
+)
 _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
 """The curation funnel, as `CurateOutputs` counts it."""
 
@@ -86,6 +100,11 @@ def render_report(summary: CampaignSummary) -> str:
         summary=summary,
         conditions=[(name, label_of(name)) for name in conditions_of(evaluations)],
         table=accuracy_table(evaluations),
+        robustness=robustness_rows(evaluations),
+        benchmarks=benchmark_rows(evaluations),
+        decision=summary.decision,
+        test_row=row,
+        cost=cost(summary.steps),
         tiles=tiles(evaluations),
         charts=_charts(evaluations),
         galleries=_galleries(summary),
@@ -100,14 +119,15 @@ def render_report(summary: CampaignSummary) -> str:
 
 
 def evaluations_of(summary: CampaignSummary) -> dict[int, EvaluateOutputs]:
-    """What each round's Defender scored. Several evaluations of a round are joined, the later figure
-    counting."""
+    """What each round's Defender scored. Several evaluations of a round are joined, figures by condition the later one
+    counting, all else as the first one has it."""
     joined: dict[int, dict[str, Any]] = {}
     for step in summary.steps:
         if step.record.stage != "evaluate":
             continue
         known, new = joined.get(step.round, {}), step.record.outputs
-        joined[step.round] = {**new, **{field: {**known.get(field, {}), **new[field]} for field in _MERGED}}
+        merged = {field: {**known.get(field, {}), **new[field]} for field in _MERGED}
+        joined[step.round] = {**new, **known, **merged}
     return {number: EvaluateOutputs.model_validate(outputs) for number, outputs in sorted(joined.items())}
 
 
@@ -116,6 +136,45 @@ def accuracy_table(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[int, d
     return [
         (number, {name: _cell(outputs, name) for name in outputs.strict}) for number, outputs in evaluations.items()
     ]
+
+
+def robustness_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, list[float | None]]]:
+    """What the last Defender's answers do under each attack, in percent: flipped, mended, calibration error,
+    hallucinated; the clean scenes first."""
+    if not evaluations:
+        return []
+    last = evaluations[max(evaluations)]
+    tables = (last.flips, last.mends, last.calibration_error, last.hallucination)
+    rows: list[tuple[str, list[float | None]]] = []
+    for name in conditions_of({0: last}):
+        values = [100 * table[name] if name in table else None for table in tables]
+        rows.append((label_of(name), values))
+    return rows if any(value is not None for _, values in rows for value in values) else []
+
+
+def benchmark_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, int, dict[str, float]]]:
+    """(benchmark, questions, its figures in percent) of the last Defender: those over all categories."""
+    if not evaluations:
+        return []
+    last = evaluations[max(evaluations)]
+    return [
+        (
+            name,
+            int(figures["n"]),
+            {key: 100 * value for key, value in figures.items() if key != "n" and key.count("/") < 2},
+        )
+        for name, figures in last.benchmarks.items()
+    ]
+
+
+def cost(steps: Sequence[StageStep]) -> list[tuple[str, float, float]]:
+    """(device, hours computed in all, hours that were not reused): GPU-hours where a stage had a GPU to itself."""
+    found: dict[str, list[float]] = {}
+    for step in steps:
+        hours = found.setdefault(step.record.device, [0.0, 0.0])
+        hours[0] += step.record.seconds / 3600
+        hours[1] += 0.0 if step.reused else step.record.seconds / 3600
+    return [(device, all_, fresh) for device, (all_, fresh) in sorted(found.items())]
 
 
 def tiles(evaluations: dict[int, EvaluateOutputs]) -> list[Tile]:
@@ -220,6 +279,7 @@ def _lineage(step: StageStep) -> dict[str, Any]:
         "stage": record.stage,
         "round": step.round,
         "artifact": record.artifact,
+        "links": step.links,
         "inputs": [(name, _short(value)) for name, value in inputs.items()],
         "version": record.identity.version,
         "commit": record.git_commit,

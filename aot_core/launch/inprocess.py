@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.contracts.spec import Place, StageResult, StageSpec
+from aot_core.launch.protocol import demand_gpu_of_this_machine
 
 
 class InProcessLauncher:
@@ -10,6 +11,10 @@ class InProcessLauncher:
 
     def __init__(self, execute: Callable[[StageSpec], StageResult]) -> None:
         self._execute = execute
+
+    def check(self, place: Place) -> None:
+        """See `Launcher.check`."""
+        demand_gpu_of_this_machine(place)
 
     def run(self, spec: StageSpec) -> StageResult:
         """See `Launcher.run`."""

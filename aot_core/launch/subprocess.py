@@ -11,37 +11,52 @@ import sys
 import tempfile
 from pathlib import Path
 
-from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageOutOfMemoryError
-from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.contracts.spec import Place, StageResult, StageSpec
+from aot_core.launch.outcome import judge
+from aot_core.launch.protocol import Patience, StopRequested, demand_gpu_of_this_machine, never
 
 _GRACE_SECONDS = 20
-_ERRORS = {"bad_input": StageBadInputError, "out_of_memory": StageOutOfMemoryError, "crash": StageCrashedError}
 
 
 class SubprocessLauncher:
     """`python -m aot_core.stages` with the caller's interpreter and environment."""
 
+    def __init__(self, stage_seconds: float | None = None, stop_requested: StopRequested = never) -> None:
+        self._stage_seconds, self._stop_requested = stage_seconds, stop_requested
+
+    def check(self, place: Place) -> None:
+        """See `Launcher.check`."""
+        demand_gpu_of_this_machine(place)
+
     def run(self, spec: StageSpec) -> StageResult:
         """See `Launcher.run`."""
+        patience = Patience(spec.stage, self._stage_seconds, self._stop_requested)
         with tempfile.TemporaryDirectory(prefix="aot-spec-") as folder:
             spec_file, result_file = Path(folder) / "spec.json", Path(folder) / "result.json"
             spec_file.write_text(spec.model_dump_json())
             command = [sys.executable, "-m", "aot_core.stages", str(spec_file), str(result_file)]
-            threads = {"OMP_NUM_THREADS": str(spec.place.threads)}
-            with subprocess.Popen(command, env=os.environ | threads) as child:
+            with subprocess.Popen(command, env=os.environ | _environment(spec.place)) as child:
                 try:
-                    code = child.wait()
+                    while (code := _wait(child)) is None:
+                        patience.demand()
                 except BaseException:
                     _end(child)
                     raise
-            if not result_file.is_file():
-                raise StageCrashedError(
-                    f"{spec.stage}: its process ended with {_describe(code)} and said nothing; its log is above"
-                )
-            result = StageResult.model_validate_json(result_file.read_bytes())
-            if result.error:
-                raise _ERRORS[result.error](result.message)
-            return result
+            said = result_file.read_bytes() if result_file.is_file() else None
+            return judge(spec.stage, StageResult.model_validate_json(said) if said else None, code)
+
+
+def _environment(place: Place) -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": str(place.threads)}
+    return threads if place.gpu is None else threads | {"CUDA_VISIBLE_DEVICES": place.gpu}
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int | None:
+    """The exit code, None while it runs."""
+    try:
+        return child.wait(1)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -51,8 +66,3 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def _describe(code: int) -> str:
-    """-9 is what the kernel's out-of-memory killer leaves, among others."""
-    return f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"

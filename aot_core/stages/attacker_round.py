@@ -6,8 +6,10 @@ import json
 import numpy as np
 
 from aot_core.attacker.editing import Attacker
-from aot_core.attacker.scenes import AttackError, answered_right, draw, load_targets
-from aot_core.attacker.self_play import RoundHistory, measure, play_round
+from aot_core.attacker.reward import SureAnswerer, answered_letters
+from aot_core.attacker.scenes import AttackError, answered_right, load_targets
+from aot_core.attacker.self_play import MIX, RoundHistory, measure, play_round
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import VERSION as VERSION
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
 from aot_core.contracts.summary import PICTURES_FOLDER
@@ -32,20 +34,21 @@ def run_attacker_round(
             f"the Defender is sure of none of {len(right)} clean scenes, so there is nothing to attack; raise "
             "attacker_round.candidates or train the Defender longer"
         )
-    attacker = Attacker.load_trainable(
-        context.model(inputs.attacker_base), context.fetch(inputs.attacker), config.model, context.device
-    )
+    folder = context.fetch(inputs.attacker)
+    attacker = Attacker.load_trainable(context.model(inputs.attacker_base), folder, config.model, context.device)
+    policy = AttackPolicy.load(folder)
     held_out = min(config.probe, max(1, len(targets) // 3))
-    probe = draw(rng, targets[:held_out], config.proposals, held_out)
-    before = measure(attacker, defender, probe, config)
     # A single target is probe and lesson both: there is nothing to hold out of.
-    history = play_round(attacker, defender, targets[held_out:] or targets, config, context.tracker)
-    after = measure(attacker, defender, probe, config)
+    probe, lessons = targets[:held_out], targets[held_out:] or targets
+    before = measure(attacker, policy, defender, probe, config)
+    history = play_round(attacker, policy, defender, lessons, config, context.tracker)
+    after = measure(attacker, policy, defender, probe, config)
     for step, figures in ((0, before), (config.updates, after)):
         context.tracker.log_metrics({f"attacker/probe_{name}": value for name, value in figures.items()}, step=step)
     attacker.save(context.output)
+    policy.save(context.output)
     (context.output / "curve.json").write_text(json.dumps(history.curve) + "\n")
-    _show(history, context)
+    _show(history, defender, config, context)
     return AttackerRoundOutputs(
         edits=history.edits,
         probe=held_out,
@@ -64,22 +67,32 @@ def run_attacker_round(
         kl=history.last("kl"),
         clip_fraction=history.mean("clip_fraction"),
         flat_groups=history.mean("flat_groups"),
+        tactics={name.removeprefix(MIX): history.last(name) for name in history.curve[-1] if name.startswith(MIX)},
+        tactics_kl=history.last("tactics_kl"),
     )
 
 
-def _show(history: RoundHistory, context: StageContext) -> None:
+def _show(history: RoundHistory, defender: SureAnswerer, config: AttackerRoundConfig, context: StageContext) -> None:
     """Draw the best late edits, to be looked at: is it deception or a hole in the reward?"""
     if not history.best:
         return
+    answers = answered_letters(
+        defender,
+        [edit.edited for edit in history.best],
+        [edit.target.sample.question for edit in history.best],
+        config.reward.samples,
+        config.reward.temperature,
+        config.seed,
+    )
     rows = [
         GalleryRow(
             clean=edit.target.image,
             edited=edit.edited,
             question=edit.target.sample.question,
-            edited_answers=edit.reward.answers,
+            edited_answers=said,
             caption=f"{edit.proposal.instruction} SSIM {edit.reward.ssim:.3f}, reward {edit.reward.reward:.2f}",
         )
-        for edit in history.best
+        for edit, said in zip(history.best, answers, strict=True)
     ]
     page = gallery(rows, "The Attacker's best edits at the end of the round")
     folder = context.output / PICTURES_FOLDER

@@ -21,6 +21,11 @@ class StageContext:
     device: str = "cpu"
     """"cpu" or "cuda"; a stage moves its models there."""
     tracker: Tracker = field(default_factory=NullTracker)
+    threads: int = 1
+    """So many processes a stage may start for work that is shared out."""
+    progress: Path | None = None
+    """For what a killed stage needs to go on: the same folder for the same stage key, cleared when the stage is done.
+    None: nothing outlives the process."""
 
     def fetch(self, ref: ArtifactRef) -> Path:
         """The local folder of an input artifact. Read only."""

@@ -2,9 +2,19 @@
 
 import numpy as np
 
-from aot_core.attacker.curation import CuratedEdit, ask_about, choose, make_edits
+from aot_core.attacker.curation import (
+    CuratedEdit,
+    Funnel,
+    ValidEdit,
+    ask_about,
+    choose,
+    draw_shares,
+    join_funnels,
+    make_edits,
+)
 from aot_core.attacker.editing import Attacker
-from aot_core.attacker.scenes import load_targets
+from aot_core.attacker.scenes import AttackError, Target, load_targets
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.curate import VERSION as VERSION
 from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs
 from aot_core.contracts.scene import Sample
@@ -19,10 +29,7 @@ def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext
     """Edit, check, ask, choose; write what is kept as a data set."""
     rng = np.random.default_rng([config.seed, 31])
     targets = load_targets(context.fetch(inputs.dataset), rng, config.scenes)
-    attacker = Attacker.load(
-        context.model(inputs.attacker_base), context.fetch(inputs.attacker), context.device, steps=config.steps
-    )
-    valid, funnel = make_edits(attacker, targets, config, rng)
+    valid, funnel = _edits(config, inputs, context, targets, rng)
     defender = load_defender(
         context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
     )
@@ -37,6 +44,42 @@ def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext
         success=float(np.mean([edit.correct == 0 for edit in edits])),
         mean_correct=float(np.mean([edit.correct for edit in kept])),
     )
+
+
+def _edits(
+    config: CurateConfig, inputs: CurateInputs, context: StageContext, targets: list[Target], rng: np.random.Generator
+) -> tuple[list[ValidEdit], Funnel]:
+    """The valid edits of all scenes: by the newest Attacker, or, scene by scene, by one drawn from the pool.
+
+    Raises AttackError where not one edit is valid.
+    """
+    pool = [*inputs.pool, inputs.attacker] if config.draw != "newest" else [inputs.attacker]
+    successes = inputs.successes or (0.0,) * len(pool)
+    if config.draw != "newest" and len(successes) != len(pool):
+        raise ValueError(f"successes: {len(successes)} for {len(pool)} Attackers; give one for each, the newest last")
+    drawn = rng.choice(len(pool), size=len(targets), p=draw_shares(config.draw, successes)) if len(pool) > 1 else None
+    valid: list[ValidEdit] = []
+    funnels: list[Funnel] = []
+    failed: AttackError | None = None
+    for index, reference in enumerate(pool):
+        mine = (
+            targets if drawn is None else [target for target, who in zip(targets, drawn, strict=True) if who == index]
+        )
+        if not mine:
+            continue
+        folder = context.fetch(reference)
+        attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
+        try:
+            edits, funnel = make_edits(attacker, AttackPolicy.load(folder), mine, config, rng)
+        except AttackError as error:
+            failed = error  # one of several that has nothing valid to offer ends nothing
+            continue
+        valid += edits
+        funnels.append(funnel)
+    if not funnels:
+        assert failed is not None
+        raise failed
+    return valid, join_funnels(funnels)
 
 
 def _sample(edit: CuratedEdit, index: int, context: StageContext) -> Sample:

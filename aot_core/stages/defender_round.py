@@ -1,4 +1,5 @@
-"""`defender_round`: the Defender so far and curated edits in, the trained Defender out (`model/` or `adapter/`)."""
+"""`defender_round`: the Defender so far and curated edits in; the trained Defender (`model/` or `adapter/`) and what
+every answer earned (`rewards.parquet`) out."""
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs, DefenderRoundOutputs
 from aot_core.data.dataset import read_samples
@@ -22,7 +23,8 @@ def run_defender_round(
         read_samples(curated),
         curated,
         config,
-        scratch=context.scratch,
+        progress=context.progress or context.scratch / "trainer",
+        output=context.output,
         device=context.device,
         tracker=context.tracker,
     )

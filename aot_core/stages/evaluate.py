@@ -15,9 +15,12 @@ from tqdm import tqdm
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.scenes import Target, propose_for
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.attacker.validity import checker_for
+from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.evaluate import (
     CLEAN,
+    COMPLETIONS_FILE,
     ITEMS_FILE,
     EvaluateConfig,
     EvaluateInputs,
@@ -28,7 +31,13 @@ from aot_core.contracts.evaluate import VERSION as VERSION
 from aot_core.contracts.scene import DistractorFamily, Sample
 from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.dataset import load_image, read_samples, save_image
+from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
+from aot_core.evaluation.benchmarks.asking import choose_questions, run_benchmark
+from aot_core.evaluation.benchmarks.readers import read_benchmark
+from aot_core.evaluation.engines.openai_engine import OpenAIEngine
+from aot_core.evaluation.engines.protocol import Engine, Journal
+from aot_core.evaluation.engines.transformers_engine import TransformersEngine
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import (
     Condition,
@@ -58,7 +67,8 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         raise ValueError("dataset: its split `evaluate` is empty; raise prepare_data.splits.evaluate")
     clean = Condition(CLEAN, choose(clean_samples(samples), config.limit, config.seed), partial(_open_clean, folder))
     attacked, valid = _attacks(config, inputs, context, clean)
-    conditions = [clean, *_families(config, folder, samples), *attacked]
+    families = _families(config, folder, samples) if inputs.families else []
+    conditions = [clean, *families, *attacked]
     defender = load_defender(
         context.fetch(inputs.defender) if inputs.defender else None,
         context.model(inputs.defender_base),
@@ -71,13 +81,60 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         answered[condition.name] = items
         context.tracker.log_metrics({f"eval/{condition.name}": float(np.mean([item.strict for item in items]))})
     items = [item for group in answered.values() for item in group]
+    asked, figures = _benchmarks(config, inputs, context, defender)
+    items += asked
     write_items(context.output / ITEMS_FILE, items)
     _show(config, context, conditions, answered)
-    outputs = summarise(items, valid)
+    outputs = summarise(items, valid).model_copy(update={"benchmarks": figures})
     context.tracker.log_metrics(
         {"eval/worst": outputs.worst, **{f"eval/valid_{name}": share for name, share in valid.items()}}
     )
     return outputs
+
+
+def _benchmarks(
+    config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext, defender: Defender
+) -> tuple[list[Item], dict[str, dict[str, float]]]:
+    """Ask the public benchmarks; what an earlier try of this stage has answered is not asked again."""
+    settings = config.benchmarks
+    if inputs.benchmark_folder is None or not settings.names:
+        return [], {}
+    who = inputs.defender.sha256 if inputs.defender else inputs.defender_base.sha256 or inputs.defender_base.name
+    engine = open_engine(settings, defender, who, config.temperature, config.seed)
+    items: list[Item] = []
+    figures: dict[str, dict[str, float]] = {}
+    with Journal((context.progress or context.scratch) / COMPLETIONS_FILE, engine.identity) as journal:
+        for name in settings.names:
+            questions = read_benchmark(name, Path(inputs.benchmark_folder.name), context.scratch / "benchmarks")
+            questions = choose_questions(questions, settings.limit, config.seed)
+            asked, figures[name] = run_benchmark(questions, engine, config.samples, journal)
+            items += asked
+            context.tracker.log_metrics({f"bench/{name}/{key}": value for key, value in figures[name].items()})
+        journal.export(context.output / COMPLETIONS_FILE)
+    return items, figures
+
+
+def open_engine(
+    settings: BenchmarkSettings, defender: Defender | None, name: str, temperature: float, seed: int
+) -> Engine:
+    """Who answers benchmarks: the endpoint of the settings, else the Defender that is loaded here.
+
+    Args:
+        name: tells the Defender's weights.
+    """
+    tokens, size = settings.max_new_tokens, settings.batch_size
+    if settings.endpoint is not None:
+        return OpenAIEngine(settings.endpoint, max_new_tokens=tokens, temperature=temperature, seed=seed)
+    assert defender is not None, "without an endpoint a Defender is loaded"
+    return TransformersEngine(
+        defender.model,
+        defender.processor,
+        name=name,
+        batch_size=size,
+        max_new_tokens=tokens,
+        temperature=temperature,
+        seed=seed,
+    )
 
 
 def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> list[Condition]:
@@ -100,22 +157,23 @@ def _attacks(
         raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
     conditions: list[Condition] = []
     valid: dict[str, float] = {}
-    for number, reference in enumerate(inputs.attackers, start=1):
+    numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
+    for number, reference in zip(numbers, inputs.attackers, strict=True):
         assert inputs.attacker_base is not None
         name = attacker_condition(number)
-        attacker = Attacker.load(
-            context.model(inputs.attacker_base), context.fetch(reference), context.device, steps=config.steps
-        )
-        condition, valid[name] = _attack(config, attacker, clean, name, context.scratch / name)
+        weights = context.fetch(reference)
+        attacker = Attacker.load(context.model(inputs.attacker_base), weights, context.device, steps=config.steps)
+        policy = AttackPolicy.load(weights)
+        condition, valid[name] = _attack(config, attacker, policy, clean, name, context.scratch / name)
         if condition.samples:
             conditions.append(condition)
     return conditions, valid
 
 
 def _attack(
-    config: EvaluateConfig, attacker: Attacker, clean: Condition, name: str, folder: Path
+    config: EvaluateConfig, attacker: Attacker, policy: AttackPolicy, clean: Condition, name: str, folder: Path
 ) -> tuple[Condition, float]:
-    """Let one Attacker edit the clean scenes; every Attacker gets the same proposals and the same noise."""
+    """Let one Attacker edit the clean scenes; every Attacker gets the same random numbers."""
     told: dict[str, str] = {}
     kept: list[Sample] = []
     edits = 0
@@ -123,14 +181,14 @@ def _attack(
     for first in tqdm(starts, desc=f"edit {name}", unit="batch", disable=None):
         targets = [Target(sample, clean.picture(sample)) for sample in clean.samples[first : first + _CHUNK]]
         # A question's own generator: its proposal does not depend on which others are asked.
-        proposed = [
-            (target, proposal)
+        attempts = [
+            attempt
             for target in targets
-            if (proposal := propose_for(_rng(config.seed, target.sample), target, config.proposals)) is not None
+            if (attempt := propose_for(_rng(config.seed, target.sample), target, config.proposals, policy)) is not None
         ]
-        if not proposed:
+        if not attempts:
             continue
-        chosen, proposals = [target for target, _ in proposed], [proposal for _, proposal in proposed]
+        chosen, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
         cleans, asked = [target.image for target in chosen], [target.sample for target in chosen]
         edited = attacker.edit(cleans, [p.instruction for p in proposals], seed=config.seed + first)
         verdicts = checker_for(asked[0], config.validity).check(asked, proposals, cleans, edited)

@@ -10,7 +10,7 @@ from typing import Any
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageIdentity, StageName
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.spec import Place, StageSpec
-from aot_core.models import model_folder
+from aot_core.models import UnknownModelError, model_folder
 from aot_core.store.manifest import manifest_of
 
 
@@ -48,13 +48,23 @@ def pin_model(name: str) -> ExternalRef:
     return ExternalRef(name=name, sha256=_folder_sha256(folder) if folder else "")
 
 
-def pin_source(folder: str | None) -> ExternalRef | None:
-    """A source data folder with the hash of its contents. Raises ValueError where it does not exist."""
+def check_model(name: str, sha256: str) -> None:
+    """Raise UnknownModelError where a model's files are not those of that hash; a hub name has none to compare."""
+    held = pin_model(name).sha256
+    if sha256 and held and held != sha256:
+        raise UnknownModelError(
+            f"model {name!r} has other contents (sha256 {held[:12]}) than the one that was trained from "
+            f"({sha256[:12]}); put that one there, or train again"
+        )
+
+
+def pin_source(folder: str | None, field: str = "source_folder") -> ExternalRef | None:
+    """A folder of outside data with the hash of its contents. Raises ValueError where it does not exist."""
     if folder is None:
         return None
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise ValueError(f"source_folder: {folder!r} is not a folder; name the folder that holds your images")
+        raise ValueError(f"{field}: {folder!r} is not a folder; name the one that holds your data")
     return ExternalRef(name=str(path.resolve()), sha256=_folder_sha256(path.resolve()))
 
 

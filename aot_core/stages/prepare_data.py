@@ -1,23 +1,25 @@
-"""prepare_data: a source, and the base Defender for its filter, to the campaign's data set, guarded.
+"""prepare_data: a source, and the models that its checks and filter ask, to the campaign's data set, guarded.
 
-The artifact is a data set (`aot_core.data.dataset`) with `guard/` (what was checked) and `pictures/`.
+The artifact is a data set (`aot_core.data.dataset`) with its card, `guard/` (what was checked) and `pictures/`. Its
+shards are made by `context.threads` processes in `context.progress`, where a killed run's finished ones are found
+again.
 """
 
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs, PrepareDataOutputs
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import Sample
 from aot_core.contracts.summary import PICTURES_FOLDER
-from aot_core.data.dataset import load_image
-from aot_core.data.domains import open_source
-from aot_core.data.gallery import GalleryRow, gallery
+from aot_core.data.build import BuildJob, BuildSummary, build_dataset
+from aot_core.data.card import DataCard, describe, write_card
+from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.guard import guard_dataset
-from aot_core.data.pipeline import Pipeline
+from aot_core.data.pipeline import Helpers
+from aot_core.data.sheet import contact_sheet
 from aot_core.stages.context import StageContext
 
+GALLERY = f"{PICTURES_FOLDER}/pairs.png"
 _GALLERY_ROWS = 16
 
 
@@ -27,65 +29,97 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
     Raises DataError (bad source, too few samples), DataGuardError (data that breaks an expectation) and
     ValueError (an input that the config needs is missing).
     """
-    source = open_source(config, Path(inputs.source.name) if inputs.source else None)
-    pipeline = Pipeline(config, source, _judge(config, inputs, context))
-    samples = pipeline.write(context.output)
-    guard_dataset(context.output, config.implantation.min_ssim, context.output / "guard")
-    outputs = _summary(samples, dict(pipeline.funnel))
+    job = build_job(config, inputs, context)
+    made = build_dataset(job, context.output, context.threads)
+    docs = context.scratch / "data_docs"
+    try:
+        guard_dataset(
+            context.output,
+            config.implantation.min_ssim,
+            context.output / "guard",
+            config.guard,
+            photographs=config.source.type != "procedural",
+            docs=docs,
+            workers=context.threads,
+        )
+    finally:
+        # Also, and above all, of data that is not let through.
+        for path, folder in ((context.output / "guard", "data_guard"), (docs, "data_docs")):
+            if path.is_dir():
+                context.tracker.log_artifact(path, folder)
+        context.tracker.set_tag("aot.data_docs", "data_docs/index.html")
+    card = describe(context.output, file_sha256(context.output / MANIFEST), dict(made.funnel))
+    pictures = []
+    if card.pairs:
+        pictures = [GALLERY]
+        (context.output / GALLERY).parent.mkdir(exist_ok=True)
+        (context.output / GALLERY).write_bytes(contact_sheet(context.output, _GALLERY_ROWS))
+    write_card(context.output, card, pictures)
+    outputs = _outputs(card, made)
     context.tracker.log_metrics({f"data/{name}": count for name, count in outputs.funnel.items()})
-    context.tracker.log_artifact(context.output / "guard", "data_guard")
-    _log_gallery(samples, context)
     return outputs
 
 
-def _judge(config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext) -> Answerer | None:
-    """The base Defender that the effectiveness filter asks, None where the filter is off."""
-    if not config.effectiveness.enabled or config.splits.warm_start == 0:
-        return None
-    if inputs.defender is None:
-        raise ValueError("effectiveness.enabled is true and no base Defender was given; name one, or set it to false")
+def build_job(config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext) -> BuildJob:
+    """What makes the data set, in a form that workers on other machines can be sent. Raises ValueError for an input
+    that the config needs and that is missing."""
+    wanted = {
+        "effectiveness.enabled": (_filters(config), inputs.defender, "a base Defender"),
+        "extension.editor": (bool(config.extension.editor), inputs.editor, "a diffusers pipeline"),
+        "extension.checker": (bool(config.extension.checker), inputs.checker, "an image-text-to-text model"),
+    }
+    for field, (needed, given, what) in wanted.items():
+        if needed and given is None:
+            raise ValueError(f"{field} asks for {what} and none was given; name one, or switch it off")
+    names = {
+        role: context.model(ref) if ref and needed else None
+        for role, (needed, ref, _) in zip(("defender", "editor", "checker"), wanted.values(), strict=True)
+    }
+    given = (inputs.source, *(ref for needed, ref, _ in wanted.values() if needed))
+    return BuildJob(
+        config=config,
+        folder=Path(inputs.source.name) if inputs.source else None,
+        work=context.progress or context.scratch / "work",
+        contents=tuple(ref.sha256 or ref.name for ref in given if ref is not None),
+        open_helpers=partial(open_helpers, config, context.device, **names),
+    )
+
+
+def open_helpers(
+    config: PrepareDataConfig, device: str, defender: str | None, editor: str | None, checker: str | None
+) -> Helpers:
+    """Load the models that a pipeline asks; called once in each worker."""
+    from aot_core.data.checker import MllmChecker
+    from aot_core.data.outpainting import DiffusersOutpainter
+
+    return Helpers(
+        answerer=_answerer(config, device, defender) if defender else None,
+        outpainter=DiffusersOutpainter.load(editor, config.extension, device) if editor else None,
+        checker=MllmChecker(_answerer(config, device, checker)) if checker else None,
+    )
+
+
+def _answerer(config: PrepareDataConfig, device: str, name: str) -> Answerer:
     from aot_core.defender.answering import Defender
 
-    return Defender.load(
-        context.model(inputs.defender),
-        device=context.device,
-        dtype=config.effectiveness.dtype,
-        max_new_tokens=config.effectiveness.max_new_tokens,
-    )
+    settings = config.effectiveness
+    return Defender.load(name, device=device, dtype=settings.dtype, max_new_tokens=settings.max_new_tokens)
 
 
-def _summary(samples: list[Sample], funnel: dict[str, int]) -> PrepareDataOutputs:
-    ssims = [sample.ssim for sample in samples if sample.ssim is not None]
-    judged = sum(count for name, count in funnel.items() if name.startswith("effectiveness/"))
-    splits = sorted({sample.split for sample in samples})
+def _filters(config: PrepareDataConfig) -> bool:
+    return config.effectiveness.enabled and config.splits.warm_start > 0
+
+
+def _outputs(card: DataCard, made: BuildSummary) -> PrepareDataOutputs:
+    judged = sum(count for name, count in card.funnel.items() if name.startswith("effectiveness/"))
     return PrepareDataOutputs(
-        samples={split: float(sum(sample.split == split for sample in samples)) for split in splits},
-        pairs=len(ssims),
-        sources=len({sample.scene.source_id for sample in samples}),
-        funnel={name: float(count) for name, count in sorted(funnel.items())},
-        mean_ssim=float(np.mean(ssims)) if ssims else 1.0,
-        least_ssim=min(ssims, default=1.0),
-        effective_share=funnel.get("effectiveness/effective", 0) / judged if judged else 0.0,
+        samples={split: float(count) for split, count in card.splits.items()},
+        pairs=card.pairs,
+        sources=card.sources,
+        unusable=len(made.unusable),
+        funnel={name: float(count) for name, count in card.funnel.items()},
+        mean_ssim=card.mean_ssim,
+        least_ssim=card.least_ssim,
+        effective_share=card.funnel.get("effectiveness/effective", 0) / judged if judged else 0.0,
+        manifest_sha256=card.manifest_sha256,
     )
-
-
-def _log_gallery(samples: list[Sample], context: StageContext) -> None:
-    """A contact sheet of pairs from all over the data set, into the artifact and to the tracker."""
-    pairs = [sample for sample in samples if sample.edited_image is not None]
-    if not pairs:
-        return
-    chosen = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, min(_GALLERY_ROWS, len(pairs)))]
-    rows = [
-        GalleryRow(
-            clean=load_image(context.output, sample.image),
-            edited=load_image(context.output, str(sample.edited_image)),
-            question=sample.question,
-            caption=f"{sample.split}, {sample.edits[0].family}: {sample.instruction} SSIM {sample.ssim:.3f}",
-        )
-        for sample in chosen
-    ]
-    page = gallery(rows, "Implantation pairs")
-    folder = context.output / PICTURES_FOLDER
-    folder.mkdir(exist_ok=True)
-    page.save(folder / "pairs.png")
-    context.tracker.log_image("gallery/prepare_data.png", page)

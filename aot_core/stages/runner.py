@@ -20,11 +20,13 @@ from aot_core.contracts.errors import StageBadInputError, StageCrashedError, Sta
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.stages.context import StageContext
 from aot_core.stages.plan import contract_class
-from aot_core.store import open_store
+from aot_core.store import LocalStore, open_store
+from aot_core.store.protocol import Store
 from aot_core.tracking.protocol import NullTracker, Tracker
 
 logger = logging.getLogger(__name__)
 
+_LEFT_SECONDS = 7 * 24 * 3600
 _RECORDED_PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow")
 
 
@@ -33,7 +35,7 @@ def execute(spec: StageSpec) -> StageResult:
 
     Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError; the store then holds nothing of it.
     """
-    store = open_store(spec.place.store)
+    store = open_store(spec.place.store, spec.place.s3)
     with store.lock(spec.stage, spec.key):
         record = store.find(spec.stage, spec.key)
         if record is not None:
@@ -44,7 +46,9 @@ def execute(spec: StageSpec) -> StageResult:
             output.mkdir()
             started, clock = datetime.now(UTC), time.monotonic()
             device = resolve_device(spec.place.device)
-            context = StageContext(store, output, scratch, device, _tracker(spec))
+            progress = progress_folder(store, spec)
+            context = StageContext(store, output, scratch, device, _tracker(spec), spec.place.threads, progress)
+            logger.info("%s: started on %s, key %s", spec.stage, device, spec.key[:12])
             outputs = _run(spec, context)
             seconds = time.monotonic() - clock
             record = StageRecord(
@@ -61,9 +65,16 @@ def execute(spec: StageSpec) -> StageResult:
                 started_at=started.isoformat(timespec="seconds"),
             )
             store.seal(record)
+            shutil.rmtree(progress, ignore_errors=True)
+            logger.info("%s: finished after %.1f s", spec.stage, seconds)
             return StageResult(record=record)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def find(spec: StageSpec) -> StageRecord | None:
+    """The record of a stage that has run, by the store alone."""
+    return open_store(spec.place.store, spec.place.s3).find(spec.stage, spec.key)
 
 
 def _run(spec: StageSpec, context: StageContext) -> dict[str, object]:
@@ -87,6 +98,20 @@ def _run(spec: StageSpec, context: StageContext) -> dict[str, object]:
         raise StageBadInputError(f"{spec.stage}: {error}") from error
     except Exception as error:
         raise StageCrashedError(f"{spec.stage}: {type(error).__name__}: {error}") from error
+
+
+def progress_folder(store: Store, spec: StageSpec) -> Path:
+    """Where this stage, should its process die, finds what it had reached: beside a store in a folder, else among the
+    machine's temporary files (a container that is to go on elsewhere names a volume in AOT_PROGRESS).
+
+    What was left for a week is removed on the way: nobody came back for it.
+    """
+    beside = store.root / ".progress" if isinstance(store, LocalStore) else Path(tempfile.gettempdir(), "aot-progress")
+    stages = Path(os.environ.get("AOT_PROGRESS") or beside)
+    for left in stages.glob("*/*"):
+        if left.stat().st_mtime < time.time() - _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    return stages / spec.stage / spec.key
 
 
 def resolve_device(device: str) -> str:

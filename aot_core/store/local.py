@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,6 +88,27 @@ class LocalStore:
             self._sweep(stage)
             yield
 
+    def records(self) -> Iterator[StageRecord]:
+        """See `Store.records`."""
+        for file in self.root.glob(f"[!.]*/*/{_RECORD}"):
+            yield StageRecord.model_validate_json(file.read_bytes())
+
+    def delete(self, record: StageRecord) -> int:
+        """See `Store.delete`."""
+        home = self._home(record.stage, record.key)
+        (home / _RECORD).unlink(missing_ok=True)
+        return _remove(home)
+
+    def sweep(self, older_than: float) -> int:
+        """See `Store.sweep`."""
+        before = time.time() - older_than
+        loose = (home for home in self.root.glob("[!.]*/*") if not (home / _RECORD).is_file())
+        return sum(_remove(home) for home in loose if home.stat().st_mtime < before)
+
+    def link(self, ref: ArtifactRef, path: str, seconds: int) -> str:  # noqa: ARG002 - a file's link does not expire
+        """See `Store.link`."""
+        return (self.fetch(ref) / path).as_uri()
+
     def _sweep(self, stage: str) -> None:
         """Remove what killed processes left half copied, an hour after they began."""
         for leftover in (self.root / stage).glob(".incoming-*"):
@@ -96,3 +117,10 @@ class LocalStore:
 
     def _home(self, stage: str, key: str) -> Path:
         return self.root / stage / key
+
+
+def _remove(folder: Path) -> int:
+    """Delete a folder; returns the bytes of its files."""
+    freed = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed

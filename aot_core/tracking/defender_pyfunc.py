@@ -32,10 +32,13 @@ class DefenderModel(PythonModel):
         """Load the weights: a full model from the artifact, or the base by name and the adapter from the
         artifact."""
         from aot_core.defender.answering import Defender
+        from aot_core.stages.plan import check_model
 
         config = context.model_config
         weights = Path(context.artifacts["weights"])
         base, adapter = (str(weights), None) if config["kind"] == "model" else (config["base"], weights)
+        if adapter is not None:
+            check_model(base, config.get("base_sha256", ""))
         self._defender = Defender.load(base, adapter, config["device"], config["dtype"])
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]: MLflow looks at which arguments it takes

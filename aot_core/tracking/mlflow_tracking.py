@@ -6,6 +6,7 @@ process logged already (by tag) and does not log it twice. Nothing here touches 
 run, tracking URI), so several campaigns can be tracked from one process.
 """
 
+import json
 import logging
 import math
 import os
@@ -18,10 +19,20 @@ from urllib.parse import urlparse
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN_ID
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +47,8 @@ ARTIFACT_URI_TAG = "aot.artifact_uri"
 
 _PARAMS_PER_BATCH = 100
 """MLflow's limit."""
+_DIGEST = 36
+"""MLflow keeps so many characters of a data set's digest."""
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database reports some 60 migrations
 
@@ -62,6 +75,10 @@ class MlflowTracker:
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """See `Tracker.log_artifact`. Raises FileNotFoundError where there is none."""
         log_artifact(self._client.tracking_uri, self.run_id, path, folder)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """See `Tracker.set_tag`."""
+        self._client.set_tag(self.run_id, key, value)
 
 
 def open_campaign_run(
@@ -172,6 +189,38 @@ def log_checkpoint(
         client.log_metric(run_id, key, value, step=step, model_id=model.model_id)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return model.model_id
+
+
+def log_dataset(
+    uri: str,
+    run_id: str,
+    name: str,
+    artifact_uri: str,
+    artifact_sha256: str,
+    sources: Mapping[str, Any],
+    profile: Mapping[str, float],
+) -> bool:
+    """Note a data set as an input of a run, so that a model version leads to its run, the run to the data set's hash,
+    and that to the hashes of what it was made of. False where the run holds it already.
+
+    Args:
+        artifact_uri: `aot://STAGE/KEY`, where the store has it.
+        sources: what it was made of: input name to sha256 (a hub model: its name).
+        profile: figures to be shown with it.
+    """
+    client = MlflowClient(uri)
+    digest = artifact_sha256[:_DIGEST]
+    inputs = client.get_run(run_id).inputs
+    held = inputs.dataset_inputs if inputs else []
+    if any((one.dataset.name, one.dataset.digest) == (name, digest) for one in held):
+        return False
+    source = {"uri": artifact_uri, "sha256": artifact_sha256, "made_of": dict(sources)}
+    dataset = Dataset(
+        name=name, digest=digest, source_type="aot", source=json.dumps(source), profile=json.dumps(dict(profile))
+    )
+    context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, context)])
+    return True
 
 
 def log_gallery(uri: str, run_id: str, key: str, image: "Image", step: int) -> bool:

@@ -28,6 +28,10 @@ class Tracker(Protocol):
         """Log a file or a folder under `folder`."""
         ...
 
+    def set_tag(self, key: str, value: str) -> None:
+        """Note a word about the round: where something lies, what something is."""
+        ...
+
 
 class NullTracker:
     """Says nothing: a stage run by hand or in a test."""
@@ -39,3 +43,5 @@ class NullTracker:
     def log_figure(self, name: str, figure: "Figure") -> None: ...
 
     def log_artifact(self, path: Path, folder: str = "") -> None: ...
+
+    def set_tag(self, key: str, value: str) -> None: ...

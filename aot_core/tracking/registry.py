@@ -6,7 +6,8 @@ A campaign's last Defender becomes a version of `aot-defender`: a pyfunc with it
     model.predict({"image": ["x.png"], "question": ["Is there a red ring?\\nA. yes\\nB. no"]})
 
 answers wherever `aot_core` is installed. The version's tags say which artifact it is and how it did on which
-evaluation set; whether it may lead is decided elsewhere (`aot_core.evaluation.gate`) from those figures.
+evaluation set; whether it may lead is decided elsewhere (`aot_core.evaluation.gate`), and the alias is moved elsewhere
+(`aot_core.promotion.transaction`), under a lock and with a ledger.
 """
 
 import base64
@@ -16,16 +17,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, Schema
 from PIL import Image
@@ -37,6 +39,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 BASE_TAG = "aot.base"
 METRIC_TAG = "aot.metric."
+LEDGER_TAG = "aot.ledger."
 
 _CODE = Path(__file__).with_name("defender_pyfunc.py")
 _REQUIRED = ("torch", "transformers", "peft", "pillow", "pydantic", "torchmetrics", "pyarrow")
@@ -69,6 +72,7 @@ def register_defender(
     name: str = DEFENDER,
     dtype: str = "float32",
     device: str = "cpu",
+    base_sha256: str = "",
 ) -> str:
     """Register a trained Defender and return its version; the version of the same artifact if there is one.
 
@@ -77,6 +81,8 @@ def register_defender(
         base: the base model's name; needed again at load time where the checkpoint is an adapter.
         metrics: kept as the version's tags (`aot.metric.NAME`).
         device: where the loaded model answers.
+        base_sha256: of the base's folder: an adapter is only ever put on the base that it was trained on. Empty for a
+            hub name.
 
     Raises ValueError where the checkpoint holds neither folder.
     """
@@ -94,7 +100,13 @@ def register_defender(
             name=name,
             python_model=str(_CODE),
             artifacts={"weights": str(checkpoint / kind)},
-            model_config={"kind": kind, "base": base, "dtype": dtype, "device": device},
+            model_config={
+                "kind": kind,
+                "base": base,
+                "base_sha256": base_sha256,
+                "dtype": dtype,
+                "device": device,
+            },
             signature=SIGNATURE,
             input_example=_example(),
             pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in _REQUIRED],
@@ -120,6 +132,26 @@ def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | 
     return next((str(v.version) for v in found if v.tags.get(ARTIFACT_SHA_TAG) == artifact_sha256), None)
 
 
+class Packed(NamedTuple):
+    """A registered version's contents on this disk."""
+
+    weights: Path
+    config: dict[str, Any]
+    """What it was registered with: kind, base, base_sha256, dtype, device."""
+
+
+def download(uri: str, model_version: str, name: str, into: Path) -> Packed:
+    """Fetch a registered version. Raises ValueError where it is no Defender."""
+    into.mkdir(parents=True, exist_ok=True)
+    with lent_tracking_uri(uri):
+        folder = Path(download_artifacts(f"models:/{name}/{model_version}", dst_path=str(into)))
+        flavor = Model.load(str(folder)).flavors["python_function"]
+    config = flavor.get("config", {})
+    if config.get("kind") not in ("model", "adapter"):
+        raise ValueError(f"{name} version {model_version} is no Defender of this project; name another")
+    return Packed(folder / flavor["artifacts"]["weights"]["path"], config)
+
+
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
     """Point an alias at a version; it leaves the version that it pointed at."""
     MlflowClient(uri, registry_uri=uri).set_registered_model_alias(name, alias, model_version)
@@ -130,14 +162,47 @@ def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str
     try:
         found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        # A model that is not there and an alias that is not there come as different codes.
-        if error.error_code in {
-            ErrorCode.Name(RESOURCE_DOES_NOT_EXIST),
-            ErrorCode.Name(INVALID_PARAMETER_VALUE),
-        }:
+        if error.error_code in _NOT_THERE:
             return None
         raise
     return str(found.version), dict(found.tags)
+
+
+def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
+    """A version and its tags, None where there is none of that number."""
+    try:
+        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version(name, model_version)
+    except MlflowException as error:
+        if error.error_code in _NOT_THERE:
+            return None
+        raise
+    return str(found.version), dict(found.tags)
+
+
+def remove_alias(uri: str, alias: str, name: str = DEFENDER) -> None:
+    """Take an alias away, from whichever version has it; nothing happens where none has."""
+    if get_alias(uri, alias, name) is not None:
+        MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(name, alias)
+
+
+def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str = DEFENDER) -> None:
+    """Set tags on a version; what a tag said before is replaced."""
+    client = MlflowClient(uri, registry_uri=uri)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, model_version, key, value)
+
+
+def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> None:
+    """Put the ledger's lines among the registered model's tags (`aot.ledger.0007`), where MLflow's pages show them.
+
+    Only what is not there yet is written: the ledger itself stands in the store.
+    """
+    client = MlflowClient(uri, registry_uri=uri)
+    known = client.get_registered_model(name).tags
+    for number, line in lines.items():
+        key = LEDGER_TAG + number
+        if known.get(key) != line:
+            client.set_registered_model_tag(name, key, line)
 
 
 def get_champion(uri: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
@@ -154,15 +219,24 @@ def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
 def _active_run(client: MlflowClient, uri: str, run_id: str) -> Iterator[None]:
     """Model logging and registering look at the global tracking URI and active run: lend ours, leave no
     trace."""
-    previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     status = client.get_run(run_id).info.status
+    with lent_tracking_uri(uri):
+        try:
+            with mlflow.start_run(run_id=run_id):
+                yield
+        finally:
+            client.update_run(run_id, status=status)
+
+
+@contextmanager
+def lent_tracking_uri(uri: str) -> Iterator[None]:
+    """MLflow's global tracking URI, lent for a while."""
+    previous = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
     try:
-        with mlflow.start_run(run_id=run_id):
-            yield
+        yield
     finally:
-        mlflow.set_tracking_uri(previous_uri)  # pyright: ignore[reportArgumentType]: None unsets
-        client.update_run(run_id, status=status)
+        mlflow.set_tracking_uri(previous)  # pyright: ignore[reportArgumentType]: None unsets
 
 
 def _example() -> Any:

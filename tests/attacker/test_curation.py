@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aot_core.attacker.curation import CuratedEdit, Funnel, choose, make_edits
+from aot_core.attacker.curation import CuratedEdit, Funnel, choose, draw_shares, make_edits
 from aot_core.attacker.scenes import AttackError, Target
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.attacker.validity import Verdict
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.scene import Sample
@@ -45,14 +46,16 @@ def curated(correct: int, target: Target) -> CuratedEdit:
 def test_valid_edits_pass_and_are_counted(red_ring_sample: tuple[Sample, Image.Image]):
     target = Target(*red_ring_sample)
     config = CurateConfig(edits_per_scene=3).model_copy(update={"proposals": _adds()})
-    valid, funnel = make_edits(Painter(target.sample), [target], config, np.random.default_rng(0))
+    valid, funnel = make_edits(Painter(target.sample), AttackPolicy(), [target], config, np.random.default_rng(0))
     assert len(valid) == funnel.valid == funnel.edited == 3
 
 
 def test_no_valid_edit_is_an_error_that_says_what_to_change(red_ring_sample: tuple[Sample, Image.Image]):
     target = Target(*red_ring_sample)
     with pytest.raises(AttackError, match=r"0 of 2 edits are valid.*min_ssim"):
-        make_edits(Painter(target.sample, lazy=True), [target], CurateConfig(), np.random.default_rng(0))
+        make_edits(
+            Painter(target.sample, lazy=True), AttackPolicy(), [target], CurateConfig(), np.random.default_rng(0)
+        )
 
 
 def test_the_mix_keeps_all_hard_edits_and_the_shares_of_the_others(red_ring_sample: tuple[Sample, Image.Image]):
@@ -84,3 +87,9 @@ def _adds():
     from aot_core.contracts.attack import ProposalSettings
 
     return ProposalSettings(kinds=("add",))
+
+
+def test_who_is_given_a_scene() -> None:
+    assert draw_shares("newest", [0.9, 0.1]) == [0.0, 1.0]
+    assert draw_shares("uniform", [0.9, 0.1, 0.0]) == pytest.approx([1 / 3] * 3)
+    assert draw_shares("prioritised", [0.35, 0.0, 0.0]) == pytest.approx([0.8, 0.1, 0.1])

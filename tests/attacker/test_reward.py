@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image
 
-from aot_core.attacker.reward import attack_rewards, combine, squashed_margin
+from aot_core.attacker.reward import attack_rewards, combine, probability, squashed_margin
 from aot_core.attacker.validity import Verdict
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.scene import Question, Sample
@@ -37,7 +37,7 @@ def verdict(valid: bool = True, confidence: float = 0.9) -> Verdict:
     return Verdict(0.95, 0.0, confidence, valid, (), (), intact=True, confined=True, semantic=True)
 
 
-SETTINGS = RewardSettings(samples=3, dense=0.5, margin_scale=2.0, floor=0.2)
+SETTINGS = RewardSettings(samples=3, efficacy="share", dense=0.5, margin_scale=2.0, floor=0.2)
 
 
 def test_reward_is_confidence_times_floor_and_efficacy(red_ring_sample: tuple[Sample, Image.Image]):
@@ -50,6 +50,24 @@ def test_reward_is_confidence_times_floor_and_efficacy(red_ring_sample: tuple[Sa
     assert reward.reward == pytest.approx(0.9 * (0.2 + 0.8 * (0.5 * 2 / 3 + 0.5 * margin)))
     assert not reward.success
     assert reward.answers == (wrong, wrong, right)
+
+
+def test_expected_efficacy_is_the_mean_over_all_answers_and_asks_for_none(red_ring_sample: tuple[Sample, Image.Image]):
+    sample, image = red_ring_sample
+    settings = SETTINGS.model_copy(update={"efficacy": "expected", "dense": 0.0, "temperature": 2.0})
+    oracle = Oracle("")
+    (reward,) = attack_rewards(settings, oracle, [image], [sample.question], [verdict()], 0)
+    # Log-probabilities -1 and -3, halved by the temperature: the letters' odds are e to 1.
+    wrong = 1 / (1 + math.e) if sample.question.answer == "A" else math.e / (1 + math.e)
+    assert reward.efficacy == pytest.approx(wrong)
+    assert reward.success == pytest.approx(wrong**3)
+    assert reward.reward == pytest.approx(0.9 * (0.2 + 0.8 * wrong))
+    assert oracle.asked == 0
+
+
+def test_a_probability_is_the_softmax_of_the_letters_alone_and_never_overflows():
+    assert probability({"A": math.log(0.3), "B": math.log(0.1)}, "A", 1.0) == pytest.approx(0.75)
+    assert probability({"A": -1e4, "B": 0.0}, "A", 0.1) == 0.0
 
 
 def test_consecutive_failure_needs_every_answer_wrong(red_ring_sample: tuple[Sample, Image.Image]):

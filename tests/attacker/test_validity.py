@@ -56,6 +56,27 @@ def test_painting_the_answer_is_caught(red_ring_sample: tuple[Sample, Image.Imag
     assert kept.valid
 
 
+def test_painting_between_the_answer_and_another_shape_is_caught(red_ring_sample: tuple[Sample, Image.Image]):
+    sample, _ = red_ring_sample
+    objects = tuple(thing for thing in sample.scene.objects if thing.name != "red ring")
+    question = sample.question.model_copy(
+        update={"answer": "B" if sample.question.answer == "A" else "A", "protected": (objects[0].box,)}
+    )
+    without = sample.model_copy(
+        update={"scene": sample.scene.model_copy(update={"objects": objects}), "question": question}
+    )
+    clean = world.render(objects, world.Backdrop())
+    circle, ring = (painted(without, "red", shape, (3, 3)) for shape in ("circle", "ring"))
+    shares = np.linspace(0, 1, 41)
+    blends = [Image.blend(circle, ring, float(share)) for share in shares]
+    verdicts = CHECKER.check([without] * 41, [add_at((3, 3))] * 41, [clean] * 41, blends)
+    read = [verdict.edits[0].added.name for verdict in verdicts if verdict.edits[0].added is not None]
+    first = read.index("red ring")
+    assert verdicts[0].valid
+    assert read[first - 1] == "red circle", "the parser alone would let it pass"
+    assert not verdicts[first - 1].truth_kept
+
+
 def test_a_striped_texture_is_no_object(red_ring_sample: tuple[Sample, Image.Image]):
     sample, clean = red_ring_sample
     edited = clean.copy()

@@ -1,6 +1,7 @@
 """A small COCO folder of drawn "photographs", good until a test spoils it."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+
+from aot_core.contracts.prepare_data import PrepareDataConfig
+from aot_core.contracts.protocols import Answerer
+from aot_core.contracts.scene import Sample
+from aot_core.data.build import BuildJob, BuildSummary, build_dataset
+from aot_core.data.dataset import read_samples
+from aot_core.data.pipeline import Helpers
 
 THINGS = [("dog", (20, 30, 60, 40)), ("ball", (120, 20, 36, 36)), ("kite", (130, 95, 44, 30))]
 
@@ -22,6 +30,28 @@ def photograph(seed: int) -> Image.Image:
         draw.ellipse((x, y, x + width - 1, y + height - 1), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
         draw.line((x, y + height // 2, x + width - 1, y + height // 2), fill=(255, 255, 255), width=3)
     return image
+
+
+def build(
+    config: PrepareDataConfig,
+    output: Path,
+    source: Path | None = None,
+    answerer: Answerer | None = None,
+    work: Path | None = None,
+) -> tuple[list[Sample], BuildSummary]:
+    """A data set made in this process: its samples, and what came of the build."""
+    with tempfile.TemporaryDirectory() as scratch:
+        job = BuildJob(config, source, work or Path(scratch), open_helpers=lambda: Helpers(answerer=answerer))
+        summary = build_dataset(job, output)
+    return read_samples(output), summary
+
+
+Build = Callable[..., tuple[list[Sample], BuildSummary]]
+
+
+@pytest.fixture(scope="session", name="build")
+def build_fixture() -> Build:
+    return build
 
 
 @pytest.fixture

@@ -67,9 +67,9 @@ def test_nothing_is_written_for_a_sample_without_its_image(tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no samples\.parquet"):
+    with pytest.raises(DataError, match=r"holds no metadata\.parquet"):
         dataset.read_samples(tmp_path)
-    (tmp_path / "samples.parquet").write_bytes(b"no parquet")
+    (tmp_path / "metadata.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="cannot be read"):
         dataset.read_samples(tmp_path)
 

@@ -1,19 +1,20 @@
 """The filter keeps what fools a reader that is right while the scene is clean."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
+from aot_core.contracts.prepare_data import DataLimits, EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import LETTERS, Box, Query, Question, Sample, SceneObject
 from aot_core.data import world
+from aot_core.data.build import BuildSummary
 from aot_core.data.dataset import load_image
-from aot_core.data.domains import open_source
 from aot_core.data.effectiveness import Judgement, judge_pairs
 from aot_core.data.images import DataError
 from aot_core.data.parser import parse_world
-from aot_core.data.pipeline import Pipeline
 from aot_core.data.truth import truth
 
 
@@ -62,20 +63,28 @@ def test_outcomes(clean: float, edited: float, outcome: str) -> None:
     assert Judgement(clean, edited).outcome == outcome
 
 
-def run(tmp_path, **effectiveness) -> tuple[list[Sample], Pipeline]:
-    config = PrepareDataConfig(
-        splits=SplitSizes(warm_start=40, train=0, evaluate=0), effectiveness=EffectivenessSettings(**effectiveness)
-    )
-    pipeline = Pipeline(config, open_source(config, None), HastyReader())
-    return pipeline.write(tmp_path), pipeline
+Run = Callable[..., tuple[list[Sample], Counter[str]]]
 
 
-def test_the_papers_filter_keeps_effective_pairs_alone(tmp_path) -> None:
-    samples, pipeline = run(tmp_path)
+@pytest.fixture
+def run(build: Callable[..., tuple[list[Sample], BuildSummary]], tmp_path: Path) -> Run:
+    def with_filter(**effectiveness: object) -> tuple[list[Sample], Counter[str]]:
+        config = PrepareDataConfig(
+            splits=SplitSizes(warm_start=40, train=0, evaluate=0),
+            effectiveness=EffectivenessSettings.model_validate(effectiveness),
+        )
+        samples, summary = build(config, tmp_path, answerer=HastyReader())
+        return samples, summary.funnel
+
+    return with_filter
+
+
+def test_the_papers_filter_keeps_effective_pairs_alone(run: Run, tmp_path: Path) -> None:
+    samples, funnel = run()
     assert len(samples) == 40
     assert {(s.clean_correct, s.edited_correct) for s in samples} == {(1.0, 0.0)}
-    assert pipeline.funnel["effectiveness/effective"] == 40
-    assert pipeline.funnel["effectiveness/withstood"] > 40
+    assert funnel["effectiveness/effective"] == 40
+    assert funnel["effectiveness/withstood"] > 40
     fooled = samples[0]
     answers = HastyReader().answer(
         [load_image(tmp_path, str(fooled.edited_image))], [fooled.question], samples=1, temperature=0, seed=0
@@ -83,19 +92,18 @@ def test_the_papers_filter_keeps_effective_pairs_alone(tmp_path) -> None:
     assert f"{{{fooled.question.answer}}}" not in answers[0][0]
 
 
-def test_it_can_record_without_dropping_and_ask_about_some(tmp_path) -> None:
-    samples, pipeline = run(tmp_path, keep_ineffective=1.0, asked=25)
-    judged = sum(count for name, count in pipeline.funnel.items() if name.startswith("effectiveness/"))
+def test_it_can_record_without_dropping_and_ask_about_some(run: Run) -> None:
+    samples, funnel = run(keep_ineffective=1.0, asked=25)
+    judged = sum(count for name, count in funnel.items() if name.startswith("effectiveness/"))
     assert judged == 25
     assert [s.clean_correct is None for s in samples] == [False] * 25 + [True] * 15
-    assert pipeline.funnel["effectiveness/withstood"] > 0
+    assert funnel["effectiveness/withstood"] > 0
 
 
-def test_a_source_that_yields_too_little_says_what_rejected_most(tmp_path) -> None:
-    config = PrepareDataConfig(
-        splits=SplitSizes(warm_start=40, train=0, evaluate=0), limits={"max_attempts": 1}, effectiveness={}
-    )
-    pipeline = Pipeline(config, open_source(config, None), HastyReader())
+def test_a_source_that_yields_too_little_says_what_rejected_most(
+    build: Callable[..., tuple[list[Sample], BuildSummary]], tmp_path: Path
+) -> None:
+    config = PrepareDataConfig(splits=SplitSizes(warm_start=40, train=0, evaluate=0), limits=DataLimits(max_attempts=1))
     with pytest.raises(DataError, match=r"splits\.warm_start: only \d+ of 40 .*effectiveness/withstood"):
-        pipeline.write(tmp_path)
-    assert not (tmp_path / "samples.parquet").exists()
+        build(config, tmp_path, answerer=HastyReader())
+    assert not (tmp_path / "manifest.json").exists()

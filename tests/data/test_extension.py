@@ -69,7 +69,7 @@ def test_realism_rejects_what_no_painter_would_paint() -> None:
 
 
 def photo_extension(coco: Callable[..., Path]) -> tuple[Picture, Extended]:
-    source = CocoSource(coco(1), CocoSettings(type="coco")).picture(0)
+    source = CocoSource(folder := coco(1), CocoSettings(type="coco"), folder / "work").picture(0)
     return source, extend_photo(np.random.default_rng(1), source, ExtensionSettings(scale=(1.6, 1.6)))
 
 

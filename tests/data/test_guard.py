@@ -1,16 +1,20 @@
 """The guard lets good data pass, names what is bad, and says when it could not look."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
+from aot_core.contracts.prepare_data import EffectivenessSettings, GuardSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import Question, Sample
 from aot_core.data import dataset, guard
-from aot_core.data.domains import open_source
+from aot_core.data.build import BuildSummary
+from aot_core.data.checks import checks_frame, letter_probabilities
 from aot_core.data.guard import DataGuardError, GuardBrokenError, guard_dataset
-from aot_core.data.pipeline import Pipeline
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=12, train=6, evaluate=4), effectiveness=EffectivenessSettings(enabled=False)
@@ -18,21 +22,30 @@ CONFIG = PrepareDataConfig(
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
+def good(
+    build: Callable[..., tuple[list[Sample], BuildSummary]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Sample]]:
     folder = tmp_path_factory.mktemp("good")
-    return folder, Pipeline(CONFIG, open_source(CONFIG, None)).write(folder)
+    return folder, build(CONFIG, folder)[0]
 
 
 def rewritten(folder: Path, samples: list[Sample], place: int, **changes: object) -> list[Sample]:
     """The data set with one sample changed, written again: its hashes hold, its content is bad."""
     changed = [*samples]
     changed[place] = samples[place].model_copy(update=changes)
-    dataset.write_dataset(folder, changed)
+    rewrite(folder, changed)
     return changed
 
 
-def restore(folder: Path, samples: list[Sample]) -> None:
-    dataset.write_dataset(folder, samples)
+def rewrite(folder: Path, samples: list[Sample]) -> None:
+    """The same tables, with these samples: every split's own, their hashes as of now."""
+    for split in {sample.split for sample in samples}:
+        own = [sample for sample in samples if sample.split == split]
+        hashes = {name: dataset.file_sha256(folder / name) for sample in own for name in dataset.images_of(sample)}
+        base = f"{dataset.DATA}/{split}"
+        rows = [dataset.row_of(sample, hashes, base) for sample in own]
+        pq.write_table(pa.Table.from_pylist(rows, schema=dataset.SCHEMA), folder / base / dataset.TABLE)
+    dataset.write_manifest(folder)
 
 
 def test_good_data_passes_and_leaves_a_report(good: tuple[Path, list[Sample]], tmp_path: Path) -> None:
@@ -41,7 +54,7 @@ def test_good_data_passes_and_leaves_a_report(good: tuple[Path, list[Sample]], t
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["passed"] == len(report["expectations"]) == len(verdicts) > 20
     page = (tmp_path / "report.html").read_text()
-    assert "22 of 22 expectations hold" in page and "no source stands in two splits" in page
+    assert f"{len(verdicts)} of {len(verdicts)} expectations hold" in page and "no source stands in two splits" in page
 
 
 def moved_answer(sample: Sample) -> Question:
@@ -72,10 +85,14 @@ def test_bad_data_is_named(good: tuple[Path, list[Sample]], tmp_path: Path, what
         "overlap": {"edits": (edit.model_copy(update={"region": sample.question.protected[0]}),)},
         "ssim": {"ssim": 0.2},
         "source": {"scene": sample.scene.model_copy(update={"source_id": other.scene.source_id})},
-        "picture": {"image": other.image},
+        "picture": {},
         "family": {"edits": (edit.model_copy(update={"family": "unseen"}),)},
         "outside": {"edits": (edit.model_copy(update={"region": edit.region.shifted(60, 0)}),)},
     }[what]
+    own_picture = (folder / sample.image).read_bytes()
+    if what == "picture":
+        (folder / sample.image).unlink()
+        (folder / sample.image).write_bytes((folder / other.image).read_bytes())
     try:
         rewritten(folder, samples, at, **changes)
         with pytest.raises(DataGuardError, match=column) as caught:
@@ -83,7 +100,8 @@ def test_bad_data_is_named(good: tuple[Path, list[Sample]], tmp_path: Path, what
         assert sample.sample_id in str(caught.value) or what in ("source", "picture")
         assert not all(e["success"] for e in json.loads((tmp_path / "report.json").read_text())["expectations"])
     finally:
-        restore(folder, samples)
+        (folder / sample.image).write_bytes(own_picture)
+        rewrite(folder, samples)
 
 
 def test_a_changed_image_is_found(good: tuple[Path, list[Sample]], tmp_path: Path) -> None:
@@ -98,30 +116,78 @@ def test_a_changed_image_is_found(good: tuple[Path, list[Sample]], tmp_path: Pat
         path.write_bytes(whole)
 
 
-def test_letters_that_are_right_too_often_are_found(good: tuple[Path, list[Sample]]) -> None:
-    errors = guard.letter_errors(good[1])
-    assert max(error for letters in errors.values() for error in letters.values()) < guard.LETTER_SIGMAS
-    always_a = []
-    for number in range(40):
-        sample = good[1][number % len(good[1])]
-        question = sample.question
-        order = (question.answer_text, *(o for o in question.options if o != question.answer_text))
-        always_a.append(
-            sample.model_copy(
-                update={
-                    "image": f"images/{number}.png",
-                    "question": question.model_copy(update={"options": order, "answer": "A"}),
-                }
-            )
-        )
-    errors = guard.letter_errors(always_a)
-    assert max(letters["A"] for letters in errors.values()) > guard.LETTER_SIGMAS / 2
+def questions(letters: str, options: int) -> pd.DataFrame:
+    """One question a letter."""
+    rows = [
+        {"split": "train", "image_sha256": str(n), "question": "?", "options": options, "answer": letter}
+        for n, letter in enumerate(letters)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_letter_balance_is_an_exact_binomial_test() -> None:
+    # 20 of 20 with two options: 2 * 2^-20 on both sides, times two letters.
+    assert letter_probabilities(questions("A" * 20, 2))[0] == pytest.approx(2 * 2 / 2**20)
+    assert letter_probabilities(questions("AB" * 10, 2)) == [1.0] * 20
+    # A letter that is never right is seen too: 0.75^60 of D, and the like.
+    assert letter_probabilities(questions("ABC" * 20, 4))[0] < 1e-6 < letter_probabilities(questions("ABCD" * 15, 4))[0]
+    # The versions of one question count once.
+    repeated = pd.concat([questions("AB", 2)] * 50)
+    assert letter_probabilities(repeated) == [1.0] * 100
+
+
+def test_letters_that_are_right_too_often_are_found(good: tuple[Path, list[Sample]], tmp_path: Path) -> None:
+    settings = GuardSettings(letter_p=0.999)
+    with pytest.raises(DataGuardError, match="letter_p"):
+        guard_dataset(good[0], 0.85, tmp_path, settings)
+
+
+def test_near_duplicates_are_looked_for_in_photographs_alone(good: tuple[Path, list[Sample]]) -> None:
+    assert checks_frame(good[0])["near_duplicate"].isna().all()
+    found = checks_frame(good[0], near_duplicate_bits=60)["near_duplicate"].dropna()
+    assert len(found) and "bits" in found.iloc[0], "drawn scenes are alike by such a loose measure"
+
+
+def test_rows_are_not_believed(good: tuple[Path, list[Sample]], tmp_path: Path) -> None:
+    """A record that cannot be read, and a column that says something else, are findings and no crash."""
+    folder, samples = good
+    table = folder / "data/train" / dataset.TABLE
+    rows = pq.read_table(table).to_pylist()
+    rows[0]["record"], rows[1]["answer"], rows[2]["file_name"] = "{}", "H", "../../../etc/passwd"
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=dataset.SCHEMA), table)
+        dataset.write_manifest(folder)
+        with pytest.raises(DataGuardError, match="answer_is_an_option"):
+            guard_dataset(folder, 0.85, tmp_path)
+        report = json.loads((tmp_path / "report.json").read_text())
+        named = {v["column"]: v["rows"] for v in report["expectations"]}
+        ids = [row["sample_id"] for row in rows[:3]]
+        assert named["record_agrees"] == ids
+        assert named["answer_is_an_option"] == ids[1:2] and named["hashes_hold"] == ids[2:]
+    finally:
+        rewrite(folder, samples)
+
+
+def test_the_share_of_effective_pairs_is_looked_at_where_there_is_one() -> None:
+    suite = guard.data_expectations(0.85, GuardSettings(min_effective=0.5), judged=True)
+    (share,) = [e for e in suite if "mean" in e.expectation_type]
+    frame = pd.DataFrame({"sample_id": list("abcd"), "effective": [1.0, 0.0, 0.0, None]})
+    (verdict,) = guard.validate(frame, [share])
+    assert not verdict.success and verdict.detail == "observed 0.3333"
+    assert not any("mean" in e.expectation_type for e in guard.data_expectations(0.85, GuardSettings()))
+
+
+def test_data_docs_are_a_site_of_their_own(good: tuple[Path, list[Sample]], tmp_path: Path) -> None:
+    guard_dataset(good[0], 0.85, tmp_path / "report", docs=tmp_path / "docs")
+    assert "prepared_data" in (tmp_path / "docs/index.html").read_text()
+    (page,) = (tmp_path / "docs/validations").rglob("*.html")
+    assert "truth_when_edited" in page.read_text()
 
 
 def test_an_expectation_that_raises_is_no_verdict_on_the_data(good: tuple[Path, list[Sample]]) -> None:
-    frame = guard.checks_frame(*good).drop(columns="overlap")
-    verdicts = guard.validate(frame, guard.data_expectations(0.85))
-    (broken,) = [verdict for verdict in verdicts if verdict.raised]
-    assert broken.column == "overlap" and "does not exist" in broken.raised
+    frame = checks_frame(good[0]).drop(columns="overlap")
+    verdicts = guard.validate(frame, guard.data_expectations(0.85, GuardSettings()))
+    broken = [verdict for verdict in verdicts if verdict.raised]
+    assert {verdict.column for verdict in broken} == {"overlap"}
     with pytest.raises(GuardBrokenError, match=r"overlap.*does not exist"):
         guard.raise_for(verdicts)

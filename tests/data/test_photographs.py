@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings, ImplantationSettings
-from aot_core.contracts.scene import Box, DistractorFamily, Query, Question, QuestionKind, Scene, SceneObject
+from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Scene, SceneObject
 from aot_core.data.coco import CocoSource
 from aot_core.data.extension import Rejection, extend_photo
 from aot_core.data.implantation import Implanted
 from aot_core.data.instructions import read_instruction
-from aot_core.data.photo_implantation import REACH, cutouts, implant_photo, of_family, paste
+from aot_core.data.photo_implantation import cutouts, implant_photo, of_family, paste
 from aot_core.data.photo_questions import ask_photo
+from aot_core.data.photo_spare import REACH
 from aot_core.data.places import PLACES, place_of
 from aot_core.data.sources import Picture
 from aot_core.data.truth import truth
 
 SETTINGS = ImplantationSettings(open_instructions=0.3)
 KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "relation", "count")
+EDITS: tuple[EditKind, ...] = ("add", "remove", "replace")
 FAMILIES: tuple[DistractorFamily, ...] = ("semantic", "irrelevant")
 
 
@@ -34,17 +36,27 @@ def test_what_comes_along_stays_inside_the_region_to_the_last_fraction_of_a_pixe
 
 
 @settings(
-    max_examples=60,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(seed=st.integers(0, 2**31), kind=st.sampled_from(KINDS), family=st.sampled_from(FAMILIES))
-def test_every_accepted_paste_keeps_the_truth_and_the_protected_boxes(
-    coco: Callable[..., Path], tmp_path: Path, seed: int, kind: QuestionKind, family: DistractorFamily
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(KINDS),
+    family=st.sampled_from(FAMILIES),
+    edits=st.lists(st.sampled_from(EDITS), min_size=1, max_size=3),
+)
+def test_every_accepted_edit_keeps_the_truth_and_the_protected_boxes(
+    coco: Callable[..., Path],
+    tmp_path: Path,
+    seed: int,
+    kind: QuestionKind,
+    family: DistractorFamily,
+    edits: list[EditKind],
 ) -> None:
     folder = tmp_path / "photographs"
-    source = CocoSource(folder if folder.is_dir() else coco(), CocoSettings(type="coco"))
+    source = CocoSource(folder if folder.is_dir() else coco(), CocoSettings(type="coco"), tmp_path / "work")
     rng = np.random.default_rng(seed)
     donors = [cutout for index in range(4) for cutout in cutouts(source.picture(index))]
     picture = extend_photo(rng, source.picture(int(rng.integers(4))), ExtensionSettings()).picture
@@ -52,20 +64,29 @@ def test_every_accepted_paste_keeps_the_truth_and_the_protected_boxes(
     if question is None:
         return
     assert truth(question.query, picture.scene.objects) == question.answer_text
-    made = implant_photo(rng, picture, question, family, 2, donors, source.kinds, SETTINGS)
+    made = implant_photo(rng, picture, question, family, edits, donors, source.kinds, SETTINGS)
     if isinstance(made, Rejection):
         return
+    assert made.picture.settled(question.query) == truth(question.query, made.picture.scene.objects)
     assert made.picture.settled(question.query) == question.answer_text
     difference = ImageChops.difference(picture.image, made.picture.image)
+    there = [thing.attributes["name"] for thing in made.picture.scene.objects]
     for edit in made.edits:
-        box, added = edit.region, edit.added
+        box, added, removed = edit.region, edit.added, edit.removed
         wide = Box(x=max(0, box.x - REACH), y=max(0, box.y - REACH), width=box.width + REACH, height=box.height + REACH)
         assert all(wide.overlap(protected) == 0 for protected in question.protected)
-        assert added is not None and added.attributes["place"] == place_of(box, picture.image.size)
-        # Cut from one photograph, pasted into another.
-        assert added.attributes["name"] not in [thing.attributes["name"] for thing in picture.scene.objects]
         (told,) = read_instruction(edit.instruction)
-        assert told.added in (None, added.attributes["name"]) and told.where == added.attributes["place"]
+        assert told.kind == edit.kind and told.where == place_of(removed.box if removed else box, picture.image.size)
+        assert (removed is not None, added is not None) == (edit.kind != "add", edit.kind != "remove")
+        if removed is not None:
+            assert removed in picture.scene.objects and removed not in made.picture.scene.objects
+            assert told.removed == removed.attributes["name"]
+        if added is not None:
+            # Cut from one photograph, pasted into another.
+            assert added.attributes["name"] not in [thing.attributes["name"] for thing in picture.scene.objects]
+            assert added.attributes.get("place") == place_of(box, picture.image.size)
+            assert added.attributes["name"] in there
+            assert told.added in (None, added.attributes["name"])
         difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
     assert difference.getbbox() is None
 
@@ -131,7 +152,7 @@ def test_what_comes_along_may_not_change_the_truth() -> None:
     question = Question(query=query, text="Is there a cup in the picture?", options=("yes", "no"), answer="B")
     saucer = [cutout for cutout in cutouts(donor) if cutout.main.attributes["name"] == "saucer"]
     host = picture_of(thing("dog", 10, 10), name="host")
-    made = implant_photo(np.random.default_rng(0), host, question, "semantic", 1, saucer, {}, SETTINGS)
+    made = implant_photo(np.random.default_rng(0), host, question, "semantic", ("add",), saucer, {}, SETTINGS)
     assert made == Rejection("truth_changed")
 
 
@@ -166,6 +187,6 @@ def test_where_everything_is_protected_there_is_no_room() -> None:
         answer="A",
         protected=(host.scene.objects[0].box,),
     )
-    made = implant_photo(np.random.default_rng(0), host, question, "semantic", 1, cutouts(donor), {}, SETTINGS)
+    made = implant_photo(np.random.default_rng(0), host, question, "semantic", ("add",), cutouts(donor), {}, SETTINGS)
     assert made == Rejection("no_room")
     assert not isinstance(made, Implanted)

@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import Sample
+from aot_core.data.build import BuildSummary
 from aot_core.data.dataset import load_image, read_samples
 from aot_core.data.domains import open_source
 from aot_core.data.images import DataError
-from aot_core.data.pipeline import Pipeline
 from aot_core.data.similarity import localized_ssim
 
+Build = Callable[..., tuple[list[Sample], BuildSummary]]
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=60, train=40, evaluate=20), effectiveness=EffectivenessSettings(enabled=False)
 )
@@ -29,9 +30,9 @@ PHOTOS = PrepareDataConfig.model_validate(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
+def made(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     folder = tmp_path_factory.mktemp("made")
-    return folder, Pipeline(CONFIG, open_source(CONFIG, None)).write(folder)
+    return folder, build(CONFIG, folder)[0]
 
 
 def test_every_split_is_as_asked(made: tuple[Path, list[Sample]]) -> None:
@@ -66,11 +67,10 @@ def test_the_stored_ssim_is_that_of_the_stored_images(made: tuple[Path, list[Sam
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
-    made: tuple[Path, list[Sample]], tmp_path: Path
+    made: tuple[Path, list[Sample]], build: Build, tmp_path: Path
 ) -> None:
-    Pipeline(CONFIG, open_source(CONFIG, None)).write(tmp_path / "again")
-    other = CONFIG.model_copy(update={"seed": 1})
-    Pipeline(other, open_source(other, None)).write(tmp_path / "other")
+    build(CONFIG, tmp_path / "again")
+    build(CONFIG.model_copy(update={"seed": 1}), tmp_path / "other")
     first, again, changed = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (made[0], tmp_path / "again", tmp_path / "other")
@@ -79,9 +79,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert first != changed
 
 
-def test_photographs_become_pairs(coco: Callable[..., Path], tmp_path: Path) -> None:
+def test_photographs_become_pairs(coco: Callable[..., Path], build: Build, tmp_path: Path) -> None:
     folder = coco()
-    samples = Pipeline(PHOTOS, open_source(PHOTOS, folder)).write(tmp_path / "out")
+    samples, _ = build(PHOTOS, tmp_path / "out", folder)
     assert Counter((s.split, bool(s.edits)) for s in samples) == {
         ("warm_start", True): 10,
         ("evaluate", False): 4,
@@ -97,25 +97,27 @@ def test_photographs_become_pairs(coco: Callable[..., Path], tmp_path: Path) -> 
     assert sources["warm_start"].isdisjoint(sources["evaluate"])
 
 
-def test_a_spoilt_photograph_stops_the_run_without_a_data_set(coco: Callable[..., Path], tmp_path: Path) -> None:
+def test_spoilt_photographs_stop_the_run_without_a_data_set(
+    coco: Callable[..., Path], build: Build, tmp_path: Path
+) -> None:
     folder = coco()
     for path in (folder / "images").iterdir():
         path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match="truncated"):
-        Pipeline(PHOTOS, open_source(PHOTOS, folder)).write(tmp_path / "out")
+        build(PHOTOS, tmp_path / "out", folder)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_coco_source_needs_its_folder() -> None:
+def test_a_coco_source_needs_its_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="source_folder: a coco source needs a folder"):
-        open_source(PHOTOS, None)
+        open_source(PHOTOS, None, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"source": {"type": "coco"}}, 'photographs have no "unseen" family'),
-        ({"source": {"type": "voc"}}, "'procedural', 'coco'"),
+        ({"source": {"type": "voc"}}, "'procedural', 'coco', 'datasets'"),
         ({"source": {"type": "procedural", "objects": [4, 2]}}, "least <= most"),
         ({"splits": {"warm_start": 0, "train": 0, "evaluate": 0}}, "give at least one split a size"),
         ({"kinds": {"existence": 0, "attribute": 0, "relation": 0, "count": 0}}, "at least one kind a weight"),

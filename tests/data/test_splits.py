@@ -30,13 +30,14 @@ def test_a_small_source_gives_every_split_what_it_needs() -> None:
     shares = share_out(4, wanted(140, 0, 40), LEAST, np.random.default_rng(0))
     assert {split: len(share.indices) for split, share in shares.items()} == {"warm_start": 2, "evaluate": 2}
     first = shares["warm_start"]
-    assert list(islice(iter(first), 5)) == [*first.indices, *first.indices, first.indices[0]]
+    assert list(islice(first.starting_at(0), 5)) == [*first.indices, *first.indices, first.indices[0]]
+    assert list(islice(first.starting_at(3), 2)) == [first.indices[1], first.indices[0]]
 
 
 def test_an_endless_source_is_dealt_out_in_turn() -> None:
     shares = share_out(None, wanted(5, 0, 5), LEAST, np.random.default_rng(0))
-    assert list(islice(iter(shares["warm_start"]), 3)) == [0, 2, 4]
-    assert list(islice(iter(shares["evaluate"]), 3)) == [1, 3, 5]
+    assert list(islice(shares["warm_start"].starting_at(0), 3)) == [0, 2, 4]
+    assert list(islice(shares["evaluate"].starting_at(10), 3)) == [21, 23, 25]
 
 
 def test_too_small_a_source_says_what_is_needed() -> None:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from peft import PeftModel
 
-from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.defender.checkpoints import CheckpointError, load_defender, load_trainable, save
 
-LORA = ModelSettings(lora=LoraSettings(rank=2, alpha=4))
+LORA = DefenderModelSettings(lora=LoraSettings(rank=2, alpha=4))
 
 
 @pytest.fixture(scope="module")

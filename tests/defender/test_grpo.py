@@ -1,11 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.data.dataset import read_samples
-from aot_core.defender.grpo import choose_prompts, grpo_arguments, paper_reward
+from aot_core.data.images import DataError
+from aot_core.defender.answering import chat_prompt
+from aot_core.defender.grpo import check_prompts, choose_prompts, grpo_arguments, schedule
 
 
 def test_prompts_hold_every_edited_scene_and_the_wanted_share_of_clean_ones(dataset: Path) -> None:
@@ -29,19 +33,36 @@ def test_a_round_without_edits_says_what_to_do(dataset: Path) -> None:
         choose_prompts([], 1.0, seed=0)
 
 
-def test_the_paper_s_reward_in_trl_s_form() -> None:
-    logged: dict[str, float] = {}
-    rewards = paper_reward(
-        completions=[
-            [{"role": "assistant", "content": text}] for text in (r"\boxed{A}", "boxed (a)", r"\boxed{B}", "")
-        ],
-        answer=["A", "A", "A", "A"],
-        letters=["AB", "AB", "AB", "AB"],
-        log_metric=logged.__setitem__,
-        prompts=[],
-    )
-    assert rewards == pytest.approx([1.0, 0.8, 0.0, 0.0])
-    assert logged == {"accuracy": 0.5, "boxed": 0.5}
+def test_every_prompt_is_asked_once_before_any_is_asked_again() -> None:
+    order = schedule(5, 13, seed=3)
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and len(order) == 13
+    assert order[:5] != order[5:10]
+    assert order == schedule(5, 13, seed=3) != schedule(5, 13, seed=4)
+    assert schedule(5, 8, seed=3) == order[:8], "a longer round begins like a shorter one"
+
+
+def test_a_prompt_over_the_limit_is_refused_before_training(dataset: Path, untrained) -> None:
+    prompts = choose_prompts(read_samples(dataset), 0.0, seed=0)
+    processor = untrained[1]
+    inputs = [
+        processor(
+            images=[Image.open(dataset / prompt.image)],
+            text=[chat_prompt(processor, prompt.question.prompt)],
+            return_tensors="pt",
+        )
+        for prompt in prompts
+    ]
+    longest = max(one.input_ids.shape[1] for one in inputs)
+    check_prompts(prompts, dataset, processor, longest)
+    with pytest.raises(ValueError, match=rf"prompts are longer than max_prompt_tokens {longest - 1}; .* has {longest}"):
+        check_prompts(prompts, dataset, processor, longest - 1)
+
+
+def test_an_image_over_the_pixel_limit_is_refused_before_training(dataset: Path, untrained, tmp_path: Path) -> None:
+    Image.new("1", (8000, 5001)).save(tmp_path / "large.png")
+    prompt = replace(choose_prompts(read_samples(dataset), 0.0, seed=0)[0], image="large.png")
+    with pytest.raises(DataError, match=r"large.png.*8000x5001 pixels are more than the limit of 40000000"):
+        check_prompts([prompt], tmp_path, untrained[1], None)
 
 
 def test_arguments_are_dapo_s(tmp_path: Path) -> None:
@@ -51,5 +72,7 @@ def test_arguments_are_dapo_s(tmp_path: Path) -> None:
     assert arguments.generation_batch_size == 24
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 3)
     assert (arguments.num_generations, arguments.num_iterations, arguments.max_steps) == (4, 3, 15)
+    assert (arguments.save_strategy, arguments.save_steps) == ("steps", 30), "between generations"
+    assert arguments.reward_weights == [0.8, 0.2]
     with pytest.raises(ValidationError, match="micro_batch 7 does not divide"):
         DefenderRoundConfig(prompts=6, group_size=4, micro_batch=7)

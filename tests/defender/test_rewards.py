@@ -1,6 +1,25 @@
+import time
+from collections.abc import Sequence
+
 import pytest
 
-from aot_core.defender.rewards import defender_reward
+from aot_core.contracts.defender_round import DefenderRoundConfig, RewardTerm
+from aot_core.defender.rewards import (
+    Answered,
+    RewardError,
+    RewardTimeoutError,
+    build_terms,
+    checked,
+    defender_reward,
+    length,
+    overlong,
+)
+
+
+def answered(
+    completion: str = "", answer: str = "A", options: Sequence[str] = ("1", "2", "3", "4"), **rest
+) -> Answered:
+    return Answered(completion, answer, tuple(options), **({"tokens": 5, "finished": True} | rest))
 
 
 @pytest.mark.parametrize(
@@ -9,3 +28,62 @@ from aot_core.defender.rewards import defender_reward
 )
 def test_paper_reward(completion: str, reward: float) -> None:
     assert defender_reward(completion, "A", "ABCD") == pytest.approx(reward)
+    terms = build_terms(DefenderRoundConfig())
+    scores = {name: term([answered(completion)])[0] for name, term in terms.items()}
+    assert 0.8 * scores["accuracy"] + 0.2 * scores["format"] == pytest.approx(reward), "the same, from its parts"
+
+
+@pytest.mark.parametrize(
+    ("completion", "accuracy", "form"),
+    [
+        (r"\boxed{Yes}", 1, 1),
+        (r"\boxed{yes}", 1, 0),
+        (r"\boxed{No}", 0, 0),
+        (r"\boxed{Yes} \boxed{No}", 0, 0),
+        (r"\boxed{B}", 1, 1),
+        (r"\boxed{A}", 0, 0),
+        ("yes", 0, 0),
+    ],
+)
+def test_a_yes_no_question_is_answered_by_word_or_letter(completion: str, accuracy: int, form: int) -> None:
+    terms = build_terms(DefenderRoundConfig())
+    batch = [answered(completion, "B", ("no", "yes"))]
+    assert (terms["accuracy"](batch), terms["format"](batch)) == ([accuracy], [form])
+    assert terms["accuracy"]([answered(r"\boxed{Yes}", "B", ("1", "2"))]) == [0.0], "no word is right elsewhere"
+
+
+def test_overlong_answers_are_punished_softly() -> None:
+    """Equation 13 of DAPO, with a limit of 10 tokens and a buffer of 4."""
+    batch = [answered(tokens=n) for n in (1, 6, 7, 8, 10)]
+    assert overlong(10, 4)(batch) == [0, 0, -0.25, -0.5, -1]
+    assert overlong(10, 4)([answered(tokens=10, finished=False)]) == [-1]
+    assert length(10)(batch) == pytest.approx([-0.1, -0.6, -0.7, -0.8, -1])
+
+
+def hangs(_batch: Sequence[Answered]) -> list[float]:
+    time.sleep(60)
+    return []
+
+
+@pytest.mark.parametrize(
+    ("term", "error", "says"),
+    [
+        (lambda batch: [float("nan")] * len(batch), RewardError, r"reward 'mine' is nan for the answer 'x'"),
+        (lambda _batch: [0.0], RewardError, r"reward 'mine' gave 1 scores for 2 answers"),
+        (lambda batch: [batch[0].nothing], RewardError, r"reward 'mine' raised AttributeError"),
+        (hangs, RewardTimeoutError, r"did not come back within 0.2 seconds"),
+    ],
+    ids=["nan", "wrong length", "raises", "hangs"],
+)
+def test_a_term_that_breaks_its_contract_is_named(term, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        checked("mine", term, 0.2)([answered("x"), answered("y")])
+
+
+def test_terms_of_one_s_own_are_imported_by_name() -> None:
+    mine = RewardTerm(name="statistics:mean", weight=1.0)
+    assert list(build_terms(DefenderRoundConfig(rewards=(mine,)))) == ["statistics:mean"]
+    with pytest.raises(ValueError, match=r"'statistics:average' cannot be imported"):
+        build_terms(DefenderRoundConfig(rewards=(RewardTerm(name="statistics:average", weight=1.0),)))
+    with pytest.raises(ValueError, match="names a term twice"):
+        build_terms(DefenderRoundConfig(rewards=(mine, mine)))

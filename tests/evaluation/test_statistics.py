@@ -1,8 +1,9 @@
 from math import sqrt
 
+import numpy as np
 import pytest
 
-from aot_core.evaluation.statistics import paired_difference, share
+from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, share, worst_case_resamples
 
 
 def test_wilson_interval_equals_its_formula() -> None:
@@ -48,3 +49,37 @@ def test_mcnemar_of_equal_answers_is_one() -> None:
 def test_paired_difference_wants_equal_lengths() -> None:
     with pytest.raises(ValueError, match="2 answers against 1"):
         paired_difference([True, True], [True])
+
+
+def test_mcnemar_counts_disagreements_only() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(1, 4, "greater") == pytest.approx(6 / 32)  # (5 choose 4 + 5 choose 5) / 2^5
+    assert mcnemar(1, 4, "less") == pytest.approx(31 / 32)
+    assert mcnemar(4, 1) == pytest.approx(12 / 32)
+
+
+def test_holm_by_hand() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({}) == {} and holm({"a": 0.9, "b": 0.8})["a"] == 1.0
+
+
+def test_worst_case_resampling() -> None:
+    asked = np.ones((50, 2))
+    # The first is weak in the second condition, the other in the first; both worst cases are 0.5 whatever is drawn
+    # from questions that are all alike.
+    first, second = np.tile([1.0, 0.5], (50, 1)), np.tile([0.5, 1.0], (50, 1))
+    assert np.allclose(worst_case_resamples(asked, first, second, 300, 0), 0)
+    right = np.zeros((200, 1))
+    right[:100] = 1
+    drawn = worst_case_resamples(np.ones((200, 1)), np.zeros((200, 1)), right, 2500, 1)
+    # The standard error of a share of 0.5 among 200.
+    assert len(drawn) == 2500
+    assert drawn.mean() == pytest.approx(0.5, abs=0.005) and drawn.std() == pytest.approx(0.0354, abs=0.002)
+    assert np.array_equal(drawn, worst_case_resamples(np.ones((200, 1)), np.zeros((200, 1)), right, 2500, 1))
+
+
+def test_a_condition_that_was_hardly_asked_may_miss_a_resample() -> None:
+    asked = np.zeros((30, 2))
+    asked[:, 0], asked[0, 1] = 1, 1
+    right = asked.copy()
+    assert np.allclose(worst_case_resamples(asked, right, right, 200, 0), 0)

@@ -20,7 +20,9 @@ ROUND_STAGES = ("attacker_round", "curate", "defender_round", "evaluate")
 
 def aot(home: Path, *arguments: str, config: str = "smoke") -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "aot_core.cli", "run", f"configs/{config}.toml", "--home", str(home), *arguments]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))
+    }
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -87,7 +89,7 @@ def test_mlflow_holds_a_parent_and_a_child_a_round(finished: Path) -> None:
 
 
 def test_three_lines_load_the_champion_and_it_answers(finished: Path) -> None:
-    (image, *_) = sorted((finished / "store" / "prepare_data").glob("*/files/images/*.png"))
+    (image, *_) = sorted((finished / "store" / "prepare_data").glob("*/files/data/evaluate/*/*.png"))
     question = "Is there a red ring?\\nA. yes\\nB. no\\nAnswer with \\\\boxed{X}."
     code = (
         "import mlflow\n"
@@ -109,24 +111,45 @@ def test_a_second_run_reuses_every_stage(finished: Path) -> None:
     assert "running" not in said
 
 
-def test_killed_in_a_stage_and_started_again_it_ends_the_same(finished: Path, tmp_path: Path) -> None:
-    process = aot(tmp_path)
+def kill_in(home: Path, stage: str, round_index: int) -> None:
+    """Start the campaign and kill it, with all its children, a second after a stage has begun."""
+    process = aot(home)
     assert process.stdout is not None
+    where = f"round {round_index}" if round_index else "start"
     for line in process.stdout:
-        if "running" in line and "attacker_round" in line:
+        if "running" in line and where in line and stage in line:
             break
+    else:
+        pytest.fail(f"{stage} did not begin")
     time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def assert_ended_like(home: Path, finished: Path) -> None:
+    for mine, theirs in zip(read_summary(home).steps, read_summary(finished).steps, strict=True):
+        # Not to the last bit: a matrix library may sum in another order when a tensor lies elsewhere in memory.
+        assert mine.record.metrics == pytest.approx(theirs.record.metrics, rel=1e-3, abs=1e-3), mine.record.stage
+
+
+def test_killed_in_a_stage_and_started_again_it_ends_the_same(finished: Path, tmp_path: Path) -> None:
+    kill_in(tmp_path, "attacker_round", 1)
     assert read_summary(tmp_path).status == "running", "it could not say goodbye"
     done = len(read_summary(tmp_path).steps)
     assert done == 4
     said = finish(aot(tmp_path))
     assert [step.reused for step in read_summary(tmp_path).steps] == [True] * done + [False] * 4, said
     assert results(tmp_path)[:done] == results(finished)[:done], "the same bytes"
-    for mine, theirs in zip(read_summary(tmp_path).steps, read_summary(finished).steps, strict=True):
-        # Not to the last bit: a matrix library may sum in another order when a tensor lies elsewhere in memory.
-        assert mine.record.metrics == pytest.approx(theirs.record.metrics, rel=1e-3, abs=1e-3), mine.record.stage
+    assert_ended_like(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_in_turn_it_ends_the_same(finished: Path, tmp_path: Path) -> None:
+    for done, step in enumerate(read_summary(finished).steps):
+        kill_in(tmp_path, step.record.stage, step.round)
+        assert len(read_summary(tmp_path).steps) == done, "what was finished before, and no more"
+    finish(aot(tmp_path))
+    assert_ended_like(tmp_path, finished)
 
 
 def test_what_people_get_wrong_is_said_in_a_line(tmp_path: Path) -> None:

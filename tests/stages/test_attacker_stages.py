@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs
 from aot_core.contracts.curate import CurateConfig, CurateInputs
 from aot_core.contracts.learning import LoraSettings, ModelSettings
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, WarmStartAttackerInputs
+from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.data.domains import open_source
-from aot_core.data.pipeline import Pipeline
 from aot_core.data.truth import truth
 from aot_core.models import SHIPPED
 from aot_core.stages.attacker_round import run_attacker_round
@@ -25,7 +25,7 @@ from aot_core.stages.warm_start_attacker import run_warm_start_attacker
 from aot_core.store import LocalStore
 
 ATTACKER, DEFENDER = ExternalRef(name="aot-tiny-edit"), ExternalRef(name="aot-tiny-vl")
-ROUND = AttackerRoundConfig(seed=4, candidates=24, updates=2, scenes=2, group_size=4)
+ROUND = AttackerRoundConfig(seed=4, candidates=24, updates=2, scenes=1, proposals_per_scene=2, group_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Arti
         effectiveness=EffectivenessSettings(enabled=False),
     )
     folder = tmp_path_factory.mktemp("dataset")
-    Pipeline(config, open_source(config, None), None).write(folder)
+    build_dataset(BuildJob(config, None, folder.with_name(f"{folder.name}-work")), folder)
     return store.put("prepare_data", "0" * 64, folder)
 
 
@@ -102,7 +102,10 @@ def test_a_round_moves_the_attacker_and_shows_its_edits(
     assert outputs.kl > 0
     assert len(json.loads((first.output / "curve.json").read_text())) == 2
     assert (first.output / "pictures" / "attacks.png").is_file()
+    assert sum(share for name, share in outputs.tactics.items() if name.startswith("kind/")) == pytest.approx(1)
     assert run_attacker_round(ROUND, inputs, second) == outputs
+    assert any(bool(parameter.any()) for *_, parameter in AttackPolicy.load(first.output).entries())
+    assert (first.output / "tactics.json").read_bytes() == (second.output / "tactics.json").read_bytes()
     assert weights(first.output / "model") == weights(second.output / "model") != weights(SHIPPED / ATTACKER.name)
 
 

@@ -1,6 +1,11 @@
 """warm_start_defender and defender_round on the shipped tiny model: what goes in, what is written, what is said."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
-from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs
+from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs, DynamicSampling
 from aot_core.contracts.errors import NonFiniteLossError
-from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Sample, Scene, Split
+from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderInputs
 from aot_core.data import world
 from aot_core.data.dataset import save_image, write_dataset
@@ -22,12 +28,14 @@ from aot_core.data.questions import ask_world
 from aot_core.defender.checkpoints import load_defender
 from aot_core.stages.context import StageContext
 from aot_core.stages.defender_round import run_defender_round
+from aot_core.stages.plan import plan_stage
+from aot_core.stages.runner import execute
 from aot_core.stages.warm_start_defender import run_warm_start_defender
 from aot_core.store import LocalStore
 from aot_core.tracking.protocol import NullTracker
 
 BASE = ExternalRef(name="aot-tiny-vl")
-LORA = ModelSettings(lora=LoraSettings(rank=4, alpha=8))
+LORA = DefenderModelSettings(lora=LoraSettings(rank=4, alpha=8))
 SMALL_ROUND = {"generations": 2, "prompts": 4, "group_size": 4, "temperature": 1.5, "clean_share": 0.2}
 
 
@@ -167,3 +175,50 @@ def test_a_data_set_without_warm_start_samples_says_so(store: LocalStore, curate
     inputs = WarmStartDefenderInputs(dataset=curated, base=BASE)
     with pytest.raises(ValueError, match=r"warm_start` is empty.*prepare_data.splits.warm_start"):
         run_warm_start_defender(WarmStartDefenderConfig(), inputs, context(store, tmp_path))
+
+
+def round_in(root: Path, source: LocalStore, curated: ArtifactRef, defender: ArtifactRef) -> StageSpec:
+    """One small round, in a store of its own: where it runs is no part of what it is."""
+    store = LocalStore(root)
+    copies = [
+        store.put(stage, ref.uri[-64:], source.fetch(ref))
+        for stage, ref in (("curate", curated), ("warm_start_defender", defender))
+    ]
+    config = DefenderRoundConfig(
+        generations=8,
+        prompts=2,
+        group_size=4,
+        checkpoint_every=2,
+        clean_share=0.0,
+        learning_rate=1e-4,
+        dynamic_sampling=DynamicSampling(),
+    )
+    inputs = DefenderRoundInputs(curated=copies[0], defender=copies[1], base=BASE)
+    return plan_stage("defender_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+
+
+def test_a_round_killed_in_the_middle_ends_with_the_same_bits(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    whole = execute(round_in(tmp_path / "whole", store, curated, warm)).record
+    spec = round_in(tmp_path / "killed", store, curated, warm)
+    assert whole is not None and whole.key == spec.key
+
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    progress = tmp_path / "killed" / ".progress" / "defender_round" / spec.key
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-m", "aot_core.stages", str(tmp_path / "spec.json")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        while not (progress / "checkpoint-4" / "complete").exists():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert LocalStore(tmp_path / "killed").find(spec.stage, spec.key) is None
+
+    again = execute(spec).record
+    assert again is not None
+    assert again.outputs["resumed_at"] >= 4 and whole.outputs["resumed_at"] == 0
+    assert again.artifact.sha256 == whole.artifact.sha256, "weights and rewards, to the bit"
+    assert again.outputs | {"resumed_at": 0} == whole.outputs
+    assert not progress.exists(), "nothing is left of what it needed"

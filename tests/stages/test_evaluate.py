@@ -8,10 +8,10 @@ from mlflow import MlflowClient
 
 from aot_core.attacker.editing import Attacker
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.evaluate import EvaluateConfig, EvaluateInputs
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
-from aot_core.data.domains import open_source
-from aot_core.data.pipeline import Pipeline
+from aot_core.data.build import BuildJob, build_dataset
 from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
 from aot_core.evaluation.items import paired, read_items
 from aot_core.models import SHIPPED
@@ -19,6 +19,7 @@ from aot_core.stages.context import StageContext
 from aot_core.stages.evaluate import run_evaluate
 from aot_core.store import LocalStore
 from aot_core.tracking.mlflow_tracking import MlflowTracker, open_campaign_run
+from tests.evaluation.benchmarks.conftest import write_vstar
 
 CONFIG = EvaluateConfig(samples=2, limit=24, gallery_rows=2, seed=5)
 ATTACKER = ExternalRef(name="aot-tiny-edit")
@@ -35,7 +36,7 @@ def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Arti
         splits=SplitSizes(warm_start=0, train=2, evaluate=30), effectiveness=EffectivenessSettings(enabled=False)
     )
     folder = tmp_path_factory.mktemp("dataset")
-    Pipeline(config, open_source(config, None), None).write(folder)
+    build_dataset(BuildJob(config, None, folder.with_name(f"{folder.name}-work")), folder)
     return store.put("prepare_data", "0" * 64, folder)
 
 
@@ -146,8 +147,27 @@ def test_what_cannot_be_evaluated_is_named(
     config = PrepareDataConfig(
         splits=SplitSizes(warm_start=0, train=2, evaluate=0), effectiveness=EffectivenessSettings(enabled=False)
     )
-    Pipeline(config, open_source(config, None), None).write(tmp_path / "data")
+    build_dataset(BuildJob(config, None, tmp_path / "work"), tmp_path / "data")
     empty = store.put("prepare_data", "3" * 64, tmp_path / "data")
     with pytest.raises(ValueError, match="its split `evaluate` is empty"):
         inputs = EvaluateInputs(dataset=empty, defender_base=defender)
         run_evaluate(CONFIG, inputs, context(store, tmp_path / "b"))
+
+
+def test_benchmarks_are_asked_where_their_folder_is_given(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, tmp_path: Path
+) -> None:
+    write_vstar(tmp_path / "benchmarks" / "vstar_bench")
+    settings = BenchmarkSettings(names=("vstar",), batch_size=2, max_new_tokens=4)
+    config = CONFIG.model_copy(update={"limit": 4, "gallery_rows": 0, "benchmarks": settings})
+    inputs = EvaluateInputs(dataset=dataset, defender_base=defender)
+    without = run_evaluate(config, inputs, context(store, tmp_path / "without"))
+    assert without.benchmarks == {} and "bench/vstar" not in without.strict
+    inputs = inputs.model_copy(update={"benchmark_folder": ExternalRef(name=str(tmp_path / "benchmarks"))})
+    runs = [context(store, tmp_path / name) for name in ("first", "again")]
+    first, again = (run_evaluate(config, inputs, run) for run in runs)
+    assert first == again, "the same figures to the last item"
+    assert first.benchmarks["vstar"]["n"] == first.n["bench/vstar"] == 3
+    assert first.worst_condition == without.worst_condition, "a benchmark is no attack"
+    for name in ("benchmarks.jsonl", "items.parquet"):
+        assert (runs[0].output / name).read_bytes() == (runs[1].output / name).read_bytes()

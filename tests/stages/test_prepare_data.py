@@ -35,6 +35,6 @@ def test_the_artifact_is_a_guarded_data_set_with_pictures(tmp_path: Path) -> Non
 
 def test_the_filter_needs_a_defender(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"effectiveness": EffectivenessSettings()})
-    with pytest.raises(ValueError, match=r"effectiveness\.enabled is true and no base Defender was given"):
+    with pytest.raises(ValueError, match=r"effectiveness\.enabled asks for a base Defender and none was given"):
         run_prepare_data(config, PrepareDataInputs(), context(tmp_path))
     assert list((tmp_path / "output").iterdir()) == []

@@ -1,3 +1,4 @@
+import json
 from math import inf, nan
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from aot_core.tracking.mlflow_tracking import (
     close_run,
     log_artifact,
     log_checkpoint,
+    log_dataset,
     log_gallery,
     log_stage_summary,
     open_campaign_run,
@@ -142,3 +144,14 @@ def test_a_checkpoint_that_a_killed_process_began_is_completed(uri: str) -> None
     assert log_checkpoint(uri, run_id, "defender-1", *reference, {"clean": 0.9}) == begun.model_id
     model = client.get_logged_model(begun.model_id)
     assert str(model.status) == "READY" and [m.key for m in model.metrics or []] == ["clean"]
+
+
+def test_a_run_leads_to_its_data_set_and_that_to_its_sources(uri: str) -> None:
+    run_id = open_campaign_run(uri, "lineage", "key-lineage", "tiny-4", {})
+    address, sha256, sources = "aot://prepare_data/" + "1" * 64, "2" * 64, {"source": "3" * 64, "defender": "hub/name"}
+    assert log_dataset(uri, run_id, "prepare_data-0", address, sha256, sources, {"pairs": 12})
+    assert not log_dataset(uri, run_id, "prepare_data-0", address, sha256, sources, {"pairs": 12})
+    (found,) = MlflowClient(uri).get_run(run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("prepare_data-0", sha256[:36])
+    assert json.loads(found.dataset.source) == {"uri": address, "sha256": sha256, "made_of": sources}
+    assert json.loads(found.dataset.profile) == {"pairs": 12}

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from aot_core.contracts.learning import LoraSettings, ModelSettings
+from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.data.answers import extract_letter
 from aot_core.defender.answering import Defender
@@ -122,7 +122,7 @@ def test_an_adapter_is_registered_with_the_name_of_its_base(
     registered: Registered, untrained_defender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = str(untrained_defender / "model")
-    settings = ModelSettings(lora=LoraSettings(rank=2, alpha=4))
+    settings = DefenderModelSettings(lora=LoraSettings(rank=2, alpha=4))
     model, processor = load_trainable(None, base, settings, "cpu")
     for name, weight in model.named_parameters():
         if "lora_B" in name:  # zero at first, which changes nothing

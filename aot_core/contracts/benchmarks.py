@@ -1,0 +1,62 @@
+"""How public benchmarks are asked: which, how many questions of each, and who answers."""
+
+from pydantic import Field, field_validator
+
+from aot_core.contracts.base import Frozen
+
+NAMES = (
+    "vstar",
+    "hrbench4k",
+    "hrbench8k",
+    "pope",
+    "hallusionbench",
+    "mmmu",
+    "mmstar",
+    "realworldqa",
+    "blink",
+    "ai2d",
+)
+"""In the order of the paper's table (arXiv 2602.22227), roughly."""
+
+
+class EndpointSettings(Frozen):
+    """An OpenAI-compatible chat endpoint: vLLM, `transformers serve`, a hosted model."""
+
+    url: str = Field(pattern=r"^https?://")
+    """Up to and with `/v1`."""
+    model: str
+    """The name by which the endpoint knows the model. It must serve the very weights that are evaluated (`aot export`):
+    nobody can check that from here."""
+    api_key_env: str = ""
+    """The environment variable that holds the key; the key itself stands in no config."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests in flight at once."""
+    timeout_seconds: float = Field(default=300.0, gt=0)
+    """For one request."""
+    retries: int = Field(default=6, ge=0)
+    """How often one request is tried again."""
+    pause_seconds: float = Field(default=1.0, ge=0)
+    """Before the first repetition; doubled each time, at most a minute; a server's Retry-After goes first."""
+
+
+class BenchmarkSettings(Frozen):
+    """The public benchmarks that the last Defender of a campaign, and the champion, are asked."""
+
+    names: tuple[str, ...] = ()
+    """Which; their files lie in the campaign's `benchmark_folder`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Questions of each at most, drawn from the seed (HR-Bench: with all their cycles); None asks all."""
+    batch_size: int = Field(default=8, ge=1)
+    """Questions that are answered together, without an endpoint."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Of an answer."""
+    endpoint: EndpointSettings | None = None
+    """Who answers; None loads the model here."""
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in NAMES]
+        if unknown or len(set(names)) < len(names):
+            raise ValueError(f"benchmarks {unknown or names} are unknown or repeat; give some of {', '.join(NAMES)}")
+        return names

@@ -1,0 +1,158 @@
+"""What decides whether a Defender may lead: the gate's settings, its decision, and the ledger of what was done.
+
+evaluations of challenger and champion -> `Decision` (`aot_core.evaluation.gate`) -> `LedgerEntry`s
+(`aot_core.tracking.ledger`) -> the alias in MLflow.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from aot_core.contracts.base import Frozen, sha256_of
+
+BENCHMARK_PREFIX = "bench/"
+"""A condition of this prefix is a benchmark's questions, without any edit."""
+
+
+class GateSettings(Frozen):
+    """The rule. Every margin and share is 0..1."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """The chance, at most, that a challenger that is no better is promoted."""
+    clean_margin: float = Field(default=0.02, ge=0, le=1)
+    """Clean accuracy that a challenger must be shown not to lose."""
+    benchmark_margin: float = Field(default=0.03, ge=0, le=1)
+    """The same on every benchmark that has no margin of its own."""
+    benchmark_margins: dict[str, float] = Field(default_factory=dict)
+    """Margins by benchmark: a small one (VStar has 191 questions) cannot show a small loss."""
+    min_items: int = Field(default=100, ge=1)
+    """Fewer common questions than this decide nothing: such an attack is left out of the worst case, such a
+    benchmark or clean set stops the promotion."""
+    max_unreadable: float = Field(default=0.05, ge=0, le=1)
+    """Share of the challenger's answers that name no option; more stops the promotion."""
+    resamples: int = Field(default=4000, ge=200)
+    """Bootstrap resamples of the questions."""
+    seed: int = Field(default=0, ge=0)
+    """Of the resampling: equal evaluations give equal decisions."""
+    repeated_tries: Literal["spend", "ignore"] = "spend"
+    """Whoever tries often enough is lucky once. "spend" gives the k-th challenger of one champion
+    alpha / (k (k + 1)), all of them together alpha; "ignore" gives each the whole of it."""
+    require_commit: bool = False
+    """Whether a stage made by code that no commit names (no checkout, or a changed one) counts as a gap in the
+    lineage."""
+
+
+class GateTest(Frozen):
+    """One line of the gate's table. Differences are challenger minus champion."""
+
+    name: str
+    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, ..."""
+    what: str
+    """The claim in words."""
+    passed: bool
+    n: int
+    champion: float | None = None
+    challenger: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    """One-sided lower bound of the difference, at the level that the test was given."""
+    margin: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    """After Holm's correction over the tests of its kind."""
+    note: str = ""
+
+
+class HardStop(Frozen):
+    """A condition that no figure can make up for."""
+
+    name: str
+    stopped: bool
+    told: str
+
+
+class Decision(Frozen):
+    """The gate's record: complete, and without a clock, so that deciding again gives the same bytes."""
+
+    model: str
+    challenger: str
+    """The challenger's version."""
+    challenger_sha256: str
+    """Of its artifact."""
+    champion: str = ""
+    """The version that led when it was decided; empty where none did."""
+    champion_sha256: str = ""
+    promote: bool
+    reason: str
+    """In a sentence: the first thing that stood in the way, or what was shown."""
+    attempt: int = Field(default=1, ge=1)
+    """The how-manieth challenger of this champion."""
+    alpha: float
+    """The level that was left for it."""
+    settings: GateSettings
+    stops: tuple[HardStop, ...] = ()
+    tests: tuple[GateTest, ...] = ()
+    figures: dict[str, float] = Field(default_factory=dict)
+    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ..."""
+    lineage: dict[str, str] = Field(default_factory=dict)
+    """Data manifest, commit, images, evaluations, parent version."""
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self)
+
+
+LedgerKind = Literal["refused", "proposed", "declined", "expired", "intent", "done", "undone", "abandoned"]
+"""refused: by the gate or by the smoke test, nothing moved. proposed: passed, and a person is asked. declined, expired:
+by that person, or by the clock. intent: the alias is about to move. done: it moved, and what it points at answers.
+undone: it moved, what it pointed at did not answer, and it was moved back. abandoned: a process died after its intent,
+and the alias is where it was."""
+
+LedgerAction = Literal["promote", "force", "rollback"]
+"""promote: by the gate's leave. force: by a person's, against the gate or without it. rollback: to an earlier one."""
+
+
+class LedgerEntry(Frozen):
+    """One line of the ledger. Each names the hash of the line before it: none can be changed or dropped unseen."""
+
+    number: int = Field(ge=1)
+    previous: str
+    """sha256 of the entry before; empty for the first."""
+    kind: LedgerKind
+    action: LedgerAction
+    model: str
+    from_version: str
+    """Who led before; empty where nobody did."""
+    to_version: str
+    """Who was to lead."""
+    challenger_sha256: str = ""
+    """Of the artifact that was to lead."""
+    champion_sha256: str = ""
+    """Of the artifact that led."""
+    who: str
+    when: str
+    """UTC, ISO 8601."""
+    why: str
+    figures: dict[str, float] = Field(default_factory=dict)
+    decision_sha256: str = ""
+    """The decision stands beside the entry in the store."""
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self)
+
+
+class PromotionSettings(Frozen):
+    """How a campaign's last Defender may take the `champion` alias. Nothing of it changes a stage's result."""
+
+    model: str = Field(default="aot-defender", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    """The registered model's name in MLflow."""
+    gate: GateSettings = GateSettings()
+    approval: Literal["none", "human"] = "none"
+    """"human" pauses the flow until somebody answers in Prefect (or by `aot promote`), holding no GPU."""
+    approval_hours: float = Field(default=24.0, gt=0)
+    """A question that nobody answers for so long counts as no."""
+    smoke_seconds: float = Field(default=900.0, gt=0)
+    """How long the registered model may take to load and to answer once, before it counts as broken."""
+    webhook: str | None = Field(default=None, pattern=r"^https?://")
+    """Every ledger entry of this model is posted there as JSON. One that cannot be reached changes nothing."""

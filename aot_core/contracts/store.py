@@ -1,0 +1,34 @@
+"""How an S3 store is reached. Credentials are never in here: boto3 finds them (environment, profile, instance role)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aot_core.contracts.base import Frozen
+
+
+class S3Settings(Frozen):
+    """Nothing in here changes a result, so none of it is in a key."""
+
+    endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    """An S3-compatible server; None: AWS, or what `AWS_ENDPOINT_URL_S3` says."""
+    region: str | None = None
+    """None: boto3's own choice (`AWS_REGION`, the profile), or else us-east-1."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Servers without wildcard DNS want "path"."""
+    encryption: Literal["", "AES256", "aws:kms"] = ""
+    """Server-side encryption asked for with every object; "" leaves it to the bucket's default."""
+    kms_key: str = ""
+    """The key's id or ARN for "aws:kms"; "" is the account's default key."""
+    multipart_mib: int = Field(default=64, ge=5)
+    """Files larger than this go up in parts of this size, several at a time."""
+    attempts: int = Field(default=8, ge=1)
+    """How often a request is tried, with exponential back-off and jitter between."""
+    lease_seconds: float = Field(default=60, gt=0)
+    """A lock whose holder has not renewed it for so long is free: its holder died."""
+
+    @model_validator(mode="after")
+    def _key_needs_kms(self) -> "S3Settings":
+        if self.kms_key and self.encryption != "aws:kms":
+            raise ValueError(f'kms_key is set and encryption is "{self.encryption}"; set encryption = "aws:kms"')
+        return self

@@ -1,0 +1,264 @@
+"""From a config to a data set on disk: shards made by workers, found again after a kill, put together as a stream.
+
+    plan --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
+
+The work folder outlives a kill: the next run of the same plan finds the finished shards there. The output is made of
+hard links to them where the disk allows, so that nothing is written twice. No step's memory grows with the data set.
+"""
+
+import os
+import shutil
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from aot_core.contracts.prepare_data import PrepareDataConfig
+from aot_core.data.dataset import DATA, REJECTION_SCHEMA, REJECTIONS, SCHEMA, TABLE, write_manifest
+from aot_core.data.domains import open_source
+from aot_core.data.photographs import refuse_if_too_many
+from aot_core.data.pipeline import Helpers, ShardMaker, shares_of
+from aot_core.data.shards import REJECTED, ROWS, Shard, ShardRecord, find_shard, plan_key, plan_shards, sweep
+from aot_core.data.sources import Unusable
+from aot_core.data.splits import SPLITS
+
+HelpersFactory = Callable[[], Helpers]
+
+_SHARDS_PER_WORKER = 4
+"""A worker process takes seconds to start: fewer shards than this each are not worth one."""
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Everything that makes a shard, in a form that can be sent to another process or machine."""
+
+    config: PrepareDataConfig
+    folder: Path | None
+    """The source folder."""
+    work: Path
+    """Where finished shards lie; on several machines, a disk that they share."""
+    contents: tuple[str, ...] = ()
+    """The sha256 (or hub name) of everything read from outside: with the config it identifies the plan."""
+    open_helpers: HelpersFactory = Helpers
+    """Loads the models, once a worker. A function at a module's top level, or a partial of one."""
+
+    @property
+    def plan(self) -> str:
+        return plan_key(self.config, self.contents)
+
+    @property
+    def shards_folder(self) -> Path:
+        return self.work / "shards"
+
+
+@dataclass
+class BuildSummary:
+    """What came of a build."""
+
+    records: dict[str, ShardRecord] = field(default_factory=dict)
+    """Shard to record, in the data set's order."""
+    reused: int = 0
+    """Shards that an earlier, killed run had finished."""
+    unusable: list[Unusable] = field(default_factory=list)
+    """Photographs left out, each once."""
+
+    @property
+    def funnel(self) -> Counter[str]:
+        """`step/outcome` to how often it happened."""
+        total: Counter[str] = Counter()
+        for record in self.records.values():
+            total.update({name: n for name, n in record.funnel.items() if not name.startswith("source/")})
+        # A photograph is met by many shards and counts once.
+        total.update(f"source/{one.reason}" for one in self.unusable)
+        return total
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds per step, over all workers."""
+        total: defaultdict[str, float] = defaultdict(float)
+        for record in self.records.values():
+            for step, seconds in record.seconds.items():
+                total[step] += seconds
+        return dict(total)
+
+
+def build_dataset(job: BuildJob, output: Path, workers: int = 1) -> BuildSummary:
+    """Make what is missing, and put the data set together in `output`.
+
+    Raises DataError for a bad source, for too few samples, and for too many photographs that cannot be used.
+    """
+    made = make_shards(job, workers)
+    return assemble(job, output, made)
+
+
+def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
+    """Make the shards that the work folder does not hold yet, in this process or in `workers` others."""
+    plan, shards = job.plan, plan_shards(job.config)
+    sweep(job.shards_folder)
+    # Opened here first: a bad source is told before any worker starts, and its index is made once.
+    source = open_source(job.config, job.folder, job.work)
+    shares_of(job.config, source.size)
+    summary = BuildSummary()
+    held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, plan))}
+    missing = [shard for shard in shards if shard.name not in held]
+    summary.reused = len(held)
+    made: dict[str, ShardRecord] = {}
+    total = sum(shard.wanted for shard in shards)
+    done = total - sum(shard.wanted for shard in missing)
+    with tqdm(total=total, initial=done, desc="prepare_data", unit="question", disable=None) as bar:
+        for shard, record in _run(job, missing, min(workers, len(missing) // _SHARDS_PER_WORKER)):
+            made[shard.name] = record
+            bar.update(shard.wanted)
+    summary.records = {shard.name: held.get(shard.name) or made[shard.name] for shard in shards}
+    return summary
+
+
+def _run(job: BuildJob, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, ShardRecord]]:
+    """Every shard with its record, as they are finished."""
+    if workers < 2:
+        with one_thread():
+            maker = open_maker(job) if shards else None
+            for shard in shards:
+                assert maker is not None
+                yield shard, maker.make(shard, job.shards_folder)
+        return
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job,)) as pool:
+        futures: dict[Future[ShardRecord], Shard] = {pool.submit(_make_in_worker, shard): shard for shard in shards}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def make_one(job: BuildJob, name: str) -> ShardRecord:
+    """Make the shard of that name, unless it is there: a task of its own, on whichever machine.
+
+    Its process keeps the job's source and models open for the next one. Raises DataError as `make_shards`.
+    """
+    (shard,) = [shard for shard in plan_shards(job.config) if shard.name == name]
+    held = find_shard(job.shards_folder, shard, job.plan)
+    if held is not None:
+        return held
+    # Tasks in threads of one process take turns: torch's number of threads is the process's.
+    with _ONE_AT_A_TIME, one_thread():
+        key = (job.plan, job.work)
+        if key not in _makers:
+            _makers.clear()
+            _makers[key] = open_maker(job)
+        return _makers[key].make(shard, job.shards_folder)
+
+
+_makers: dict[tuple[str, Path], ShardMaker] = {}
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def open_maker(job: BuildJob) -> ShardMaker:
+    """The maker of a job's shards, its source and models open."""
+    source = open_source(job.config, job.folder, job.work)
+    return ShardMaker(job.config, source, job.plan, job.open_helpers())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Mathematics on one thread inside the block: sums in another order would give other last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+_worker: tuple[BuildJob, ShardMaker] | None = None
+
+
+def _start_worker(job: BuildJob) -> None:
+    global _worker
+    _end_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+    _worker = (job, open_maker(job))
+
+
+def _make_in_worker(shard: Shard) -> ShardRecord:
+    assert _worker is not None, "the pool calls the initializer first"
+    job, maker = _worker
+    return maker.make(shard, job.shards_folder)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for: it ends at once, and leaves no half shard in place."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary:
+    """Put finished shards together: link their images, join their tables row group by row group, manifest last."""
+    output.mkdir(parents=True, exist_ok=True)
+    source = open_source(job.config, job.folder, job.work)
+    left_out = source.unusable
+    unusable = {one.detail: one for one in left_out}
+    with pq.ParquetWriter(output / REJECTIONS, REJECTION_SCHEMA) as rejections:
+        rejections.write_table(pa.Table.from_pylist([_as_row(one) for one in left_out], schema=REJECTION_SCHEMA))
+        for split in SPLITS:
+            own = [shard for shard in plan_shards(job.config) if shard.split == split]
+            if not own:
+                continue
+            (output / DATA / split).mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(output / DATA / split / TABLE, SCHEMA) as table:
+                for shard in own:
+                    folder = job.shards_folder / shard.name
+                    table.write_table(pq.read_table(folder / ROWS))
+                    _link_images(folder, output / shard.base, summary.records[shard.name])
+                    rejected = pq.read_table(folder / REJECTED)
+                    rejections.write_table(rejected)
+                    for row in rejected.to_pylist():
+                        if row["step"] != "source":
+                            continue
+                        unusable.setdefault(row["detail"], Unusable(row["source_id"], row["reason"], row["detail"]))
+    summary.unusable = [unusable[detail] for detail in sorted(unusable)]
+    if job.config.source.type != "procedural":
+        assert source.size is not None, "photographs end"
+        refuse_if_too_many(summary.unusable, source.size + len(left_out), job.config.source.max_rejected)
+    write_manifest(output)
+    return summary
+
+
+def _as_row(one: Unusable) -> dict[str, object]:
+    return {"source_id": one.source_id, "step": "source", "reason": one.reason, "detail": one.detail}
+
+
+def _link_images(folder: Path, target: Path, record: ShardRecord) -> None:
+    """Put a shard's images into the data set: the same bytes under a second name, copied where the disk has none."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in record.files:
+        if name in (ROWS, REJECTED):
+            continue
+        try:
+            os.link(folder / name, target / name)
+        except FileExistsError:
+            continue
+        except OSError:
+            shutil.copyfile(folder / name, target / name)

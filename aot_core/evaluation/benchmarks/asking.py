@@ -1,0 +1,58 @@
+"""Putting a benchmark's questions to an engine: questions in, answered items and figures out."""
+
+import hashlib
+from collections.abc import Sequence
+
+from aot_core.contracts.promotion import BENCHMARK_PREFIX
+from aot_core.evaluation.benchmarks.answers import parse_choice, parse_yes_no
+from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS
+from aot_core.evaluation.benchmarks.items import BenchmarkItem
+from aot_core.evaluation.benchmarks.scoring import cycle_group, score
+from aot_core.evaluation.engines.protocol import Ask, Engine, Journal, ask_all
+from aot_core.evaluation.items import Item
+
+
+def choose_questions(items: Sequence[BenchmarkItem], limit: int | None, seed: int) -> list[BenchmarkItem]:
+    """At most `limit` questions, in the file's order; the cycles of a question (HR-Bench) stay together."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    hrbench = BENCHMARKS[items[0].benchmark].rule == "hrbench"
+    groups: dict[str, list[BenchmarkItem]] = {}
+    for item in items:
+        groups.setdefault(cycle_group(item) if hrbench else item.key, []).append(item)
+    drawn = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    kept: set[str] = set()
+    for name in drawn:
+        if len(kept) + len(groups[name]) > limit:
+            break
+        kept |= {item.key for item in groups[name]}
+    return [item for item in items if item.key in kept]
+
+
+def run_benchmark(
+    items: Sequence[BenchmarkItem], engine: Engine, samples: int, journal: Journal
+) -> tuple[list[Item], dict[str, float]]:
+    """Ask every question of one benchmark `samples` times.
+
+    Returns the answered items (condition `bench/NAME`; their letters are "Yes" and "No" where that is asked) and the
+    figures of the benchmark's own rule.
+    """
+    asks = [Ask(item.key, item.prompt, item.open, samples) for item in items]
+    said = ask_all(engine, asks, journal)
+    answers = {item.key: [_parse(item, text) for text in said[item.key]] for item in items}
+    answered = [
+        Item(
+            condition=f"{BENCHMARK_PREFIX}{item.benchmark}",
+            item_id=item.key,
+            sample_id=item.index,
+            kind=item.category or "all",
+            answer=item.answer,
+            letters=tuple(answers[item.key]),
+        )
+        for item in items
+    ]
+    return answered, score(items, answers)
+
+
+def _parse(item: BenchmarkItem, text: str) -> str | None:
+    return parse_choice(text, item.options) if item.options else parse_yes_no(text)

@@ -1,0 +1,59 @@
+"""A gate's decision for people: Markdown for Prefect, an HTML page that needs nothing beside it for all else."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aot_core.contracts.promotion import Decision, GateTest
+
+
+def decision_page(decision: Decision) -> str:
+    """The decision as one HTML page."""
+    environment = Environment(
+        loader=PackageLoader("aot_core.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("decision.html.j2").render(decision=decision, row=row)
+
+
+def decision_markdown(decision: Decision) -> str:
+    """The decision as Markdown."""
+    verdict = "may lead" if decision.promote else "may not lead"
+    lines = [
+        f"# {decision.model} version {decision.challenger} {verdict}",
+        "",
+        decision.reason,
+        "",
+        f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
+        f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
+    ]
+    if decision.tests:
+        lines += [
+            "",
+            "| test | n | champion | challenger | difference | lower bound | p | |",
+            "|---|" + "---:|" * 6 + "---|",
+        ]
+        lines += [f"| {' | '.join(row(test))} |" for test in decision.tests]
+    if decision.stops:
+        lines += ["", *(f"- {'**stops**' if s.stopped else 'fine'}: {s.name}: {s.told}" for s in decision.stops)]
+    return "\n".join(lines) + "\n"
+
+
+def row(test: GateTest) -> list[str]:
+    """A test's cells: name, n, champion, challenger and difference in percent, bound, p, outcome."""
+    p_value = test.p_adjusted if test.p_adjusted is not None else test.p_value
+    return [
+        test.name,
+        str(test.n),
+        _percent(test.champion),
+        _percent(test.challenger),
+        _percent(test.difference, "+"),
+        "" if test.low is None else f"{100 * test.low:+.1f} (> {100 * (test.margin or 0):g})",
+        "" if p_value is None else f"{p_value:.2g}",
+        "passed" if test.passed else "failed",
+    ]
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{100 * value:{sign}.1f}"

@@ -1,0 +1,1 @@
+"""Who answers: transformers in this process, or any OpenAI-compatible endpoint, behind one protocol."""

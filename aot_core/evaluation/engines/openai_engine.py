@@ -1,0 +1,130 @@
+"""Answers by any OpenAI-compatible chat endpoint: vLLM, `transformers serve`, a hosted model.
+
+Bounded concurrency; time-outs, broken connections, rate limits, server errors and garbage are tried again with growing
+pauses; what a person must mend (a wrong key, an unknown model, a refused request) ends the run at once. Whatever was
+answered by then stands in the journal.
+"""
+
+import base64
+import io
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+import httpx
+
+from aot_core.contracts.benchmarks import EndpointSettings
+from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, seed_of
+
+_PASSING = {408, 409, 425, 429}
+"""Refusals that pass by themselves; all other 4xx do not."""
+_LONGEST_PAUSE = 60.0
+
+
+class _TryAgainError(Exception):
+    """This time it failed; the next time it may not."""
+
+    def __init__(self, told: str, pause: float | None = None) -> None:
+        super().__init__(told)
+        self.pause = pause
+
+
+class OpenAIEngine:
+    """An endpoint (implements `protocol.Engine`)."""
+
+    def __init__(self, settings: EndpointSettings, *, max_new_tokens: int, temperature: float, seed: int) -> None:
+        """Raises EngineError where the environment lacks the key that the settings name."""
+        self.settings, self.max_new_tokens = settings, max_new_tokens
+        self.temperature, self.seed = temperature, seed
+        self._stopped = threading.Event()
+        headers = {}
+        if settings.api_key_env:
+            key = os.environ.get(settings.api_key_env)
+            if not key:
+                raise EngineError(f"environment variable {settings.api_key_env} is empty; set it to the endpoint's key")
+            headers["Authorization"] = f"Bearer {key}"
+        limits = httpx.Limits(max_connections=settings.concurrency)
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout_seconds, limits=limits, trust_env=False)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """See `Engine.identity`."""
+        sampling = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+        return {"engine": "openai", "url": self.settings.url, "model": self.settings.model, **sampling}
+
+    def run(self, asks: Sequence[Ask], journal: Journal) -> None:
+        """See `Engine.run`."""
+        missing = [(ask, n) for ask in asks for n in range(ask.samples) if not journal.has(ask.key, n)]
+        self._stopped.clear()
+        with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="ask") as pool:
+            running = [pool.submit(self._ask, ask, sample, journal) for ask, sample in missing]
+            waiting = wait(running, return_when=FIRST_EXCEPTION).not_done
+            if waiting:
+                # Somebody failed for good: what is in flight is let finish and recorded, nothing new is begun.
+                self._stopped.set()
+                for future in waiting:
+                    future.cancel()
+        failed = [error for future in running if not future.cancelled() and (error := future.exception())]
+        if failed:
+            raise failed[0]
+
+    def _ask(self, ask: Ask, sample: int, journal: Journal) -> None:
+        if self._stopped.is_set():
+            return
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _data_uri(picture)}} for picture in ask.open()
+        ]
+        body = {
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": [*content, {"type": "text", "text": ask.prompt}]}],
+            "temperature": self.temperature,
+            "max_tokens": self.max_new_tokens,
+            "seed": seed_of(self.seed, ask.key, sample),
+        }
+        for attempt in range(self.settings.retries + 1):
+            try:
+                journal.record(ask.key, sample, self._once(body))
+                return
+            except _TryAgainError as error:
+                told = str(error)
+                pause = error.pause if error.pause is not None else self.settings.pause_seconds * 2**attempt
+            if attempt < self.settings.retries and self._stopped.wait(min(pause, _LONGEST_PAUSE)):
+                raise EngineError(f"{self.settings.url}: given up, for another question failed ({told})")
+        raise EngineError(
+            f"{self.settings.url}: question {ask.key} failed {self.settings.retries + 1} times, at last with {told}; "
+            "see to the endpoint and start again: what was answered is kept"
+        )
+
+    def _once(self, body: dict[str, Any]) -> str:
+        """One request. Raises _TryAgainError or EngineError."""
+        try:
+            answer = self._client.post(f"{self.settings.url.rstrip('/')}/chat/completions", json=body)
+        except httpx.HTTPError as error:
+            raise _TryAgainError(f"{type(error).__name__}: {error}") from error
+        code = answer.status_code
+        if code in _PASSING or code >= 500:
+            raise _TryAgainError(f"HTTP {code}", _retry_after(answer))
+        if code >= 300:
+            raise EngineError(f"{self.settings.url} refuses with HTTP {code}: {answer.text[:300]}")
+        try:
+            message = answer.json()["choices"][0]["message"]
+            text = message.get("content")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _TryAgainError(f"an answer that is no chat completion: {answer.text[:100]!r}") from error
+        if text is not None and not isinstance(text, str):
+            raise _TryAgainError(f"a completion that is no text: {str(text)[:100]!r}")
+        return text or ""  # a refusal has no content: it is an answer, and a wrong one
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    """The seconds that the server asks to wait; None where it does not say, or says a date."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.replace(".", "", 1).isdigit() else None
+
+
+def _data_uri(picture: Any) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

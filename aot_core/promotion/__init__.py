@@ -1,0 +1,1 @@
+"""What moves the registry's alias: transaction, smoke test, notices, and the commands' bodies."""

@@ -1,0 +1,128 @@
+"""The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
+
+from rich.console import Console
+from rich.table import Table
+
+from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, PromotionSettings
+from aot_core.home import Home
+from aot_core.promotion.notify import webhook
+from aot_core.promotion.transaction import Promoter, PromotionError
+from aot_core.store import Store, open_store
+from aot_core.store.ledger import Ledger
+from aot_core.tracking import registry
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG
+from aot_core.tracking.smoke import SmokeTest
+
+
+def open_promoter(home: Home, settings: PromotionSettings, store: Store | None = None) -> Promoter:
+    """What moves a model's alias, with the home's registry, and the home's store unless another is given."""
+    ledger = Ledger(store or open_store(str(home.store)), settings.model)
+    uri = home.mlflow_uri
+    return Promoter(uri, ledger, lambda: SmokeTest(uri, settings.smoke_seconds), notify=webhook(settings.webhook))
+
+
+def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -> str:
+    """Promote a version by the decision that the ledger holds of it, or by force; returns what happened.
+
+    Args:
+        version: the one with the alias `challenger` where it is None.
+        force: whatever the gate said; the ledger says so too.
+
+    Raises PromotionError, StaleDecisionError and SmokeError (`Promoter.promote`).
+    """
+    promoter.recover()
+    if version is None:
+        challenger = registry.get_alias(promoter.uri, registry.CHALLENGER, promoter.model)
+        if challenger is None:
+            raise PromotionError(f"{promoter.model} has no challenger; name a version with --version")
+        version = challenger[0]
+    if force and not why:
+        raise PromotionError("--force wants --why TEXT: the ledger keeps it")
+    decision = _forced(promoter, version) if force else _decided(promoter, version)
+    action: LedgerAction = "force" if force else "promote"
+    entry = promoter.promote(decision, why or decision.reason, action)
+    if entry is None:
+        return f"{promoter.model} version {version} leads already"
+    return f"{promoter.model} version {version} leads now, in place of {entry.from_version or 'none'}"
+
+
+def rollback(promoter: Promoter, to: str | None, why: str) -> str:
+    """Let an earlier version lead again; returns what happened. Raises PromotionError and SmokeError."""
+    entry = promoter.rollback(to, why or "no reason given")
+    return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
+
+
+def print_history(promoter: Promoter) -> None:
+    """The ledger as a table, and who leads; says where the two differ."""
+    console = Console()
+    entries = promoter.ledger.entries()
+    if not entries:
+        console.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
+    else:
+        console.print(_table(promoter.model, entries))
+    leading = promoter.champion()
+    console.print(f"champion: {'version ' + leading if leading else 'none'}")
+    if entries and entries[-1].kind == "intent":
+        console.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
+        console.print("[yellow]`aot promote` or `aot rollback` settles it.")
+    elif leading != champion_by(entries):
+        console.print(
+            f"[red]By the ledger {champion_by(entries) or 'none'} leads: somebody moved the alias by other means."
+        )
+
+
+def champion_by(entries: list[LedgerEntry]) -> str:
+    """Who leads by the ledger's own account; "" where nobody does."""
+    return next((entry.to_version for entry in reversed(entries) if entry.kind == "done"), "")
+
+
+def _table(model: str, entries: list[LedgerEntry]) -> Table:
+    table = Table(title=f"{model}: ledger", title_justify="left")
+    for column in ("n", "when", "what", "from", "to", "who", "why", "clean", "worst"):
+        table.add_column(column, justify="right" if column in ("n", "from", "to", "clean", "worst") else "left")
+    for entry in entries:
+        figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
+        table.add_row(
+            str(entry.number),
+            entry.when,
+            f"{entry.action} {entry.kind}",
+            entry.from_version or "none",
+            entry.to_version,
+            entry.who,
+            entry.why,
+            *("" if value is None else f"{100 * value:.1f}" for value in figures),
+        )
+    return table
+
+
+def _decided(promoter: Promoter, version: str) -> Decision:
+    """The newest decision about a version that the ledger holds."""
+    for entry in reversed(promoter.ledger.entries()):
+        if entry.to_version == version and entry.decision_sha256:
+            text = promoter.ledger.file(entry, "decision.json")
+            if text is not None:
+                return Decision.model_validate_json(text)
+    raise PromotionError(
+        f"no gate has judged version {version} of {promoter.model}; run its campaign again, or give --force --why TEXT"
+    )
+
+
+def _forced(promoter: Promoter, version: str) -> Decision:
+    """A decision that nobody made but the person who forces it: against whoever leads now."""
+    found = registry.get_version(promoter.uri, version, promoter.model)
+    if found is None:
+        raise PromotionError(f"{promoter.model} has no version {version}; MLflow's page of it shows which there are")
+    leading = registry.get_champion(promoter.uri, promoter.model)
+    settings = PromotionSettings().gate
+    return Decision(
+        model=promoter.model,
+        challenger=version,
+        challenger_sha256=found[1].get(ARTIFACT_SHA_TAG, ""),
+        champion=leading[0] if leading else "",
+        champion_sha256=leading[1].get(ARTIFACT_SHA_TAG, "") if leading else "",
+        promote=False,
+        reason="forced by hand",
+        alpha=settings.alpha,
+        settings=settings,
+        figures={f"challenger/{name}": value for name, value in registry.version_metrics(found[1]).items()},
+    )

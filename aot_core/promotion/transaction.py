@@ -1,0 +1,284 @@
+"""Moving the `champion` alias so that it never points at a model that does not answer, and so that it is known who did.
+
+    lock -> recover -> is the decision still about today's champion? -> smoke test of the version
+         -> ledger: intent -> alias moves -> smoke test through the alias -> ledger: done (or alias back, undone)
+
+The alias moves by one call, and only to a version that has just answered, so wherever a process dies the alias points
+at a model that loads. What was left open is settled by whoever takes the lock next (`recover`): the ledger's last word
+is then again where the alias points.
+"""
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, LedgerKind
+from aot_core.store.ledger import Ledger
+from aot_core.tracking import registry
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG
+from aot_core.tracking.smoke import SmokeError
+
+
+class PromotionError(ValueError):
+    """A promotion or rollback that may not be. The message says why, and what to do."""
+
+
+class StaleDecisionError(PromotionError):
+    """Somebody else leads by now."""
+
+
+class Smoke(Protocol):
+    """`aot_core.tracking.smoke.SmokeTest`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def check(self, address: str) -> str: ...
+
+
+def whoami() -> str:
+    """`AOT_ACTOR` where it is set (a service account's name), else user@machine."""
+    return os.environ.get("AOT_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """Everything that moves the alias of one registered model."""
+
+    uri: str
+    """MLflow's."""
+    ledger: Ledger
+    smoke: Callable[[], Smoke]
+    who: str = field(default_factory=whoami)
+    notify: Callable[[LedgerEntry], None] = lambda _: None
+    """Told of every entry after it stands in the ledger."""
+    step: Callable[[str], None] = lambda _: None
+    """Called between the steps: where tests kill the process."""
+
+    @property
+    def model(self) -> str:
+        return self.ledger.model
+
+    def champion(self) -> str:
+        """The version that leads, "" where none does."""
+        found = registry.get_champion(self.uri, self.model)
+        return found[0] if found else ""
+
+    def promote(self, decision: Decision, why: str, action: LedgerAction = "promote") -> LedgerEntry | None:
+        """Make the decision's challenger the champion. None where it leads already.
+
+        Raises StaleDecisionError where another champion leads than the one that it was compared with, PromotionError
+        where the gate refused or the version was rolled back before, SmokeError where it does not answer.
+        """
+        with self.ledger.lock():
+            self._recover()
+            if self.champion() == decision.challenger:
+                return None
+            self._may(decision, action)
+            return self._move(
+                action,
+                decision.champion,
+                decision.challenger,
+                why,
+                files={"decision.json": decision.model_dump_json(indent=1)},
+                challenger_sha256=decision.challenger_sha256,
+                champion_sha256=decision.champion_sha256,
+                figures=decision.figures,
+                decision_sha256=decision.sha256,
+            )
+
+    def rollback(self, to: str | None, why: str) -> LedgerEntry:
+        """Let an earlier version lead again: `to`, or the one that led before the current one.
+
+        Raises PromotionError where there is none, or it leads already; SmokeError where it does not answer, and then
+        nothing has moved.
+        """
+        with self.ledger.lock():
+            self._recover()
+            leading = self.champion()
+            target = to or self._before(leading)
+            found = registry.get_version(self.uri, target, self.model)
+            if found is None:
+                raise PromotionError(f"{self.model} has no version {target}; `aot history` shows which there are")
+            if target == leading:
+                raise PromotionError(f"version {target} leads already; name another one with --to")
+            return self._move("rollback", leading, target, why, challenger_sha256=found[1].get(ARTIFACT_SHA_TAG, ""))
+
+    def note(
+        self,
+        kind: LedgerKind,
+        decision: Decision,
+        why: str,
+        files: Mapping[str, str] | None = None,
+        who: str | None = None,
+    ) -> LedgerEntry | None:
+        """Write what became of a decision without a move (refused, proposed, declined, expired).
+
+        None where the ledger says the same of this decision already: an orchestrator that starts again does not repeat
+        itself.
+        """
+        with self.ledger.lock():
+            about = [e for e in self.ledger.entries() if e.decision_sha256 == decision.sha256]
+            if any(entry.kind == kind for entry in about):
+                return None
+            return self._append(
+                kind,
+                "promote",
+                decision.champion,
+                decision.challenger,
+                why,
+                files={"decision.json": decision.model_dump_json(indent=1), **(files or {})},
+                who=who,
+                challenger_sha256=decision.challenger_sha256,
+                champion_sha256=decision.champion_sha256,
+                figures=decision.figures,
+                decision_sha256=decision.sha256,
+            )
+
+    def recover(self) -> LedgerEntry | None:
+        """Settle what a killed process left open; what was written for it, None where nothing was open."""
+        with self.ledger.lock():
+            return self._recover()
+
+    def _may(self, decision: Decision, action: LedgerAction) -> None:
+        leading = self.champion()
+        if leading != decision.champion:
+            raise StaleDecisionError(
+                f"version {decision.challenger} was compared with {_named(decision.champion)}, and by now "
+                f"{_named(leading)} leads; run its campaign again, which compares the two"
+            )
+        if action == "force":
+            return
+        if not decision.promote:
+            raise PromotionError(
+                f"the gate refused version {decision.challenger}: {decision.reason}; `--force --why TEXT` overrules it"
+            )
+        for entry in reversed(self.ledger.entries()):
+            if entry.kind == "done" and entry.action == "rollback" and entry.from_version == decision.challenger:
+                raise PromotionError(
+                    f"version {decision.challenger} was rolled back ({entry.when}, {entry.who}: {entry.why}); "
+                    "`--force --why TEXT` promotes it again"
+                )
+
+    def _move(
+        self,
+        action: LedgerAction,
+        from_version: str,
+        to_version: str,
+        why: str,
+        files: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> LedgerEntry:
+        with self.smoke() as smoke:
+            self.step("begun")
+            try:
+                smoke.check(f"models:/{self.model}/{to_version}")
+            except SmokeError as error:
+                self._append("refused", action, from_version, to_version, f"smoke test: {error}", files, **fields)
+                raise
+            self.step("answered")
+            self._append("intent", action, from_version, to_version, why, files, **fields)
+            self.step("intended")
+            registry.set_alias(self.uri, registry.CHAMPION, to_version, self.model)
+            self.step("moved")
+            try:
+                smoke.check(f"models:/{self.model}@{registry.CHAMPION}")
+            except SmokeError as error:
+                self._back(from_version)
+                self.step("moved back")
+                told = f"smoke test after the move: {error}"
+                self._append("undone", action, from_version, to_version, told, **fields)
+                raise
+            self.step("answered again")
+            return self._done(action, from_version, to_version, why, **fields)
+
+    def _done(self, action: LedgerAction, from_version: str, to_version: str, why: str, **fields: Any) -> LedgerEntry:
+        entry = self._append("done", action, from_version, to_version, why, **fields)
+        self.step("done")
+        challenger = registry.get_alias(self.uri, registry.CHALLENGER, self.model)
+        if challenger is not None and challenger[0] == to_version:
+            registry.remove_alias(self.uri, registry.CHALLENGER, self.model)
+        return entry
+
+    def _back(self, version: str) -> None:
+        if version:
+            registry.set_alias(self.uri, registry.CHAMPION, version, self.model)
+        else:
+            registry.remove_alias(self.uri, registry.CHAMPION, self.model)
+
+    def _recover(self) -> LedgerEntry | None:
+        known = self.ledger.entries()
+        if not known or known[-1].kind != "intent":
+            return None
+        last = known[-1]
+        fields = last.model_dump(include={"challenger_sha256", "champion_sha256", "figures", "decision_sha256"})
+        what = (last.action, last.from_version, last.to_version)
+        if self.champion() != last.to_version:
+            told = f"its process died before the alias moved; {_named(self.champion())} leads"
+            return self._append("abandoned", *what, told, **fields)
+        with self.smoke() as smoke:
+            try:
+                smoke.check(f"models:/{self.model}@{registry.CHAMPION}")
+            except SmokeError as error:
+                self._back(last.from_version)
+                return self._append("undone", *what, f"its process died, and afterwards: {error}", **fields)
+        return self._done(*what, f"{last.why} (its process died after the move; settled later)", **fields)
+
+    def _before(self, leading: str) -> str:
+        for entry in reversed(self.ledger.entries()):
+            if entry.kind == "done" and entry.to_version == leading and entry.from_version:
+                return entry.from_version
+        raise PromotionError(f"the ledger knows of no version that led before {_named(leading)}; name one with --to")
+
+    def _append(
+        self,
+        kind: LedgerKind,
+        action: LedgerAction,
+        from_version: str,
+        to_version: str,
+        why: str,
+        files: Mapping[str, str] | None = None,
+        who: str | None = None,
+        **fields: Any,
+    ) -> LedgerEntry:
+        entry = self.ledger.append(
+            files,
+            kind=kind,
+            action=action,
+            from_version=from_version,
+            to_version=to_version,
+            who=who or self.who,
+            why=why,
+            **fields,
+        )
+        registry.show_ledger(self.uri, {f"{e.number:04d}": line(e) for e in self.ledger.entries()}, self.model)
+        self.notify(entry)
+        return entry
+
+
+def line(entry: LedgerEntry) -> str:
+    """An entry in a line, for people."""
+    moved = f"{entry.from_version or 'none'} -> {entry.to_version}"
+    return f"{entry.when} {entry.action} {entry.kind}: {moved} by {entry.who}: {entry.why}"
+
+
+def attempt_number(entries: list[LedgerEntry], challenger_sha256: str, champion_sha256: str) -> int:
+    """The how-manieth challenger of a champion this one is; one that was judged before keeps its number."""
+    met = dict.fromkeys(
+        entry.challenger_sha256
+        for entry in entries
+        if entry.decision_sha256 and entry.champion_sha256 == champion_sha256 and entry.challenger_sha256
+    )
+    order = list(met)
+    return order.index(challenger_sha256) + 1 if challenger_sha256 in met else len(order) + 1
+
+
+def _named(version: str) -> str:
+    return f"version {version}" if version else "no version"

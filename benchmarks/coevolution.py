@@ -1,0 +1,271 @@
+"""Does self-play make a Defender more robust than the same training without an opponent? Several seeds, one table.
+
+    python benchmarks/coevolution.py configs/tiny.toml --seeds 0 1 2 3 4 --home .aot-bench --output docs/coevolution
+
+Each seed: data, warm starts and N rounds as in a campaign (`aot_1` .. `aot_N`), and, with the same number of updates
+on the same number of images of the same scenes and questions:
+- `clean_rl`: the Defender trained on the clean scenes that each round's Attacker edited (the paper's ablation);
+- `static_rl`: trained on these scenes with as many procedural semantic distractors (static augmentation);
+- `sft` (the warm start) and `base`.
+Every Defender is asked the same questions: clean, with procedural distractors (one family that no training draws),
+and under every round's Attacker, and the last Attacker of the next seed's campaign, which it never met.
+
+Everything goes through the stages and their store: killed and started again it goes on, a seed more costs that seed.
+Writes OUTPUT.md (means over seeds, t intervals, paired tests over all items), OUTPUT.json and OUTPUT.png.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import cast
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from scipy.stats import t as student
+
+from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
+from aot_core.contracts.attacker_round import AttackerRoundInputs
+from aot_core.contracts.base import Frozen, sha256_of
+from aot_core.contracts.campaign import CampaignConfig
+from aot_core.contracts.curate import CurateInputs
+from aot_core.contracts.defender_round import DefenderRoundInputs
+from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, attacker_condition
+from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.prepare_data import PrepareDataInputs
+from aot_core.contracts.scene import Edit, Sample
+from aot_core.contracts.spec import Place
+from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
+from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
+from aot_core.data import world
+from aot_core.data.dataset import load_image, read_samples, save_image, write_dataset
+from aot_core.data.implantation import find_distractor, words_in_question
+from aot_core.data.instructions import add_instruction
+from aot_core.evaluation.items import Item, paired, read_items
+from aot_core.evaluation.statistics import paired_difference
+from aot_core.home import Home
+from aot_core.stages.plan import pin_model, plan_stage
+from aot_core.stages.runner import execute, git_commit
+from aot_core.store import Store, open_store
+
+DISTRACTORS = 3
+"""Procedural distractors a training scene of `static_rl`: as many as an Attacker may paint."""
+
+
+class Seed:
+    """One seed's campaign and its baselines. Every artifact is found in the store or made."""
+
+    def __init__(self, config: CampaignConfig, home: Home, threads: int) -> None:
+        self.config = config
+        self.place = Place(store=str(home.store), device=config.run.device, threads=threads)
+        self.store: Store = open_store(str(home.store))
+        self.bases = pin_model(config.models.attacker), pin_model(config.models.defender)
+        self.seconds: dict[str, float] = {}
+
+    def run(self, stage: StageName, inputs: Frozen, round_index: int = 0, config: Frozen | None = None) -> StageRecord:
+        section = cast("Frozen", getattr(self.config, stage)) if config is None else config
+        seeded = self.config.seeded(section, 0 if stage == "evaluate" else round_index)
+        print(f"seed {self.config.seed} round {round_index} {stage}", flush=True)
+        record = execute(plan_stage(stage, seeded, inputs, self.place)).record
+        assert record is not None, "execute returns a record or raises"
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + record.seconds
+        return record
+
+    def play(self) -> tuple[dict[str, ArtifactRef | None], list[ArtifactRef]]:
+        """The Defenders by name (None: the base itself), and the Attackers of all rounds."""
+        editor, model = self.bases
+        judge = model if self.config.prepare_data.effectiveness.enabled else None
+        self.data = self.run("prepare_data", PrepareDataInputs(source=None, defender=judge)).artifact
+        attacker = self.run("warm_start_attacker", WarmStartAttackerInputs(dataset=self.data, base=editor)).artifact
+        warm = self.run("warm_start_defender", WarmStartDefenderInputs(dataset=self.data, base=model)).artifact
+        players: dict[str, ArtifactRef | None] = {"base": None, "sft": warm}
+        attackers: list[ArtifactRef] = []
+        defender = clean = static = warm
+        for k in range(1, self.config.rounds + 1):
+            match = {"dataset": self.data, "defender": defender, "attacker_base": editor, "defender_base": model}
+            attacker = self.run("attacker_round", AttackerRoundInputs(attacker=attacker, **match), k).artifact
+            attackers.append(attacker)
+            curated = self.run("curate", CurateInputs(attacker=attacker, **match), k).artifact
+            distracted = static_lessons(self.store, curated)
+            ablation = self.config.defender_round.model_copy(update={"clean_share": 1.0})
+            defender = self.teach(curated, defender, k)
+            clean = self.teach(curated, clean, k, ablation)
+            static = self.teach(distracted, static, k)
+            players |= {f"aot_{k}": defender, "clean_rl": clean, "static_rl": static}
+        return players, attackers
+
+    def teach(self, lessons: ArtifactRef, defender: ArtifactRef, k: int, config: Frozen | None = None) -> ArtifactRef:
+        inputs = DefenderRoundInputs(curated=lessons, defender=defender, base=self.bases[1])
+        return self.run("defender_round", inputs, k, config).artifact
+
+    def examine(self, defender: ArtifactRef | None, attackers: Sequence[ArtifactRef]) -> list[Item]:
+        inputs = EvaluateInputs(
+            dataset=self.data,
+            defender=defender,
+            defender_base=self.bases[1],
+            attacker_base=self.bases[0],
+            attackers=tuple(attackers),
+        )
+        return read_items(self.store.fetch(self.run("evaluate", inputs).artifact) / ITEMS_FILE)
+
+
+def static_lessons(store: Store, curated: ArtifactRef) -> ArtifactRef:
+    """The scenes of a curated set with procedural semantic distractors in place of the Attacker's edits."""
+    key = sha256_of({"static_lessons": curated.sha256, "distractors": DISTRACTORS})
+    folder = store.fetch(curated)
+    with tempfile.TemporaryDirectory() as name:
+        output = Path(name)
+        samples = [
+            lesson
+            for index, sample in enumerate(read_samples(folder))
+            if (lesson := _distracted(np.random.default_rng([int(key[:8], 16), index]), sample, folder, output))
+        ]
+        write_dataset(output, samples)
+        return store.put("curate", key, output)
+
+
+def _distracted(rng: np.random.Generator, sample: Sample, folder: Path, output: Path) -> Sample | None:
+    objects, image = list(sample.scene.objects), load_image(folder, sample.image)
+    words = words_in_question(sample.question.query, objects)
+    edits: list[Edit] = []
+    for _ in range(DISTRACTORS):
+        taken = {world.cell_of(thing.box) for thing in objects}
+        free = [cell for cell in world.all_cells(sample.scene.width) if cell not in taken]
+        found = find_distractor(rng, objects, objects, sample.question, words, "semantic")
+        if found is None or not free:
+            break
+        cell = free[int(rng.integers(len(free)))]
+        thing = world.place(rng, found, cell)
+        side = round(thing.box.width)
+        paint = Image.new("RGB", (side, side), world.rgb(found["colour"]))
+        image.paste(paint, (round(thing.box.x), round(thing.box.y)), world.stamp(found["shape"], side))
+        told = add_instruction(found, cell)
+        edits.append(
+            Edit(
+                kind="add", instruction=told, family="semantic", region=world.cell_box(cell), removed=None, added=thing
+            )
+        )
+        objects.append(thing)
+    if not edits:
+        return None
+    return sample.model_copy(
+        update={
+            "image": save_image(output, f"{sample.sample_id}-clean", load_image(folder, sample.image)),
+            "edited_image": save_image(output, f"{sample.sample_id}-edited", image),
+            "edits": tuple(edits),
+            "edited_objects": tuple(objects),
+        }
+    )
+
+
+Answers = dict[str, dict[str, list[list[Item]]]]
+"""Defender -> condition -> a list of items a seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    parser.add_argument("--home", type=Path, default=Path(".aot-bench"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("docs/coevolution"))
+    arguments = parser.parse_args()
+    home = Home(arguments.home.resolve())
+    seeds = [
+        Seed(load_campaign(arguments.config, [*arguments.overrides, f"seed={seed}"]), home, arguments.threads)
+        for seed in arguments.seeds
+    ]
+    played = [seed.play() for seed in seeds]
+    strangers = [played[(index + 1) % len(played)][1][-1:] if len(played) > 1 else [] for index in range(len(played))]
+    answers: Answers = {}
+    for seed, (players, attackers), stranger in zip(seeds, played, strangers, strict=True):
+        for player, defender in players.items():
+            items = seed.examine(defender, [*attackers, *stranger])
+            for condition in dict.fromkeys(item.condition for item in items):
+                of_condition = [item for item in items if item.condition == condition]
+                answers.setdefault(player, {}).setdefault(condition, []).append(of_condition)
+    rounds = seeds[0].config.rounds
+    write(arguments, answers, rounds, {name: mean(s.seconds[name] for s in seeds) for name in seeds[0].seconds})
+
+
+def write(arguments: argparse.Namespace, answers: Answers, rounds: int, seconds: dict[str, float]) -> None:
+    players = ["base", "sft", "clean_rl", "static_rl", *(f"aot_{k}" for k in range(1, rounds + 1))]
+    conditions = list(answers["base"])
+    shares = {p: {c: [_strict(items) for items in answers[p][c]] for c in conditions} for p in players}
+    titles = {attacker_condition(k): f"Attacker {k}" for k in range(1, rounds + 1)}
+    titles[attacker_condition(rounds + 1)] = "another seed's Attacker"
+    lines = [
+        f"`python benchmarks/coevolution.py {arguments.config} --seeds {' '.join(map(str, arguments.seeds))}"
+        + "".join(f" --set {override}" for override in arguments.overrides)
+        + f"` at {git_commit()[:12]}. Strict accuracy in %, mean over {len(arguments.seeds)} seeds "
+        "(95 % t interval of the mean); every seed asks the same questions of every Defender.",
+        "",
+        "| Defender | " + " | ".join(titles.get(c, c) for c in conditions) + " |",
+        "|---" * (len(conditions) + 1) + "|",
+        *(f"| {p} | " + " | ".join(_cell(shares[p][c]) for c in conditions) + " |" for p in players),
+        "",
+        f"Paired over all items of all seeds: aot_{rounds} less the other, in points (95 % interval, McNemar's p):",
+        "",
+        "| against | " + " | ".join(titles.get(c, c) for c in conditions) + " |",
+        "|---" * (len(conditions) + 1) + "|",
+    ]
+    last = f"aot_{rounds}"
+    lines += [
+        f"| {p} | " + " | ".join(_difference(answers[p][c], answers[last][c]) for c in conditions) + " |"
+        for p in players
+        if p != last
+    ]
+    arms = " ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    lines += ["", f"Seconds a seed, all Defenders together: {arms}.", ""]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.with_suffix(".md").write_text("\n".join(lines))
+    arguments.output.with_suffix(".json").write_text(json.dumps(shares, indent=1) + "\n")
+    draw(arguments.output.with_suffix(".png"), shares, players, conditions, titles)
+    print("\n".join(lines))
+
+
+def draw(
+    path: Path,
+    shares: dict[str, dict[str, list[float]]],
+    players: list[str],
+    conditions: list[str],
+    titles: dict[str, str],
+) -> None:
+    """A panel a condition, a point a seed, a bar their mean."""
+    figure, axes = plt.subplots(1, len(conditions), figsize=(2.1 * len(conditions), 3.8), sharey=True)
+    for axis, condition in zip(axes, conditions, strict=True):
+        for x, player in enumerate(players):
+            values = [100 * value for value in shares[player][condition]]
+            axis.bar(x, mean(values), color="C0" if player.startswith("aot") else "0.75")
+            axis.plot([x] * len(values), values, "k.", markersize=4)
+        axis.set_title(titles.get(condition, condition), fontsize=9)
+        axis.set_xticks(range(len(players)), players, rotation=90, fontsize=8)
+    lowest = min(value for by in shares.values() for values in by.values() for value in values)
+    axes[0].set(ylim=(max(0, 100 * lowest - 10), 100), ylabel="strict accuracy (%)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def _strict(items: list[Item]) -> float:
+    return mean(item.strict for item in items)
+
+
+def _cell(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}"
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{100 * mean(values):.1f} (±{100 * half:.1f})"
+
+
+def _difference(first: list[list[Item]], second: list[list[Item]]) -> str:
+    pairs = [paired(a, b) for a, b in zip(first, second, strict=True)]
+    result = paired_difference([x for a, _ in pairs for x in a], [x for _, b in pairs for x in b])
+    return f"{100 * result.difference:+.1f} ({100 * result.low:+.1f}..{100 * result.high:+.1f}), p {result.p_value:.2g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What a deployment's schedule starts: parameters that fit into JSON, everything secret from the worker's environment.
+
+Run by a Prefect worker (`prefect worker start --pool aot`) in a process of its own; `flows/deployments.py` says when.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Completed, Failed
+
+from aot_core.contracts.campaign import CampaignConfig
+from aot_core.contracts.errors import LauncherError
+from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.summary import CampaignSummary
+from aot_core.home import Home
+from aot_core.housekeeping import collect_garbage, is_running
+from flows.coevolution import coevolution
+from flows.maintenance import crash_silent_runs
+
+_REAP_SECONDS = 1800.0
+"""A container whose campaign's process died is left alone for so long: a restart would take its result over."""
+
+
+def resolve(config: str, overrides: list[str]) -> CampaignConfig:
+    """A campaign's config; its store is the worker's `AOT_STORE` unless it names one. Raises ConfigError."""
+    campaign = load_campaign(Path(config), overrides)
+    if campaign.run.store is None and "AOT_STORE" in os.environ:
+        run = campaign.run.model_copy(update={"store": os.environ["AOT_STORE"]})
+        campaign = campaign.model_copy(update={"run": run})
+    return campaign
+
+
+@flow(name="scheduled-coevolution", flow_run_name="{config}")
+def scheduled_coevolution(config: str, overrides: list[str], home: str) -> CampaignSummary | State[Any]:
+    """A campaign from a config file. The same config goes on where the last run stopped; a recurring schedule gives
+    another `seed` or `source_folder` to begin another."""
+    place = Home(home)
+    place.create()
+    os.environ.update(place.environment())
+    return coevolution.fn(resolve(config, overrides), str(place.root))
+
+
+@flow(name="maintenance")
+def maintenance(config: str, overrides: list[str], home: str, keep_days: float, delete: bool) -> State[Any]:
+    """Tidy up after processes that died: Prefect runs that no process runs, containers that nobody waits for, and what
+    the store no longer needs."""
+    place, settings = Home(home), resolve(config, overrides).run
+    place.create()
+    done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
+    if settings.launcher == "docker":
+        from aot_core.launch.leftovers import reap
+
+        try:
+            reaped = reap(str(place.root), lambda key: is_running(place, key), _REAP_SECONDS)
+        except LauncherError as error:
+            return Failed(message=str(error))
+        done.append(f"{len(reaped)} containers reaped")
+    store = settings.store or str(place.store)
+    unreached = collect_garbage(place, store, settings.s3, keep_days, delete=delete)
+    done.append(f"{unreached} stages {'deleted' if delete else 'not reached'}")
+    return Completed(message=", ".join(done))

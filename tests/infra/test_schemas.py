@@ -1,0 +1,124 @@
+"""Compose, Kubernetes, Prefect and workflow files are what their tools read: by schema, and against the code."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
+from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
+from aot_core.contracts.spec import Place, StageSpec
+from aot_core.launch.kubernetes import job_manifest, job_name
+from aot_core.stages.plan import plan_stage
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+COMPOSE = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
+
+
+def check_schema(schema: str, *files: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_is_valid() -> None:
+    check_schema("compose-spec", ROOT / "infra" / "compose.yaml")
+
+
+def test_workflows_are_valid() -> None:
+    assert len(WORKFLOWS) >= 3
+    check_schema("github-workflows", *WORKFLOWS)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_by_hash_and_no_secret_is_in_a_script(workflow: Path) -> None:
+    text = workflow.read_text()
+    for used in re.findall(r"uses: *(\S+)", text):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", used), f"{used} is not pinned"
+    for job in yaml.safe_load(text)["jobs"].values():
+        for step in job["steps"]:
+            assert "${{" not in step.get("run", ""), "an expression in a script is an injection: pass it by env"
+
+
+def test_nothing_in_compose_has_a_default_password_or_an_open_port() -> None:
+    text = (ROOT / "infra" / "compose.yaml").read_text()
+    for name in re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|AUTH|ACCESS_KEY|USER)\w*)([^}]*)\}", text):
+        assert name[1].startswith(":?"), f"{name[0]} must be demanded, not defaulted"
+    for service in COMPOSE["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_every_long_running_service_is_waited_for_by_its_health() -> None:
+    services: dict[str, Any] = COMPOSE["services"]
+    for name, service in services.items():
+        for other, condition in service.get("depends_on", {}).items():
+            kind = condition["condition"]
+            assert kind in ("service_healthy", "service_completed_successfully"), (name, other)
+            assert kind != "service_healthy" or "healthcheck" in services[other], (name, other)
+
+
+def test_the_example_environment_names_every_variable_of_compose() -> None:
+    wanted = set(re.findall(r"(?<!\$)\$\{(\w+):\?", (ROOT / "infra" / "compose.yaml").read_text()))
+    example = dict(
+        line.split("=", 1) for line in (ROOT / "infra" / ".env.example").read_text().splitlines() if "=" in line[:40]
+    )
+    assert wanted <= set(example)
+    assert all(not example[name] for name in wanted), "an example is no default"
+
+
+def spec_of(device: Any = "auto") -> StageSpec:
+    place = Place(store="s3://bucket/team", device=device, campaign="c" * 64)
+    return plan_stage("prepare_data", PrepareDataConfig(), PrepareDataInputs(), place)
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(file.read_text()))
+
+
+KUBERNETES = [d for file in sorted((ROOT / "infra" / "kubernetes").glob("*.yaml")) for d in documents(file)]
+JOBS = [
+    job_manifest(spec_of(), KubernetesSettings(), stage_seconds=3600),
+    job_manifest(spec_of("cpu"), KubernetesSettings(model_claim="aot-models")),
+]
+
+
+@pytest.mark.parametrize("manifest", [*KUBERNETES, *JOBS], ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
+def test_kubernetes_manifests_are_valid(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, "1.30", strict=True)
+
+
+def test_a_stages_job_asks_for_a_gpu_unless_it_runs_on_a_cpu() -> None:
+    gpu, cpu = (job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] for job in JOBS)
+    assert gpu["nvidia.com/gpu"] == "1" and "nvidia.com/gpu" not in cpu
+    assert JOBS[0]["spec"]["activeDeadlineSeconds"] == 3600
+
+
+def test_a_job_is_named_by_store_and_key_and_carries_its_spec() -> None:
+    spec = spec_of()
+    assert re.fullmatch(r"[a-z0-9-]{1,63}", job_name(spec))
+    other = spec.model_copy(update={"place": spec.place.model_copy(update={"store": "s3://other"})})
+    assert job_name(spec) == job_name(spec_of()) != job_name(other)
+    (container,) = JOBS[0]["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert StageSpec.model_validate_json(environment["AOT_SPEC"]) == spec
+    secret = {name for name in CONTAINER_ENVIRONMENT if "AWS" in name or "TRACKING" in name}
+    assert not secret & set(environment), "credentials come from the secret"
+
+
+def test_prefect_yaml_says_what_the_code_deploys() -> None:
+    from flows.deployments import schedules
+
+    written = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    coded = {schedule.name: schedule for schedule in schedules("/configs/paper.toml", "/home/aot")}
+    assert set(written) == set(coded)
+    for name, schedule in coded.items():
+        assert written[name]["schedules"][0]["cron"] == schedule.cron
+        assert written[name]["parameters"] == schedule.parameters
+        assert written[name]["entrypoint"].endswith(f":{schedule.flow.fn.__name__}")
+        assert written[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
