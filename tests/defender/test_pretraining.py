@@ -64,8 +64,10 @@ def test_skills_are_measured_and_written_down(untrained, tmp_path: Path) -> None
     model, processor = untrained
     model.save_pretrained(tmp_path)
     skills = measure(Defender(model, processor, max_new_tokens=2), n=2)
-    assert set(skills.accuracy) == {(k, d) for k in ("attribute", "existence", "relation", "count") for d in range(4)}
+    kinds, families = ("attribute", "existence", "relation", "count"), ("semantic", "irrelevant")
+    assert set(skills.accuracy) == {(k, f, d) for k in kinds for f in families for d in range(4)}
     assert all(skill.asked == 2 for skill in skills.accuracy.values())
+    assert skills.overall("semantic", 3).asked == 8 and skills.boxed.asked == 4 * 7 * 2
     write_card(tmp_path, 7, skills)
     card = (tmp_path / "README.md").read_text()
     assert table(skills) in card and "--seed 7" in card
