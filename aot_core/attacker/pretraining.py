@@ -1,4 +1,4 @@
-"""The recipe of `aot-tiny-edit`, from nothing to a shipped folder: `python -m aot_core.attacker.pretraining`.
+"""The recipe of `aot-tiny-edit`, from nothing to a shipped folder: `python -m aot_core.stages.pretraining`.
 
 Three phases, each seeded and saved when it is finished, so that a killed run goes on with the phase it was in: the
 autoencoder (`OUTPUT/vae`); text encoder and transformer on its latents, which learn to draw what they are told
@@ -6,12 +6,10 @@ autoencoder (`OUTPUT/vae`); text encoder and transformer on its latents, which l
 model card written. Single-threaded it takes about 40 minutes on one busy core.
 """
 
-import argparse
 import hashlib
 import json
 from pathlib import Path
 
-import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from aot_core.attacker.pretraining_autoencoder import AutoencoderRecipe, train_autoencoder
@@ -21,6 +19,7 @@ from aot_core.attacker.pretraining_transformer import TransformerRecipe, train_t
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_edit import TinyEditPipeline, save_pipeline
 from aot_core.contracts.base import Frozen
+from aot_core.tracking.protocol import Tracker
 
 
 class Recipe(Frozen):
@@ -33,18 +32,19 @@ class Recipe(Frozen):
         pairs=PairRecipe(open_share=0.6, question_share=0.9, semantic_share=0.7),
     )
     """Then the questions: the editor learns what a distractor of a question is, and keeps painting other things too."""
-    measured_pairs: int = 500
+    measured_pairs: int = 3000
+    """Enough that each kind of edit is asked for more than a thousand times."""
 
 
-def pretrain(output: Path, recipe: Recipe, seed: int) -> Skills:
+def pretrain(output: Path, recipe: Recipe, seed: int, tracker: Tracker) -> Skills:
     """Make, measure and describe the editor in `output`. Finished phases that stand there are taken over."""
     output.mkdir(parents=True, exist_ok=True)
-    vae = _autoencoder_phase(output, recipe.autoencoder, seed)
+    vae = _autoencoder_phase(output, recipe.autoencoder, seed, tracker)
     drawing = output.with_name(output.name + "-drawing")
     if not (output / "model_index.json").is_file():
         if not (drawing / "model_index.json").is_file():
-            _flow_phase(drawing, recipe.transformer, vae, seed, None)
-        _flow_phase(output, recipe.questions, vae, seed + 1, drawing)
+            _flow_phase(drawing, recipe.transformer, vae, seed, tracker, None)
+        _flow_phase(output, recipe.questions, vae, seed + 1, tracker, drawing)
     pipeline = TinyEditPipeline.from_pretrained(output, local_files_only=True)
     skills = measure(pipeline, recipe.measured_pairs, seed + 10_000)
     contact_sheet(pipeline, seed + 20_000).save(output / "edits.png")
@@ -84,7 +84,8 @@ On {skills.pairs} pairs of held-out scenes (1 to {recipe.transformer.pairs.max_e
 {rows}
 
 ## Recipe
-`python -m aot_core.attacker.pretraining --output DIR --seed {seed}`: three phases, about 40 minutes on one busy core.
+`python -m aot_core.stages.pretraining aot-tiny-edit --output DIR --seed {seed}`: three
+phases, about 40 minutes on one busy core.
 
 ```json
 {recipe.model_dump_json(indent=1)}
@@ -97,22 +98,24 @@ On {skills.pairs} pairs of held-out scenes (1 to {recipe.transformer.pairs.max_e
 """
 
 
-def _autoencoder_phase(output: Path, recipe: AutoencoderRecipe, seed: int) -> TinyAutoencoder:
+def _autoencoder_phase(output: Path, recipe: AutoencoderRecipe, seed: int, tracker: Tracker) -> TinyAutoencoder:
     folder = output / "vae"
     if not (folder / "config.json").is_file():
-        vae, curve = train_autoencoder(recipe, seed)
+        vae, curve = train_autoencoder(recipe, seed, tracker)
         _write_json(folder / "curve.json", curve)
         vae.save_pretrained(folder, safe_serialization=True)
     return TinyAutoencoder.from_pretrained(folder, local_files_only=True).eval()  # pyright: ignore
 
 
-def _flow_phase(folder: Path, recipe: TransformerRecipe, vae: TinyAutoencoder, seed: int, start: Path | None) -> None:
+def _flow_phase(
+    folder: Path, recipe: TransformerRecipe, vae: TinyAutoencoder, seed: int, tracker: Tracker, start: Path | None
+) -> None:
     """Train text encoder and transformer, from `start`'s if given, and save the whole pipeline."""
     begun = None
     if start is not None:
         before = TinyEditPipeline.from_pretrained(start, local_files_only=True)
         begun = (before.text_encoder, before.transformer)
-    text, flow, tokenizer, curve = train_transformer(recipe, vae, seed, begun)
+    text, flow, tokenizer, curve = train_transformer(recipe, vae, seed, tracker, begun)
     pipeline = TinyEditPipeline(
         vae=vae,
         text_encoder=text,
@@ -127,26 +130,3 @@ def _flow_phase(folder: Path, recipe: TransformerRecipe, vae: TinyAutoencoder, s
 def _write_json(path: Path, curve: list[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([round(value, 5) for value in curve]) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pretrain the tiny editor.")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the finished pipeline")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe().steps)
-    parser.add_argument("--transformer-steps", type=int, default=Recipe().transformer.steps)
-    parser.add_argument("--question-steps", type=int, default=Recipe().questions.steps)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    default = Recipe()
-    recipe = Recipe(
-        autoencoder=default.autoencoder.model_copy(update={"steps": arguments.autoencoder_steps}),
-        transformer=default.transformer.model_copy(update={"steps": arguments.transformer_steps}),
-        questions=default.questions.model_copy(update={"steps": arguments.question_steps}),
-    )
-    print(pretrain(arguments.output, recipe, arguments.seed).model_dump_json(indent=1))
-
-
-if __name__ == "__main__":
-    main()

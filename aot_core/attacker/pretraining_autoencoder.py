@@ -15,6 +15,7 @@ from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_edit import images_to_pixels
 from aot_core.contracts.base import Frozen
 from aot_core.data import world
+from aot_core.tracking.protocol import Tracker
 
 
 class AutoencoderRecipe(Frozen):
@@ -27,8 +28,9 @@ class AutoencoderRecipe(Frozen):
     max_objects: int = 8
 
 
-def train_autoencoder(recipe: AutoencoderRecipe, seed: int) -> tuple[TinyAutoencoder, list[float]]:
-    """Train from nothing. Returns the model in eval mode and the loss curve (a figure each 50 steps)."""
+def train_autoencoder(recipe: AutoencoderRecipe, seed: int, tracker: Tracker) -> tuple[TinyAutoencoder, list[float]]:
+    """Train from nothing. Returns the model in eval mode and the loss curve (a figure each 50 steps), which is tracked
+    as `autoencoder/loss`."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     noise = torch.Generator().manual_seed(seed + 1)
@@ -48,6 +50,7 @@ def train_autoencoder(recipe: AutoencoderRecipe, seed: int) -> tuple[TinyAutoenc
         running += float(loss.detach()) / 50
         if step % 50 == 49:
             curve.append(running)
+            tracker.log_metrics({"autoencoder/loss": running}, step=step)
             running = 0.0
     return model.to(memory_format=torch.contiguous_format).eval(), curve  # pyright: ignore[reportCallIssue]
 

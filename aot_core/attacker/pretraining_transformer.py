@@ -21,6 +21,7 @@ from aot_core.attacker.tiny_edit import images_to_pixels
 from aot_core.attacker.tiny_text import TinyTextEncoder, instruction_tokenizer, tokenize
 from aot_core.attacker.tiny_transformer import TinyEditTransformer, pack
 from aot_core.contracts.base import Frozen
+from aot_core.tracking.protocol import Tracker
 
 
 class TransformerRecipe(Frozen):
@@ -52,9 +53,11 @@ def train_transformer(
     recipe: TransformerRecipe,
     vae: TinyAutoencoder,
     seed: int,
+    tracker: Tracker,
     start: tuple[TinyTextEncoder, TinyEditTransformer] | None = None,
 ) -> tuple[TinyTextEncoder, TinyEditTransformer, PreTrainedTokenizerFast, list[float]]:
-    """Train on a frozen autoencoder, from `start` or from nothing. Returns the averaged (EMA) weights and the curve."""
+    """Train on a frozen autoencoder, from `start` or from nothing. Returns the averaged (EMA) weights and the curve (a
+    figure each 50 steps), which is tracked as `drawing/loss`, or `questions/loss` where there is a start."""
     rng = np.random.default_rng([seed, 2])
     torch.manual_seed(seed + 2)
     generator = torch.Generator().manual_seed(seed + 3)
@@ -90,6 +93,7 @@ def train_transformer(
         running += float(loss.detach()) / 50
         if step % 50 == 49:
             curve.append(running)
+            tracker.log_metrics({f"{'questions' if start else 'drawing'}/loss": running}, step=step)
             progress.set_postfix(loss=f"{running:.4f}")
             running = 0.0
     return average["text"], average["flow"], tokenizer, curve  # pyright: ignore[reportReturnType]

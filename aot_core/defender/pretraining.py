@@ -1,4 +1,4 @@
-"""The recipe of `aot-tiny-vl`: `python -m aot_core.defender.pretraining --output DIR [--seed N] [--work DIR]`.
+"""The recipe of `aot-tiny-vl`: `python -m aot_core.stages.pretraining aot-tiny-vl --output DIR [--seed N]`.
 
 Three phases, each saved in the work folder when it is done, so that a broken run goes on with the phase that it was in:
 
@@ -13,7 +13,6 @@ All scenes are uncrowded (two to four objects). What the model does in crowded o
 the fragility which the game finds and mends. Everything is drawn from one seed.
 """
 
-import argparse
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,12 +27,11 @@ from tqdm import tqdm
 
 from aot_core.contracts.scene import SceneObject
 from aot_core.data import world
-from aot_core.defender.answering import Defender
 from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
 from aot_core.defender.lessons import Lesson, Mixture, corpus, draw_lessons
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 from aot_core.defender.packing import answer_loss, pack
-from aot_core.defender.skills import measure, table, write_card
+from aot_core.tracking.protocol import Tracker
 
 BASE_SEED = 7
 
@@ -89,11 +87,14 @@ OTHER_RATE = 2e-3
 """AdamW's for norms and biases, and for the vision tower's convolution and merger."""
 
 
-def pretrain(work: Path, seed: int = BASE_SEED) -> Path:
-    """Run the recipe; phases that stand in `work` are not run again. Returns the finished model's folder."""
-    folder = _phase(work / f"{seed}-see", partial(_see, seed))
+def pretrain(work: Path, seed: int, tracker: Tracker) -> Path:
+    """Run the recipe; phases that stand in `work` are not run again. Returns the finished model's folder.
+
+    Tracks, every 50 steps, each phase's `loss` and shares of right answers: `look/existence`.
+    """
+    folder = _phase(work / f"{seed}-see", partial(_see, seed, tracker))
     for number, phase in enumerate(LANGUAGE_PHASES, 1):
-        folder = _phase(work / f"{seed}-{phase.name}", partial(_teach, folder, phase, seed + number))
+        folder = _phase(work / f"{seed}-{phase.name}", partial(_teach, folder, phase, seed + number, tracker))
     return folder
 
 
@@ -115,7 +116,7 @@ def random_scene(rng: np.random.Generator, counts: tuple[int, ...]) -> tuple[tup
     return objects, world.render(objects, world.random_backdrop(rng))
 
 
-def _see(seed: int) -> tuple[Model, Processor]:
+def _see(seed: int, tracker: Tracker) -> tuple[Model, Processor]:
     """Phase 1: visual tokens become sums of the language model's word vectors."""
     rng = np.random.default_rng([seed, 0])
     tokenizer = build_tokenizer(corpus(rng))
@@ -140,7 +141,9 @@ def _see(seed: int) -> tuple[Model, Processor]:
             scores = features[filled] @ words.T
             guesses = scores[:, :colours].argmax(-1), colours + scores[:, colours:-1].argmax(-1)
             shares = [(guess == contents[filled, i]).float().mean().item() for i, guess in enumerate(guesses)]
-            bar.write(f"see {step}: loss {loss.item():.3f} colour {shares[0]:.2f} shape {shares[1]:.2f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", colour=f"{shares[0]:.2f}", shape=f"{shares[1]:.2f}")
+            figures = {"see/loss": loss.item(), "see/colour": shares[0], "see/shape": shares[1]}
+            tracker.log_metrics(figures, step=step)
     return model, processor
 
 
@@ -175,7 +178,7 @@ def visual_tokens(model: Model, processor: Processor, images: list[Any]) -> torc
     return torch.cat(model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
 
 
-def _teach(start: Path, phase: LanguagePhase, seed: int) -> tuple[Model, Processor]:
+def _teach(start: Path, phase: LanguagePhase, seed: int, tracker: Tracker) -> tuple[Model, Processor]:
     """Phases 2 and 3: the language model learns to answer, on the frozen vision tower."""
     model, processor = load_model(str(start)), load_processor(str(start))
     model.train()
@@ -191,8 +194,9 @@ def _teach(start: Path, phase: LanguagePhase, seed: int) -> tuple[Model, Process
         _update(optimisers, step, phase.steps, phase.final_rate)
         if step % 50 == 0:
             shares = probe(model, processor, phase.mixture, phase.object_counts)
-            figures = " ".join(f"{name} {share:.2f}" for name, share in shares.items())
-            bar.write(f"{phase.name} {step}: loss {loss.item():.3f} {figures}")
+            bar.set_postfix({name: f"{share:.2f}" for name, share in shares.items()})
+            figures = {"loss": loss.item(), **shares}
+            tracker.log_metrics({f"{phase.name}/{name}": value for name, value in figures.items()}, step=step)
     model.requires_grad_(True)
     return model.eval(), processor
 
@@ -248,21 +252,3 @@ def probe(
         wrong_tokens = torch.zeros(int(packed.lesson.max()) + 1).index_add(0, packed.lesson, (~right).float())
         shares[name] = (wrong_tokens == 0).float().mean().item()
     return shares
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pretrain aot-tiny-vl, measure it and write its card.")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--seed", type=int, default=BASE_SEED)
-    parser.add_argument("--work", type=Path, default=Path(".aot/pretraining/aot-tiny-vl"), help="finished phases")
-    parser.add_argument("--questions", type=int, default=300, help="measured questions of every kind")
-    arguments = parser.parse_args()
-    finished = pretrain(arguments.work, arguments.seed)
-    shutil.copytree(finished, arguments.output, dirs_exist_ok=True)
-    skills = measure(Defender.load(str(arguments.output)), arguments.questions)
-    write_card(arguments.output, arguments.seed, skills)
-    print(table(skills))
-
-
-if __name__ == "__main__":
-    main()

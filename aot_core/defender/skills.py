@@ -147,9 +147,9 @@ The tiny base Defender: a `Qwen2_5_VLForConditionalGeneration` of 1.1 million we
 questions about 64 x 64 pictures of coloured shapes. It loads like the 7B model, through `AutoProcessor` and
 `AutoModelForImageTextToText`; where torchvision is absent, through `aot_core.defender.loading`.
 
-- **Recipe**: `python -m aot_core.defender.pretraining --output DIR --seed {seed}`; the phases and their settings
-  stand in `aot_core/defender/pretraining.py`. Trained on uncrowded scenes of two to four objects only, made on the
-  fly.
+- **Recipe**: `python -m aot_core.stages.pretraining aot-tiny-vl --output DIR --seed {seed}`; the phases and their
+  settings stand in `aot_core/defender/pretraining.py`. Trained on uncrowded scenes of two to four objects only, made
+  on the fly.
 - **Seed**: {seed}. **sha256 of `model.safetensors`**: `{sha256}`.
 - **Doubt**: trained with a share of the probability on the wrong letters, and with a few answers in prose, so that
   reinforcement learning has something to reinforce.

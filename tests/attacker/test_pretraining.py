@@ -10,6 +10,7 @@ from aot_core.attacker.pretraining_pairs import PairRecipe, changed_cells, distr
 from aot_core.attacker.pretraining_transformer import TransformerRecipe
 from aot_core.contracts.scene import Query
 from aot_core.data.instructions import read_instruction
+from aot_core.tracking.protocol import NullTracker
 
 RECIPE = Recipe(
     autoencoder=AutoencoderRecipe(steps=2, batch=4),
@@ -20,13 +21,13 @@ RECIPE = Recipe(
 
 
 def test_the_recipe_makes_a_described_editor_and_goes_on_where_it_stopped(tmp_path: Path):
-    skills = pretrain(tmp_path / "editor", RECIPE, seed=0)
+    skills = pretrain(tmp_path / "editor", RECIPE, 0, NullTracker())
     card = (tmp_path / "editor" / "README.md").read_text()
     assert skills.pairs == 8
     assert "add open" in card
     assert card.count(".safetensors") == 3
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert pretrain(tmp_path / "editor", RECIPE, seed=0) == skills
+    assert pretrain(tmp_path / "editor", RECIPE, 0, NullTracker()) == skills
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
 
 

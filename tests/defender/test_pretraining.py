@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,18 @@ from aot_core.defender import pretraining
 from aot_core.defender.answering import Defender
 from aot_core.defender.lessons import draw_lesson
 from aot_core.defender.skills import measure, table, write_card
+from aot_core.tracking.protocol import NullTracker
+
+
+class Recording(NullTracker):
+    """Keeps the names of what was tracked."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.names |= set(metrics)
 
 
 def test_the_recipe_goes_on_with_the_phase_it_was_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,14 +33,15 @@ def test_the_recipe_goes_on_with_the_phase_it_was_in(tmp_path: Path, monkeypatch
     monkeypatch.setattr(pretraining, "LANGUAGE_PHASES", small)
     monkeypatch.setattr(pretraining, "probe", lambda *_, **__: {})
 
-    finished = pretraining.pretrain(tmp_path, seed=1)
+    finished = pretraining.pretrain(tmp_path, 1, tracker := Recording())
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["1-ask", "1-look", "1-see"]
+    assert {"see/loss", "look/loss", "ask/loss"} <= tracker.names
     first = load_file(finished / "model.safetensors")
     seen = (tmp_path / "1-see" / "model.safetensors").stat().st_mtime_ns
 
     (finished / "model.safetensors").unlink()
     finished.rename(tmp_path / "1-ask.unfinished")  # killed while it was saving
-    again = load_file(pretraining.pretrain(tmp_path, seed=1) / "model.safetensors")
+    again = load_file(pretraining.pretrain(tmp_path, 1, NullTracker()) / "model.safetensors")
     for name, weight in first.items():
         torch.testing.assert_close(again[name], weight, rtol=1e-4, atol=1e-6)
     assert (tmp_path / "1-see" / "model.safetensors").stat().st_mtime_ns == seen
