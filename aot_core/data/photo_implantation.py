@@ -293,7 +293,7 @@ def room_for(
         w, h = (max(2, round(s * side / longer)) for s in cutout.image.size)
         corner = (
             _corner_near(rng, near[int(rng.integers(len(near)))], (w, h), picture.image.size)
-            if near and turn % 2 == 0
+            if near and turn < _PLACES_TRIED // 2
             else (int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)))
         )
         box = Box(x=corner[0], y=corner[1], width=w, height=h)
@@ -307,9 +307,7 @@ def room_for(
     return None
 
 
-def _corner_near(
-    rng: np.random.Generator, box: Box, size: tuple[int, int], canvas: tuple[int, int]
-) -> tuple[int, int]:
+def _corner_near(rng: np.random.Generator, box: Box, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """An upper left corner that puts a thing of `size` on or around a box, wholly on the canvas."""
     margin = NEIGHBOURHOOD * min(canvas)
     corner = []
