@@ -73,7 +73,7 @@ def photographs(folder: Path) -> Path:
     return folder
 
 
-def campaign_of(name: str, folder: Path, **guard: float) -> CampaignConfig:
+def campaign_of(name: str, folder: Path, **guard: int) -> CampaignConfig:
     return CampaignConfig.model_validate(
         {
             "name": name,
@@ -130,9 +130,9 @@ def test_a_run_leads_to_its_data_docs_and_to_the_hashes_of_data_and_source(
 def test_a_failing_checkpoint_stops_the_campaign_names_rows_and_leaves_its_docs(tmp_path: Path) -> None:
     home, folder = Home(tmp_path / "home"), photographs(tmp_path / "photographs")
     home.create()
-    # No distribution of letters is as even as this.
-    with pytest.raises(StageBadInputError, match=r"letter_p\), as no letter .*'(warm_start|evaluate)-000000-"):
-        make_data(campaign_of("uneven", folder, letter_p=0.9999999), home)
+    # By so loose a measure any two photographs are near-duplicates.
+    with pytest.raises(StageBadInputError, match=r"near_duplicate\), as no source .*'(warm_start|evaluate)-000000-"):
+        make_data(campaign_of("alike", folder, near_duplicate_bits=150), home)
     assert not list((tmp_path / "home/store/prepare_data").glob("*/record.json"))
     client = MlflowClient(home.mlflow_uri)
     experiment = client.get_experiment_by_name("aot")
