@@ -31,8 +31,10 @@ def chosen_pairs(folder: Path, rows: int) -> list[Sample]:
     by_edit: dict[str, list[list[tuple[Path, int]]]] = defaultdict(list)
     for (_, edit, _), found in sorted(places.items()):
         by_edit[edit].append([found[int(i)] for i in np.linspace(0, len(found) - 1, min(each, len(found)))])
-    # Every combination once before any twice, and every kind of edit in turn, so that few rows show all of them.
-    spread = _in_turn([combinations for _, combinations in sorted(by_edit.items())])
+    # Every combination once before any twice; every kind of edit in turn, each beginning with another kind of question,
+    # so that few rows show most of what there is.
+    staggered = [found[2 * n :] + found[: 2 * n] for n, (_, found) in enumerate(sorted(by_edit.items()))]
+    spread = _in_turn(staggered)
     return [_sample(table, number) for table, number in _in_turn(spread)[:rows]]
 
 
