@@ -195,6 +195,8 @@ class OpenCampaign:
                     made_of,
                     record.metrics,
                 )
+        if stage == "prepare_data":
+            tracking.link_data_docs(uri, parent, child, folder / "guard" / "report.html")
         for picture in pictures:
             with Image.open(picture) as image:
                 tracking.log_gallery(uri, parent, f"{stage}/{Path(picture).stem}", image, round_index)

@@ -10,7 +10,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 TrainingFamily = Literal["semantic", "irrelevant"]
@@ -124,6 +124,9 @@ class ExtensionSettings(Frozen):
     """Procedural: how many objects are painted into the new part: least, most."""
     scale: tuple[float, float] = (1.35, 1.6)
     """Photographs: the canvas's sides over the photograph's: least, most."""
+    pasted: tuple[int, int] = (0, 0)
+    """Photographs: how many things from other photographs of the split are pasted into the new part: least, most.
+    They are what a pair can take away or replace without a trace."""
     min_ssim: float = Field(default=0.97, ge=0, le=1)
     """Composition: the SSIM of the original inside the extended scene."""
     max_copy: float = Field(default=0.7, ge=0, le=1)
@@ -145,6 +148,8 @@ class ExtensionSettings(Frozen):
     def _ranges(self) -> "ExtensionSettings":
         if not 0 <= self.objects[0] <= self.objects[1] <= 7:
             raise ValueError(f"extension.objects is {self.objects}; give least <= most within 0..7 (the new cells)")
+        if not 0 <= self.pasted[0] <= self.pasted[1] <= 7:
+            raise ValueError(f"extension.pasted is {self.pasted}; give least <= most within 0..7")
         if not 1 <= self.scale[0] <= self.scale[1] <= 4:
             raise ValueError(f"extension.scale is {self.scale}; give least <= most within 1..4")
         return self
@@ -179,6 +184,9 @@ class ImplantationSettings(Frozen):
     """Families that every held-out question is asked with."""
     evaluated_distractors: int = Field(default=3, ge=1, le=8)
     """Distractors in each edited held-out scene."""
+    near: float = Field(default=0.0, ge=0, le=1)
+    """The share of added distractors, irrelevant ones apart, that are put in the neighbourhood of the objects that the
+    question is about, where there is room; the others stand anywhere."""
     min_ssim: float = Field(default=0.85, ge=-1, le=1)
     """The least localized SSIM of a pair; below, the edit comes too close to a protected box."""
     attempts: int = Field(default=6, ge=1)

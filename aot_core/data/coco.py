@@ -29,6 +29,7 @@ from aot_core.data.photographs import (
     photograph,
     plain_name,
     refuse_if_too_many,
+    refuse_lookalikes,
 )
 from aot_core.data.sources import Picture, Unusable
 
@@ -141,7 +142,7 @@ def _write_index(index: Path, annotations: Path, images: Path, settings: CocoSet
         db.executescript(
             """
             CREATE TABLE categories (number INTEGER PRIMARY KEY, id INTEGER UNIQUE, name TEXT, supercategory TEXT);
-            CREATE TABLE images (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, file TEXT, width INTEGER,
+            CREATE TABLE images (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, file TEXT UNIQUE, width INTEGER,
                                  height INTEGER, licence TEXT, source_id TEXT, reason TEXT, detail TEXT);
             CREATE TABLE annotations (id INTEGER PRIMARY KEY, image INTEGER, box TEXT, name TEXT, crowd INTEGER);
             CREATE TABLE photographs (number INTEGER PRIMARY KEY, source_id TEXT, file TEXT, width INTEGER,
@@ -182,6 +183,7 @@ def _index_categories(db: sqlite3.Connection, annotations: Path, name: str) -> d
             raise DataError(f"{name}: categories[{place}].name: {error}") from error
         row = (place, entry.id, found[entry.id], entry.supercategory)
         db.execute("INSERT INTO categories VALUES (?, ?, ?, ?)", row)
+    refuse_lookalikes(found.values(), f"{name}: categories")
     if not found:
         raise DataError(f"{name}: categories: a list with at least 1 item is required, {{id, name}}")
     return found
@@ -200,7 +202,10 @@ def _index_images(db: sqlite3.Connection, annotations: Path, name: str, images: 
         try:
             db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{field}.id: {entry.id} is there twice; ids must differ") from error
+            # One photograph under two entries would have half of its boxes in each, and stand in two splits.
+            what = "file_name" if "images.file" in str(error) else "id"
+            value = entry.file_name if what == "file_name" else entry.id
+            raise DataError(f"{field}.{what}: {value!r} is there twice; {what}s must differ") from error
     if place < 0:
         raise DataError(f"{name}: images: a list with at least 1 item is required, {{id, file_name, width, height}}")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from aot_core.contracts.prepare_data import DatasetsSettings
 from aot_core.data.images import MAX_PIXELS, DataError, RowError, decode_image, open_image
-from aot_core.data.photographs import Annotated, checked_box, photograph, plain_name
+from aot_core.data.photographs import Annotated, checked_box, photograph, plain_name, refuse_lookalikes
 from aot_core.data.sources import Picture, Unusable
 
 _FILES = {".parquet", ".arrow", ".jsonl", ".json", ".csv", ".png", ".jpg", ".jpeg", ".webp"}
@@ -48,6 +48,7 @@ class DatasetsSource:
                 for struct in batch[settings.objects]:
                     self._seen.update(dict.fromkeys(_plain_or_none(n) for n in _lists(struct, settings)[1]))
             self._seen.pop("", None)
+        refuse_lookalikes(self.names, f"source.{settings.names}")
 
     @property
     def size(self) -> int | None:

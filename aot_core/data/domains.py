@@ -18,6 +18,7 @@ from aot_core.data.extension import Extended, extend_photo, extend_world
 from aot_core.data.images import DataError, RowError
 from aot_core.data.implantation import Implanted, Rejection, implant_world
 from aot_core.data.outpainting import Outpainter
+from aot_core.data.photo_collage import add_things
 from aot_core.data.photo_implantation import Cutout, cutouts, implant_photo
 from aot_core.data.photo_questions import ask_photo
 from aot_core.data.questions import ask_world
@@ -98,7 +99,8 @@ class PhotoDomain:
                     continue  # Counted, with its reason, where its own turn comes.
 
     def extend(self, rng: np.random.Generator, source: Picture) -> Extended:
-        return extend_photo(rng, source, self._config.extension, self._outpainter)
+        extended = extend_photo(rng, source, self._config.extension, self._outpainter)
+        return add_things(rng, extended, self._donors, self._config.extension)
 
     def ask(self, rng: np.random.Generator, kind: QuestionKind, picture: Picture) -> Question | None:
         return ask_photo(rng, kind, picture, self._source.names)

@@ -6,9 +6,11 @@ Families, told by the question's objects and the words it asks with:
 - semantic: the distractor shares the colour or the shape of one of them, never both;
 - irrelevant: it shares neither;
 - unseen: as semantic, but its other attribute is one that no training stage ever draws.
+By `implantation.near`, distractors that are not irrelevant are put beside the question's objects.
 Whatever is changed, the truth is derived anew from the edited objects and must be the answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -16,7 +18,7 @@ from itertools import product
 import numpy as np
 
 from aot_core.contracts.prepare_data import ImplantationSettings
-from aot_core.contracts.scene import Attributes, DistractorFamily, Edit, EditKind, Query, Question, SceneObject
+from aot_core.contracts.scene import Attributes, Box, DistractorFamily, Edit, EditKind, Query, Question, SceneObject
 from aot_core.data import world
 from aot_core.data.extension import Rejection
 from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
@@ -51,7 +53,11 @@ def implant_world(
     edits: list[Edit] = []
     for kind in kinds:
         old = None if kind == "add" else _spare(rng, objects, question, words, family, used)
-        cell = world.cell_of(old.box) if old else _free_cell(rng, picture, objects, used)
+        if old is not None:
+            cell = world.cell_of(old.box)
+        else:
+            near = question.protected if in_neighbourhood(rng, family, settings) else ()
+            cell = _free_cell(rng, picture, objects, used, near)
         if cell is None:
             return Rejection("no_room")
         rest = [thing for thing in objects if thing is not old]
@@ -87,6 +93,11 @@ def random_kinds(rng: np.random.Generator, settings: ImplantationSettings) -> tu
     weights = np.array([getattr(settings.edits, kind) for kind in kinds])
     count = int(rng.integers(least, most + 1))
     return tuple(kinds[int(i)] for i in rng.choice(len(kinds), size=count, p=weights / weights.sum()))
+
+
+def in_neighbourhood(rng: np.random.Generator, family: DistractorFamily, settings: ImplantationSettings) -> bool:
+    """Whether this distractor is to be put beside the protected objects, by the settings' share."""
+    return family != "irrelevant" and settings.near > 0 and bool(rng.random() < settings.near)
 
 
 def shares(attributes: Attributes, words: frozenset[str]) -> bool:
@@ -155,11 +166,22 @@ def _spare(
 
 
 def _free_cell(
-    rng: np.random.Generator, picture: Picture, objects: list[SceneObject], used: set[world.Cell]
+    rng: np.random.Generator,
+    picture: Picture,
+    objects: list[SceneObject],
+    used: set[world.Cell],
+    near: Sequence[Box],
 ) -> world.Cell | None:
+    """A free cell, beside one of the boxes `near` where there is such a one."""
     taken = used | {world.cell_of(thing.box) for thing in objects}
     free = [cell for cell in world.all_cells(picture.scene.width) if cell not in taken]
-    return free[int(rng.integers(len(free)))] if free else None
+    beside = [cell for cell in free if any(_beside(cell, world.cell_of(box)) for box in near)]
+    chosen = beside or free
+    return chosen[int(rng.integers(len(chosen)))] if chosen else None
+
+
+def _beside(one: world.Cell, other: world.Cell) -> bool:
+    return max(abs(one[0] - other[0]), abs(one[1] - other[1])) == 1
 
 
 def _instruction(old: SceneObject | None, new: SceneObject | None, cell: world.Cell, is_open: bool) -> str:

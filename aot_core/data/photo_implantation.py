@@ -23,7 +23,7 @@ from PIL import Image, ImageChops, ImageFilter
 from aot_core.contracts.prepare_data import ImplantationSettings
 from aot_core.contracts.scene import Box, DistractorFamily, Edit, EditKind, Question, SceneObject
 from aot_core.data.extension import Rejection
-from aot_core.data.implantation import Implanted
+from aot_core.data.implantation import Implanted, in_neighbourhood
 from aot_core.data.instructions import add_instruction, remove_instruction, replace_instruction
 from aot_core.data.photo_spare import PART, WHOLE, grown, hidden_share, paint_out, spare_things, widened
 from aot_core.data.places import place_of, with_place
@@ -39,6 +39,8 @@ MOST_STRETCHED = 1.5
 """So far a cutout's form may differ from that of the thing it replaces."""
 MOST_HIDDEN = 0.1
 """The share of any unprotected object that a distractor may hide."""
+NEIGHBOURHOOD = 0.12
+"""A distractor in the neighbourhood of a box is at most so far from it, over the shorter side of the picture."""
 _PLACES_TRIED = 60
 
 
@@ -125,7 +127,8 @@ def implant_photo(
                 if done is not None:
                     break
         if done is None:
-            region = _room(rng, current, question, cutout, used)
+            near = question.protected if in_neighbourhood(rng, family, settings) else ()
+            region = room_for(rng, current, cutout, question.protected, used, near)
             if region is None:
                 return Rejection("no_room")
             done = _added(current, cutout, region, family, is_open)
@@ -266,10 +269,21 @@ def paste(picture: Picture, cutout: Cutout, region: Box) -> Picture:
     return replace(picture.with_objects(image, objects), doubtful=doubtful)
 
 
-def _room(
-    rng: np.random.Generator, picture: Picture, question: Question, cutout: Cutout, regions: Sequence[Box]
+def room_for(
+    rng: np.random.Generator,
+    picture: Picture,
+    cutout: Cutout,
+    protected: Sequence[Box],
+    regions: Sequence[Box] = (),
+    near: Sequence[Box] = (),
 ) -> Box | None:
-    """A free place, and a size, for the cutout; None where none was found."""
+    """A free place, and a size, for the cutout; None where none was found.
+
+    Args:
+        protected: boxes that it keeps out of, and so far from that no SSIM window reaches both.
+        regions: further boxes that it keeps as far from.
+        near: boxes in whose neighbourhood a place is looked for before any other.
+    """
     width, height = picture.image.size
     longer = max(cutout.image.size)
     for turn in range(_PLACES_TRIED):
@@ -277,15 +291,30 @@ def _room(
         hidden = 0.0 if turn < _PLACES_TRIED // 2 else MOST_HIDDEN
         side = min(float(rng.uniform(LEAST_SIDE, MOST_SIDE)) * min(width, height), MOST_ENLARGED * longer)
         w, h = (max(2, round(s * side / longer)) for s in cutout.image.size)
-        box = Box(x=int(rng.integers(width - w + 1)), y=int(rng.integers(height - h + 1)), width=w, height=h)
+        corner = (
+            _corner_near(rng, near[int(rng.integers(len(near)))], (w, h), picture.image.size)
+            if near and turn < _PLACES_TRIED // 2
+            else (int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)))
+        )
+        box = Box(x=corner[0], y=corner[1], width=w, height=h)
         wide = widened(box)
-        if any(wide.overlap(other) for other in (*question.protected, *regions)):
+        if any(wide.overlap(other) for other in (*protected, *regions)):
             continue
         if any(box.overlap(thing.box) > hidden * thing.box.area for thing in picture.scene.objects):
             continue
         if place_of(box, picture.image.size):
             return box
     return None
+
+
+def _corner_near(rng: np.random.Generator, box: Box, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    """An upper left corner that puts a thing of `size` on or around a box, wholly on the canvas."""
+    margin = NEIGHBOURHOOD * min(canvas)
+    corner = []
+    for start, end, length, side in zip((box.x, box.y), (box.right, box.bottom), size, canvas, strict=True):
+        least, most = (min(max(0, int(at)), side - length) for at in (start - margin - length, end + margin))
+        corner.append(int(rng.integers(least, most + 1)))
+    return corner[0], corner[1]
 
 
 def _feather(size: tuple[int, int]) -> Image.Image:

@@ -53,8 +53,11 @@ def _place(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
     place, name = thing.attributes.get("place"), thing.attributes["name"]
     if place is None or _says(name, place):
         return None
-    others = [other for other in PLACES if other != place]
-    options = [place, *(str(other) for other in rng.choice(others, size=3, replace=False))]
+    # Wrong places where something else stands come first: what is there tempts more than what is not.
+    taken = {other.attributes.get("place") for other in objects}
+    others = [PLACES[int(i)] for i in rng.permutation(len(PLACES)) if PLACES[int(i)] != place]
+    others.sort(key=lambda other: other not in taken)
+    options = [place, *others[:3]]
     query = Query(kind="attribute", target={"name": name}, asked="place")
     return make_question(rng, query, f"Where in the picture is the {name}?", options, objects)
 

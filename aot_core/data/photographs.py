@@ -8,7 +8,7 @@ the source is refused.
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -101,6 +101,15 @@ def plain_name(name: str) -> str:
     if not re.search(r"\w", plain):
         raise DataError(f"category name {name!r} says nothing; give it a name in words")
     return plain
+
+
+def refuse_lookalikes(names: Iterable[str], field: str) -> None:
+    """Raises DataError where two names differ in case alone: "is there a Dog" beside a dog has no truth."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(f"{field}: {other!r} and {name!r} differ in case alone; give both one name")
 
 
 def file_id(stem: str, number: object) -> str:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import process_time
@@ -160,8 +161,7 @@ class _ShardRun:
                     self.unusable.add(str(error))
                     self._reject(attempt, "", "source", Rejection(error.reason, str(error)))
                 return None
-        with _timed(self.writer, "extension"):
-            picture = self._scene(rng, source, attempt)
+        picture = self._scene(rng, source, attempt)
         if picture is None:
             return None
         with _timed(self.writer, "question"):
@@ -185,10 +185,11 @@ class _ShardRun:
         if not settings.enabled:
             return source
         for _ in range(settings.attempts):
-            extended = self.domain.extend(rng, source)
-            with _timed(self.writer, "checks"):
-                rejection = check_extension(source, extended, settings)
-                if rejection is None and self.helpers.checker is not None:
+            with _timed(self.writer, "extension"):
+                extended = self.domain.extend(rng, source)
+            rejection = check_extension(source, extended, settings, partial(_timed, self.writer))
+            if rejection is None and self.helpers.checker is not None:
+                with _timed(self.writer, "checker"):
                     rejection = self.helpers.checker.check(source, extended, int(rng.integers(2**31)))
             if rejection is None:
                 self.writer.funnel["extension/accepted"] += 1

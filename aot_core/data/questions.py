@@ -70,6 +70,8 @@ def _existence(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Ques
         # A hard negative: the right colour in another shape, or the right shape in another colour.
         axis, words = ("colour", list(world.COLOURS)) if rng.random() < 0.5 else ("shape", list(world.SHAPES))
         absent = [w for w in words if not any(o.matches({**target, axis: w}) for o in objects)]
+        if not absent:
+            return None
         target[axis] = str(rng.choice(absent))
     query = Query(kind="existence", target=target)
     return make_question(rng, query, f"Is there a {_say(target)}?", ["yes", "no"], objects)

@@ -3,8 +3,9 @@
 import base64
 import io
 from collections import defaultdict
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from aot_core.contracts.scene import Sample
 from aot_core.data.card import edit_kind
 from aot_core.data.dataset import load_image, tables_of
 from aot_core.data.gallery import GalleryRow, gallery
+
+_T = TypeVar("_T")
 
 
 def chosen_pairs(folder: Path, rows: int) -> list[Sample]:
@@ -25,13 +28,20 @@ def chosen_pairs(folder: Path, rows: int) -> list[Sample]:
             if row["edit_kinds"]:
                 places[row["kind"], edit_kind(row["edit_kinds"]), row["family"]].append((table, number))
     each = max(1, -(-rows // max(1, len(places))))
-    spread = [
-        [found[int(i)] for i in np.linspace(0, len(found) - 1, min(each, len(found)))]
-        for _, found in sorted(places.items(), key=lambda item: (item[0][1], item[0][0], item[0][2]))
-    ]
-    # Every combination once before any twice.
-    chosen = [place for turn in zip_longest(*spread) for place in turn if place is not None][:rows]
-    return [_sample(table, number) for table, number in chosen]
+    by_edit: dict[str, list[list[tuple[Path, int]]]] = defaultdict(list)
+    for (_, edit, _), found in sorted(places.items()):
+        by_edit[edit].append([found[int(i)] for i in np.linspace(0, len(found) - 1, min(each, len(found)))])
+    # Every combination once before any twice; every kind of edit in turn, each beginning with another kind of question,
+    # so that few rows show most of what there is.
+    staggered = [found[2 * n :] + found[: 2 * n] for n, (_, found) in enumerate(sorted(by_edit.items()))]
+    spread = _in_turn(staggered)
+    return [_sample(table, number) for table, number in _in_turn(spread)[:rows]]
+
+
+def _in_turn(lists: Sequence[Sequence[_T]]) -> list[_T]:
+    """The first of each list, then the second of each, and so on."""
+    longest = max(map(len, lists), default=0)
+    return [one[place] for place in range(longest) for one in lists if place < len(one)]
 
 
 def contact_sheet(folder: Path, rows: int = 16) -> bytes:

@@ -32,7 +32,12 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_MODEL_IS_EXTERNAL,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +47,7 @@ CAMPAIGN_TAG = "aot.campaign"
 ROUND_TAG = "aot.round"
 STAGE_TAG = "aot.stage"
 GALLERY_TAG = "aot.gallery"
+DATA_DOCS_TAG = "aot.data_docs"
 ARTIFACT_SHA_TAG = "aot.artifact_sha256"
 ARTIFACT_URI_TAG = "aot.artifact_uri"
 
@@ -221,6 +227,31 @@ def log_dataset(
     context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
     client.log_inputs(run_id, [DatasetInput(dataset, context)])
     return True
+
+
+def link_data_docs(uri: str, run_id: str, docs_run_id: str, report: Path) -> str:
+    """Link a run to the pages about what was checked of its data; returns their address, `runs:/RUN/PATH`.
+
+    Great Expectations' Data Docs stand in the run that the data was made in. Where the data was found in the store that
+    run has none, and the guard's own report, which goes with the data, stands in for them.
+
+    Args:
+        run_id: what gets the link, as a tag and in its description.
+        docs_run_id: the run that the stage logs to.
+        report: the guard's report.
+    """
+    client = MlflowClient(uri)
+    run = client.get_run(docs_run_id)
+    path = run.data.tags.get(DATA_DOCS_TAG)
+    if path is None:
+        path = f"data_guard/{report.name}"
+        client.log_artifact(docs_run_id, str(report), "data_guard")
+        client.set_tag(docs_run_id, DATA_DOCS_TAG, path)
+    address = f"runs:/{docs_run_id}/{path}"
+    page = f"#/experiments/{run.info.experiment_id}/runs/{docs_run_id}/artifacts/{path}"
+    client.set_tag(run_id, DATA_DOCS_TAG, address)
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, f"[What was checked of the data]({page})")
+    return address
 
 
 def log_gallery(uri: str, run_id: str, key: str, image: "Image", step: int) -> bool:

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
@@ -62,3 +65,65 @@ def test_corners_and_columns(coco: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no Parquet and no images"):
         (tmp_path / "empty").mkdir()
         DatasetsSource(tmp_path / "empty", SETTINGS, tmp_path / "work")
+
+
+def write_rows(folder: Path, rows: dict[str, list[Any]], features: Features) -> None:
+    """As someone else's Parquet: `to_parquet` would look up every path and put the file's bytes in its place."""
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pydict(rows, schema=features.arrow_schema), folder / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image": None}, "missing"),
+        ({"image": {"bytes": None, "path": "gone.png"}}, "missing"),
+        ({"image": {"bytes": b"", "path": None}}, "unreadable"),
+        ({"image": {"bytes": b"no image", "path": None}}, "unreadable"),
+        ({"boxes": BOXES[:1]}, "bad_box"),
+        ({"boxes": [BOXES[0], [float("nan"), 1.0, 2.0, 3.0]]}, "bad_box"),
+        ({"boxes": [BOXES[0], [-5.0, 1.0, 2.0, 3.0]]}, "bad_box"),
+        ({"boxes": [BOXES[0], [1.0, 2.0, 3.0]]}, "bad_box"),
+        ({"names": ["dog", None]}, "unknown_category"),
+        ({"names": ["dog", " . "]}, "unknown_category"),
+    ],
+)
+def test_a_bad_row_is_left_out_with_its_reason(
+    coco: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    good = {"bytes": (coco() / "images/0.png").read_bytes(), "path": None}
+    features = Features(
+        {
+            "image": Image(),
+            "objects": {"bbox": List(List(Value("float64"))), "category": List(Value("string"))},
+        }
+    )
+    objects = {"bbox": changes.get("boxes", BOXES), "category": changes.get("names", ["dog", "ball"])}
+    rows = {
+        "image": [good, changes.get("image", good)],
+        "objects": [{"bbox": BOXES, "category": ["dog", "ball"]}, objects],
+    }
+    write_rows(tmp_path / "rows", rows, features)
+    source = DatasetsSource(tmp_path / "rows", DatasetsSettings(type="datasets"), tmp_path / "work")
+    assert [thing.attributes["name"] for thing in source.picture(0).scene.objects] == ["dog", "ball"]
+    with pytest.raises(RowError, match=r"train\[1\]|gone\.png") as caught:
+        source.picture(1)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd"])
+def test_an_image_outside_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "secret.png").write_bytes(b"")
+    features = Features(
+        {
+            "image": Image(),
+            "objects": {"bbox": List(List(Value("float64"))), "category": List(Value("string"))},
+        }
+    )
+    rows = {
+        "image": [{"bytes": None, "path": path}],
+        "objects": [{"bbox": BOXES, "category": ["dog", "ball"]}],
+    }
+    write_rows(tmp_path / "rows", rows, features)
+    with pytest.raises(DataError, match="does not lie inside"):
+        DatasetsSource(tmp_path / "rows", DatasetsSettings(type="datasets"), tmp_path / "work").picture(0)

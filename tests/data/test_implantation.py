@@ -1,5 +1,7 @@
 """Whatever is implanted, the truth stays and the protected boxes are not touched."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import ImageChops
 
 from aot_core.contracts.prepare_data import EditWeights, ExtensionSettings, ImplantationSettings, ProceduralSettings
-from aot_core.contracts.scene import DistractorFamily, Question, QuestionKind
+from aot_core.contracts.scene import DistractorFamily, Question, QuestionKind, Scene, SceneObject
 from aot_core.data import world
 from aot_core.data.extension import Rejection, extend_world
 from aot_core.data.implantation import Implanted, implant_world, random_kinds
@@ -38,15 +40,41 @@ def implanted(seed: int, kind: QuestionKind, family: DistractorFamily) -> tuple[
     return None if isinstance(made, Rejection) else (picture, question, made)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(seed=st.integers(0, 2**31), kind=st.sampled_from(KINDS), family=st.sampled_from(FAMILIES))
+@st.composite
+def any_scenes(draw: st.DrawFn) -> Picture:
+    """Any scene that can be drawn, crowded ones and ones with several objects of one name among them."""
+    cells = draw(st.lists(st.sampled_from(world.all_cells()), min_size=1, max_size=14, unique=True))
+    names = st.tuples(st.sampled_from(sorted(world.COLOURS)), st.sampled_from(world.SHAPES))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    objects = tuple(
+        world.place(rng, {"colour": colour, "shape": shape}, cell)
+        for cell, (colour, shape) in ((cell, draw(names)) for cell in cells)
+    )
+    backdrop = world.random_backdrop(rng)
+    scene = Scene(scene_id="any", source_id="any", width=world.SIZE, height=world.SIZE, objects=objects)
+    return Picture(scene=scene, image=world.render(objects, backdrop), backdrop=backdrop)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    picture=st.one_of(any_scenes(), st.builds(scene, st.integers(0, 2**31))),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(KINDS),
+    family=st.sampled_from(FAMILIES),
+    near=st.sampled_from([0.0, 0.5, 1.0]),
+)
 def test_every_accepted_edit_keeps_the_truth_and_the_protected_boxes(
-    seed: int, kind: QuestionKind, family: DistractorFamily
+    picture: Picture, seed: int, kind: QuestionKind, family: DistractorFamily, near: float
 ) -> None:
-    found = implanted(seed, kind, family)
-    if found is None:
+    rng = np.random.default_rng(seed)
+    settings = SETTINGS.model_copy(update={"near": near})
+    question = ask_world(rng, kind, picture.scene.objects)
+    if question is None:
         return
-    picture, question, made = found
+    assert truth(question.query, picture.scene.objects) == question.answer_text
+    made = implant_world(rng, picture, question, family, random_kinds(rng, settings), settings)
+    if isinstance(made, Rejection):
+        return
     objects = made.picture.scene.objects
     assert truth(question.query, objects) == question.answer_text
     for edit in made.edits:
@@ -57,8 +85,37 @@ def test_every_accepted_edit_keeps_the_truth_and_the_protected_boxes(
         box = edit.region
         difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
     assert difference.getbbox() is None
-    read = {(world.cell_of(p.object.box), p.object.name) for p in parse_world(made.picture.image)}
-    assert read == {(world.cell_of(thing.box), thing.name) for thing in objects}
+    read = Counter((world.cell_of(p.object.box), p.object.name) for p in parse_world(made.picture.image))
+    assert read == Counter((world.cell_of(thing.box), thing.name) for thing in objects)
+
+
+def test_distractors_stand_beside_what_the_question_is_about_where_they_shall() -> None:
+    for near in (0.0, 1.0):
+        beside = []
+        for seed in range(150):
+            rng, picture = np.random.default_rng(seed), scene(seed)
+            question = ask_world(rng, "attribute", picture.scene.objects)
+            if question is None:
+                continue
+            chosen = SETTINGS.model_copy(update={"near": near})
+            made = implant_world(rng, picture, question, "semantic", ("add",), chosen)
+            assert isinstance(made, Implanted)
+            (edit,), (box,) = made.edits, question.protected
+            one, other = world.cell_of(edit.region), world.cell_of(box)
+            beside.append(max(abs(a - b) for a, b in zip(one, other, strict=True)) == 1)
+        assert len(beside) > 80
+        # At random fewer than half of the free cells are beside a given one; a cell in a corner has three neighbours.
+        assert all(beside) if near else 0.2 < np.mean(beside) < 0.7
+
+
+def test_where_every_negative_is_there_none_is_asked_about() -> None:
+    objects = tuple(
+        SceneObject(box=world.cell_box(cell), attributes={"colour": colour, "shape": "ring"})
+        for cell, colour in zip(world.all_cells(), world.COLOURS, strict=False)
+    )
+    asked = [ask_world(np.random.default_rng(seed), "existence", objects) for seed in range(60)]
+    assert None in asked
+    assert {q.answer_text for q in asked if q is not None} == {"yes", "no"}
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)

@@ -58,6 +58,9 @@ def whole(value: Any) -> Callable[[dict[str, Any]], None]:
         (annotation(id=0), r"annotations\[4\]\.id: 0 is there twice"),
         (lambda i: i["categories"][1].update(id=0), r"categories\[1\]\.id: 0 is there twice"),
         (lambda i: i["categories"][1].update(name=" .\n"), r"categories\[1\]\.name: .*says nothing"),
+        (lambda i: i["categories"][1].update(name="DOG 0"), r"categories: 'dog 0' and 'DOG 0' differ in case alone"),
+        (image(file_name="0.png"), r"images\[1\]\.file_name: '0\.png' is there twice"),
+        (image(file_name=""), "does not lie inside"),
         (annotation(image_id=77), r"annotations\[4\]\.image_id: 77 is no image"),
         (annotation(image_id="one"), r"annotations\[4\]\.image_id: .*valid integer"),
         (annotation(bbox=[float("nan"), 1, 2, 3]), "(?s)is not JSON .*NaN"),
@@ -143,6 +146,18 @@ def bomb() -> bytes:
         (
             lambda path: Image.new("RGB", (200, 150)).save(
                 path, "GIF", save_all=True, append_images=[Image.new("RGB", (200, 150), "red")]
+            ),
+            "animated",
+        ),
+        (
+            lambda path: Image.new("RGB", (200, 150)).save(
+                path, "PNG", save_all=True, append_images=[Image.new("RGB", (200, 150), "red")]
+            ),
+            "animated",
+        ),
+        (
+            lambda path: Image.new("RGB", (200, 150)).save(
+                path, "WEBP", save_all=True, append_images=[Image.new("RGB", (200, 150), "red")]
             ),
             "animated",
         ),

@@ -1,6 +1,8 @@
 """Distractors are cut from one photograph and pasted into another; questions are only asked where truth is settled."""
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from aot_core.data.coco import CocoSource
 from aot_core.data.extension import Rejection, extend_photo
 from aot_core.data.implantation import Implanted
 from aot_core.data.instructions import read_instruction
-from aot_core.data.photo_implantation import cutouts, implant_photo, of_family, paste
+from aot_core.data.photo_collage import add_things
+from aot_core.data.photo_implantation import NEIGHBOURHOOD, cutouts, implant_photo, of_family, paste, room_for
 from aot_core.data.photo_questions import ask_photo
-from aot_core.data.photo_spare import REACH
-from aot_core.data.places import PLACES, place_of
+from aot_core.data.photo_spare import REACH, widened
+from aot_core.data.places import PLACES, place_of, with_place
 from aot_core.data.sources import Picture
 from aot_core.data.truth import truth
 
@@ -89,6 +92,133 @@ def test_every_accepted_edit_keeps_the_truth_and_the_protected_boxes(
             assert told.added in (None, added.attributes["name"])
         difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
     assert difference.getbbox() is None
+
+
+NAMES = ("dog", "cat", "ball", "left eye", "cup", "spoon")
+
+
+@st.composite
+def any_photographs(draw: st.DrawFn, name: str) -> Picture:
+    """Any picture with any boxes: on top of each other, several of one name, some of them doubtful."""
+    size = draw(st.sampled_from([(240, 180), (160, 200)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    ground = rng.integers(0, 256, (size[1] // 20, size[0] // 20, 3), dtype=np.uint8)
+    things = []
+    for _ in range(draw(st.integers(1, 7))):
+        width, height = draw(st.integers(4, 90)), draw(st.integers(4, 90))
+        x, y = draw(st.integers(0, size[0] - width)), draw(st.integers(0, size[1] - height))
+        box = Box(x=x + 0.25, y=y, width=width - 0.5, height=height)
+        things.append(with_place(SceneObject(box=box, attributes={"name": draw(st.sampled_from(NAMES))}), size))
+    certain = draw(st.integers(1, len(things)))
+    scene = Scene(scene_id=name, source_id=name, width=size[0], height=size[1], objects=tuple(things[:certain]))
+    image = Image.fromarray(ground).resize(size, Image.Resampling.BICUBIC)
+    return Picture(scene=scene, image=image, doubtful=tuple(things[certain:]))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    host=any_photographs("host"),
+    donor=any_photographs("donor"),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(KINDS),
+    family=st.sampled_from(FAMILIES),
+    edits=st.lists(st.sampled_from(EDITS), min_size=1, max_size=3),
+    collage=st.booleans(),
+)
+def test_whatever_the_scene_an_accepted_edit_keeps_truth_and_protected_boxes(
+    host: Picture,
+    donor: Picture,
+    seed: int,
+    kind: QuestionKind,
+    family: DistractorFamily,
+    edits: list[EditKind],
+    collage: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    donors = cutouts(donor)
+    if collage:
+        extension = ExtensionSettings(pasted=(1, 2))
+        host = add_things(rng, extend_photo(rng, host, extension), donors, extension).picture
+    question = ask_photo(rng, kind, host, NAMES)
+    if question is None:
+        return
+    # Settled: no reading of what is doubtful gives another answer.
+    assert truth(question.query, host.scene.objects) == question.answer_text
+    assert truth(question.query, (*host.scene.objects, *host.doubtful)) == question.answer_text
+    nearby = SETTINGS.model_copy(update={"near": 0.5})
+    made = implant_photo(rng, host, question, family, edits, donors, {}, nearby)
+    if isinstance(made, Rejection):
+        return
+    after = made.picture
+    assert truth(question.query, after.scene.objects) == question.answer_text
+    assert truth(question.query, (*after.scene.objects, *after.doubtful)) == question.answer_text
+    difference = ImageChops.difference(host.image, after.image)
+    for edit in made.edits:
+        box = edit.region
+        assert all(widened(box).overlap(protected) == 0 for protected in question.protected)
+        difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
+    assert difference.getbbox() is None
+
+
+def test_a_collage_pastes_things_of_other_names_beside_the_photograph(
+    coco: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = CocoSource(coco(), CocoSettings(type="coco"), tmp_path / "work")
+    donors = [cutout for index in range(4) for cutout in cutouts(source.picture(index))]
+    settings = ExtensionSettings(scale=(1.6, 1.6), pasted=(2, 2))
+    done: Counter[str] = Counter()
+    for seed in range(12):
+        rng, photo = np.random.default_rng(seed), source.picture(seed % 4)
+        plain = extend_photo(rng, photo, settings)
+        collage = add_things(rng, plain, donors, settings)
+        pasted = collage.picture.scene.objects[len(plain.picture.scene.objects) :]
+        names = [thing.attributes["name"] for thing in collage.picture.scene.objects]
+        assert len(pasted) == 2 and len(set(names)) == len(names)
+        assert all(thing.box.overlap(plain.original) == 0 and "place" in thing.attributes for thing in pasted)
+        difference = ImageChops.difference(plain.picture.image, collage.picture.image)
+        for thing in pasted:
+            box = thing.box
+            difference.paste((0, 0, 0), (int(box.x), int(box.y), int(box.right), int(box.bottom)))
+        assert difference.getbbox() is None
+        # What was pasted can be taken away again, or replaced.
+        question = ask_photo(rng, "existence", collage.picture, source.names)
+        assert question is not None
+        for kind, family in product(("remove", "replace"), FAMILIES):
+            made = implant_photo(rng, collage.picture, question, family, (kind,), donors, {}, SETTINGS)
+            if isinstance(made, Implanted) and made.edits[0].removed in pasted:
+                done[made.edits[0].kind] += 1
+    assert done["remove"] >= 3 and done["replace"] >= 3
+    assert add_things(np.random.default_rng(0), plain, donors, ExtensionSettings()) is plain
+
+
+def test_wrong_places_are_those_of_other_things_first() -> None:
+    picture = picture_of(
+        *(
+            with_place(thing(name, x, y), (300, 300))
+            for name, x, y in (("cup", 10, 10), ("spoon", 240, 10), ("fork", 130, 130), ("knife", 240, 240))
+        )
+    )
+    for question in asked(picture, "attribute", ("cup",)):
+        assert set(question.options) == {"upper left", "upper right", "centre", "lower right"}
+
+
+def test_near_is_near(coco: Callable[..., Path], tmp_path: Path) -> None:
+    source = CocoSource(coco(), CocoSettings(type="coco"), tmp_path / "work")
+    cutout = next(c for c in cutouts(source.picture(1)) if c.main.attributes["name"] == "ball 1")
+    ball = thing("ball", 130, 130)
+    host = picture_of(ball, name="host")
+
+    def gaps(near: list[Box]) -> list[float]:
+        found = []
+        for seed in range(40):
+            box = room_for(np.random.default_rng(seed), host, cutout, [ball.box], near=near)
+            assert box is not None
+            found.append(
+                max(box.x - ball.box.right, ball.box.x - box.right, box.y - ball.box.bottom, ball.box.y - box.bottom)
+            )
+        return found
+
+    assert np.median(gaps([ball.box])) <= NEIGHBOURHOOD * 300 < np.median(gaps([]))
 
 
 def picture_of(*things: SceneObject, doubtful: tuple[SceneObject, ...] = (), name: str = "a") -> Picture:

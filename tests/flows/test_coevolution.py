@@ -88,6 +88,21 @@ def test_mlflow_holds_a_parent_and_a_child_a_round(finished: Path) -> None:
     assert {"attacker-round-1", "defender-round-1", "defender-round-0"} <= {model.name for model in models}
 
 
+def test_a_model_version_leads_to_its_data(finished: Path) -> None:
+    from mlflow import MlflowClient
+
+    summary = read_summary(finished)
+    client = MlflowClient(summary.mlflow_uri)
+    version = client.get_model_version_by_alias("aot-defender", "champion")
+    assert version.run_id == summary.mlflow_run_id
+    found = {
+        one.dataset.name: json.loads(one.dataset.source) for one in client.get_run(version.run_id).inputs.dataset_inputs
+    }
+    data = next(step.record.artifact for step in summary.steps if step.record.stage == "prepare_data")
+    assert found["prepare_data-0"]["sha256"] == data.sha256 == version.tags["aot.lineage.data"]
+    assert found["curate-1"]["made_of"]["dataset"] == data.sha256
+
+
 def test_three_lines_load_the_champion_and_it_answers(finished: Path) -> None:
     (image, *_) = sorted((finished / "store" / "prepare_data").glob("*/files/data/evaluate/*/*.png"))
     question = "Is there a red ring?\\nA. yes\\nB. no\\nAnswer with \\\\boxed{X}."
