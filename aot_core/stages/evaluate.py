@@ -25,6 +25,7 @@ from aot_core.contracts.evaluate import (
     EvaluateConfig,
     EvaluateInputs,
     EvaluateOutputs,
+    adversary_condition,
     attacker_condition,
 )
 from aot_core.contracts.evaluate import VERSION as VERSION
@@ -45,6 +46,7 @@ from aot_core.evaluation.items import (
     ask,
     choose,
     clean_samples,
+    edit_kind,
     family_samples,
     item_id,
     write_items,
@@ -144,7 +146,8 @@ def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> li
         pairs = choose(family_samples(samples, family), config.limit, config.seed)
         if pairs:
             told = {sample.sample_id: sample.instruction for sample in pairs}
-            conditions.append(Condition(family, pairs, partial(_open_edited, folder), told))
+            kinds = {sample.sample_id: edit_kind(sample.edits) for sample in pairs}
+            conditions.append(Condition(family, pairs, partial(_open_edited, folder), told, kinds))
     return conditions
 
 
@@ -153,14 +156,15 @@ def _attacks(
 ) -> tuple[list[Condition], dict[str, float]]:
     """The clean scenes as every Attacker edits them, valid edits alone, and the share of edits that were
     valid."""
-    if inputs.attackers and inputs.attacker_base is None:
+    numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
+    players = [(attacker_condition(n), reference) for n, reference in zip(numbers, inputs.attackers, strict=True)]
+    players += [(adversary_condition(n), reference) for n, reference in enumerate(inputs.adversaries, start=1)]
+    if players and inputs.attacker_base is None:
         raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
     conditions: list[Condition] = []
     valid: dict[str, float] = {}
-    numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
-    for number, reference in zip(numbers, inputs.attackers, strict=True):
+    for name, reference in players:
         assert inputs.attacker_base is not None
-        name = attacker_condition(number)
         weights = context.fetch(reference)
         attacker = Attacker.load(context.model(inputs.attacker_base), weights, context.device, steps=config.steps)
         policy = AttackPolicy.load(weights)
@@ -175,6 +179,7 @@ def _attack(
 ) -> tuple[Condition, float]:
     """Let one Attacker edit the clean scenes; every Attacker gets the same random numbers."""
     told: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     kept: list[Sample] = []
     edits = 0
     starts = range(0, len(clean.samples), _CHUNK)
@@ -197,8 +202,9 @@ def _attack(
             if verdict.valid:
                 save_image(folder, item_id(sample), image)
                 told[sample.sample_id] = f"{proposal.instruction} SSIM {verdict.ssim:.3f}"
+                kinds[sample.sample_id] = edit_kind(verdict.edits)
                 kept.append(sample)
-    return Condition(name, kept, partial(_open_attacked, folder), told), len(kept) / edits if edits else 0.0
+    return Condition(name, kept, partial(_open_attacked, folder), told, kinds), len(kept) / edits if edits else 0.0
 
 
 def _show(
