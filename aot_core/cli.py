@@ -289,6 +289,45 @@ def rollback(
 
 
 @app.command()
+def reevaluate(
+    version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the campaign's for the same bits.")] = 2,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
+    from aot_core.home import Home
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    from aot_core.stages.reevaluation import reevaluate as measure
+    from aot_core.store import open_store
+
+    try:
+        kept = open_store(store or str(place.store))
+        found = measure(place.mlflow_uri, model, version, kept, device, threads)
+    except ValueError as error:
+        raise _refusal(error) from error
+    typer.echo(f"{model} {found.told()}")
+    raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name."""
+    from aot_core.home import Home
+    from aot_core.status import print_pool
+    from aot_core.store import open_store
+
+    try:
+        print_pool(open_store(store or str(Home(home).store)))
+    except ValueError as error:
+        raise _refusal(error) from error
+
+
+@app.command()
 def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     """Show the ledger of promotions: who, when, why, from, to, figures."""
     from aot_core.promotion import commands
