@@ -189,6 +189,9 @@ def bench_run(
     defender: Annotated[str | None, typer.Option(help="A shipped model, a folder or a hub name.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
     model: Annotated[str, typer.Option(help="The endpoint's name for the model.")] = "",
+    vllm: Annotated[
+        list[str] | None, typer.Option(help="Start vLLM on --defender, with this argument; may be repeated, or empty.")
+    ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the endpoint's key.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, max=256)] = 8,
     samples: Annotated[int, typer.Option(min=1, help="How often each question is asked.")] = 3,
@@ -202,7 +205,7 @@ def bench_run(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped."""
-    from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings
+    from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings, VllmSettings
     from aot_core.evaluation.engines.protocol import EngineError
     from aot_core.home import Home
     from aot_core.stages.benchmarking import run as run_benchmarks
@@ -216,7 +219,12 @@ def bench_run(
         if endpoint:
             where = EndpointSettings(url=endpoint, model=model, api_key_env=key_env, concurrency=concurrency)
         settings = BenchmarkSettings(
-            names=tuple(name), limit=limit, batch_size=batch_size, max_new_tokens=max_new_tokens, endpoint=where
+            names=tuple(name),
+            limit=limit,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            endpoint=where,
+            vllm=None if vllm is None else VllmSettings(arguments=tuple(argument for argument in vllm if argument)),
         )
         sampling: dict[str, Any] = {
             "samples": samples,

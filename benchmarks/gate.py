@@ -1,6 +1,6 @@
 """How often is the gate wrong? Simulated challengers of known quality, judged by the gate itself.
 
-    python benchmarks/gate.py [--challengers 2000] [--questions 1000]
+    python benchmarks/gate.py [--challengers 2000] [--questions 1000] [--benchmarks 0 3 10]
 
 Each simulated evaluation asks champion and challenger the same questions: clean, three families of distractors, three
 Attackers (a tenth of whose edits is invalid), and no, three or all ten benchmarks. Whether an answer is right hangs on
@@ -113,11 +113,12 @@ def main() -> None:
     parser.add_argument("--challengers", type=int, default=2000)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--kinship", type=float, nargs="+", default=[0.90, 0.97])
+    parser.add_argument("--benchmarks", type=int, nargs="+", default=[0, 3, len(BENCHMARKS)], help="how many are asked")
     arguments = parser.parse_args()
     print(f"{arguments.challengers} challengers a line, {arguments.questions} questions a condition, default margins")
     print("| challenger is | kinship | clean answers that differ, % | benchmarks | promoted, % | first stopped by, % |")
     print("|---|---|---|---|---|---|")
-    for benchmarks in (0, 3, len(BENCHMARKS)):
+    for benchmarks in arguments.benchmarks:
         for kinship in arguments.kinship:
             for scenario in SCENARIOS:
                 if benchmarks or "benchmark" not in scenario:

@@ -99,6 +99,15 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _each_defender_answers_for_itself(self) -> "CampaignConfig":
+        if self.evaluate.benchmarks.endpoint is not None:
+            raise ValueError(
+                "evaluate.benchmarks.endpoint would give challenger and champion the answers of one and the same "
+                "model; set evaluate.benchmarks.vllm, which serves each in turn, or use `aot bench run --endpoint`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _somebody_to_start_from(self) -> "CampaignConfig":
         if self.attacker_start == "newest" and not self.adversaries:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
@@ -59,11 +60,16 @@ def run(
         loaded = load_defender(None, defender, resolve_device(device), dtype)  # pyright: ignore[reportArgumentType]
     pinned = pin_model(defender) if defender else None
     who = (pinned.sha256 or pinned.name) if pinned else ""
-    engine = open_engine(settings, loaded, who, temperature, seed)
-    place = output / sha256_of([engine.identity, settings.model_dump(mode="json"), samples])[:12]
+    about = [who, settings.model_dump(mode="json"), temperature, seed, samples]
+    place = output / sha256_of(about)[:12]
+    place.mkdir(parents=True, exist_ok=True)
     figures: dict[str, dict[str, float]] = {}
     items = []
-    with Journal(place / "answers.jsonl", engine.identity) as journal:
+    with (
+        TemporaryDirectory(prefix="aot-bench-") as scratch,
+        open_engine(settings, loaded, who, temperature, seed, Path(scratch)) as engine,
+        Journal(place / "answers.jsonl", engine.identity) as journal,
+    ):
         for name in settings.names:
             questions = choose_questions(read_benchmark(name, folder, place / "pictures"), settings.limit, seed)
             answered, figures[name] = run_benchmark(questions, engine, samples, journal)

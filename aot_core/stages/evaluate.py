@@ -5,11 +5,14 @@ The artifact holds `items.parquet` (an answered question a row) and `pictures/`.
 evaluation meets Attackers and Defender; each of the three knows nothing of the others.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
@@ -39,6 +42,7 @@ from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.engines.openai_engine import OpenAIEngine
 from aot_core.evaluation.engines.protocol import Engine, Journal
 from aot_core.evaluation.engines.transformers_engine import TransformersEngine
+from aot_core.evaluation.engines.vllm_server import vllm_server
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import (
     Condition,
@@ -102,10 +106,13 @@ def _benchmarks(
     if inputs.benchmark_folder is None or not settings.names:
         return [], {}
     who = inputs.defender.sha256 if inputs.defender else inputs.defender_base.sha256 or inputs.defender_base.name
-    engine = open_engine(settings, defender, who, config.temperature, config.seed)
     items: list[Item] = []
     figures: dict[str, dict[str, float]] = {}
-    with Journal((context.progress or context.scratch) / COMPLETIONS_FILE, engine.identity) as journal:
+    path = (context.progress or context.scratch) / COMPLETIONS_FILE
+    with (
+        open_engine(settings, defender, who, config.temperature, config.seed, context.scratch) as engine,
+        Journal(path, engine.identity) as journal,
+    ):
         for name in settings.names:
             questions = read_benchmark(name, Path(inputs.benchmark_folder.name), context.scratch / "benchmarks")
             questions = choose_questions(questions, settings.limit, config.seed)
@@ -116,27 +123,40 @@ def _benchmarks(
     return items, figures
 
 
+@contextmanager
 def open_engine(
-    settings: BenchmarkSettings, defender: Defender | None, name: str, temperature: float, seed: int
-) -> Engine:
-    """Who answers benchmarks: the endpoint of the settings, else the Defender that is loaded here.
+    settings: BenchmarkSettings, defender: Defender | None, name: str, temperature: float, seed: int, scratch: Path
+) -> Iterator[Engine]:
+    """Who answers benchmarks: the endpoint of the settings, vLLM started on the Defender, or the Defender itself.
+
+    With vLLM the Defender's weights leave the device for good: the server needs the room.
 
     Args:
         name: tells the Defender's weights.
+        scratch: where the weights are written for vLLM, and its messages.
     """
-    tokens, size = settings.max_new_tokens, settings.batch_size
+    sampling: dict[str, Any] = {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
     if settings.endpoint is not None:
-        return OpenAIEngine(settings.endpoint, max_new_tokens=tokens, temperature=temperature, seed=seed)
+        yield OpenAIEngine(settings.endpoint, **sampling)
+        return
     assert defender is not None, "without an endpoint a Defender is loaded"
-    return TransformersEngine(
-        defender.model,
-        defender.processor,
-        name=name,
-        batch_size=size,
-        max_new_tokens=tokens,
-        temperature=temperature,
-        seed=seed,
-    )
+    if settings.vllm is None:
+        yield TransformersEngine(
+            defender.model, defender.processor, name=name, batch_size=settings.batch_size, **sampling
+        )
+        return
+    folder = scratch / "served"
+    defender.model.save_pretrained(folder)
+    defender.processor.save_pretrained(folder)
+    defender.model.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with vllm_server(folder, settings.vllm, scratch / "vllm.log") as endpoint:
+        yield OpenAIEngine(endpoint, weights=name, **sampling)
 
 
 def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> list[Condition]:
