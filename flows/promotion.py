@@ -185,7 +185,8 @@ def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promote
 @flow(name="promotion-approval", flow_run_name="{decision.model} {decision.challenger}", validate_parameters=False)
 def approval(decision: Decision, seconds: int) -> Leave | None:
     """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
-    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False, who="")
+    # No initial `who`: with one, Prefect would take an answer without a name.
+    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False)
     try:
         return pause_flow_run(wait_for_input=question, timeout=seconds, poll_interval=_POLL_SECONDS)
     except FlowPauseTimeout:

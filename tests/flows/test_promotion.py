@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas import FlowRun, StateType
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.flow_runs import resume_flow_run
+from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.promotion
@@ -152,7 +153,8 @@ act(Home(sys.argv[1]), decision(2, 1, reason="asked by one that dies"))
 
 def test_a_question_whose_asker_was_killed_is_asked_again(home: Home) -> None:
     about = decision(2, 1, reason="asked by one that dies")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    server = str(get_current_settings().api.url)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": server}
     asker = subprocess.Popen([sys.executable, "-c", ASKER, str(home.root)], cwd=ROOT, env=environment)
     first = wait_for_question(about)
     os.kill(asker.pid, signal.SIGKILL)
