@@ -238,6 +238,25 @@ def bench_run(
         raise _refusal(error) from error
 
 
+@bench.command("second-opinion")
+def bench_second_opinion(
+    model: Annotated[str, typer.Argument(help="A hub name or an exported folder.")],
+    name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
+    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to stand beside.")] = None,
+    adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare."""
+    from aot_core.home import Home
+    from aot_core.stages.benchmarking import print_second_opinion
+
+    try:
+        print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)
+    except (ValueError, OSError) as error:
+        raise _refusal(error) from error
+
+
 @app.command()
 def export(
     output: Annotated[Path, typer.Argument(help="A new folder.")],

@@ -4,7 +4,7 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect import State, flow
@@ -106,11 +106,15 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
         tasks.evaluate(campaign, exam, k)
 
     if campaign.config.crossplay == "pool":
-        # The rest of the matrix: every Attacker against the Defenders from before it was trained.
-        for k, earlier in enumerate(defenders):
-            if later := dict(enumerate(exam.attackers[k + 1 :], start=k + 2)):
-                tasks.evaluate(campaign, _match(exam, earlier, later), k, label="crossplay-pool")
+        for k, later in unplayed(exam.attackers).items():
+            tasks.evaluate(campaign, _match(exam, defenders[k], later), k, label="crossplay-pool")
     return judge_defender(campaign, defender, exam)
+
+
+def unplayed(attackers: Sequence[ArtifactRef]) -> dict[int, dict[int, ArtifactRef]]:
+    """The rest of the cross-play matrix: for each Defender k the Attackers (by round) that it has not met. It was asked
+    about Attackers 1 to k when it was evaluated, and about k + 1 when that one was new."""
+    return {k: dict(enumerate(attackers[k + 1 :], start=k + 2)) for k in range(len(attackers) - 1)}
 
 
 def successes(attackers: Iterable[StageRecord]) -> Iterator[float]:

@@ -80,6 +80,28 @@ def run(
     return figures
 
 
+def print_second_opinion(
+    model: str, names: list[str], output: Path, figures: Path | None, adapter: str, limit: int | None
+) -> None:
+    """lmms-eval's figures of a hub model, beside ours where they are given. Raises BenchmarkError.
+
+    Args:
+        figures: `figures.json` of `aot bench run`.
+    """
+    from aot_core.evaluation.benchmarks.second_opinion import second_opinion
+
+    theirs = second_opinion(model, names, output, adapter=adapter, limit=limit)
+    ours: dict[str, dict[str, float]] = json.loads(figures.read_text()) if figures else {}
+    table = Table(title=f"{model}: single-shot accuracy in %", title_justify="left")
+    for column in ("benchmark", "lmms-eval", "here", "difference"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for name, value in theirs.items():
+        mine = ours.get(name, {}).get("single/accuracy")
+        cells = ("", "") if mine is None else (f"{100 * mine:.1f}", f"{100 * (mine - value):+.1f}")
+        table.add_row(name, f"{100 * value:.1f}", *cells)
+    Console().print(table)
+
+
 def _print_figures(figures: dict[str, dict[str, float]], place: Path) -> None:
     table = Table(title=f"accuracy in %; all figures: {place / 'figures.json'}", title_justify="left")
     for column in ("benchmark", "n", "strict", "single-shot", "no answer"):
