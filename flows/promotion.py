@@ -36,6 +36,7 @@ from aot_core.evaluation.decision_page import decision_markdown, decision_page
 from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
 from aot_core.evaluation.items import Item, read_items
 from aot_core.evaluation.stops import (
+    benchmarks_seen,
     data_guard,
     lineage_gaps,
     missing_figures,
@@ -257,6 +258,7 @@ def _decide(
         data_guard(store.fetch(exam.dataset)),
         lineage_gaps(records, _NEEDED, gate),
         seen_in_training(store.fetch(exam.dataset), lessons),
+        benchmarks_seen(evaluation.metrics),
     )
     if trouble:
         return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)

@@ -131,7 +131,7 @@ class EvaluateOutputs(Frozen):
     changes_by_question: dict[str, Changes] = Field(default_factory=dict)
     """Both by attack and kind of question: `attacker_1/count`."""
     changes_by_edit: dict[str, Changes] = Field(default_factory=dict)
-    """Both by attack and kind of edit: `attacker_1/add`, `semantic/add+replace`."""
+    """Both by attack and kind of edit: `attacker_1/add`, `semantic/add and replace`."""
     calibration_error: dict[str, float] = Field(default_factory=dict)
     """Expected calibration error by agreement of the k answers (`aot_core.evaluation.robustness`)."""
     hallucination: dict[str, float] = Field(default_factory=dict)

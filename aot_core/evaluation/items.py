@@ -83,8 +83,8 @@ def item_id(sample: Sample) -> str:
 
 
 def edit_kind(edits: Iterable[Edit]) -> str:
-    """The kinds of a picture's edits, each once: "add", "remove+replace"."""
-    return "+".join(sorted({edit.kind for edit in edits}))
+    """The kinds of a picture's edits, each once: "add", "remove and replace"."""
+    return " and ".join(sorted({edit.kind for edit in edits}))
 
 
 def clean_samples(samples: Iterable[Sample]) -> list[Sample]:

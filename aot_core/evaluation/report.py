@@ -36,6 +36,8 @@ _MERGED = (
     "changes_by_question",
     "changes_by_edit",
 )
+_COUNTS = ("n", "seen_in_training")
+"""A benchmark's figures that are no shares."""
 _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
 """The curation funnel, as `CurateOutputs` counts it."""
 
@@ -243,7 +245,7 @@ def benchmark_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, i
         (
             name,
             int(figures["n"]),
-            {key: 100 * value for key, value in figures.items() if key != "n" and key.count("/") < 2},
+            {key: 100 * value for key, value in figures.items() if key not in _COUNTS and key.count("/") < 2},
         )
         for name, figures in last.benchmarks.items()
     ]

@@ -38,6 +38,7 @@ from aot_core.data.dataset import load_image, read_samples, save_image
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.evaluation.benchmarks.asking import choose_questions, run_benchmark
+from aot_core.evaluation.benchmarks.contamination import count_seen, training_sources
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.engines.openai_engine import OpenAIEngine
 from aot_core.evaluation.engines.protocol import Engine, Journal
@@ -109,6 +110,7 @@ def _benchmarks(
     items: list[Item] = []
     figures: dict[str, dict[str, float]] = {}
     path = (context.progress or context.scratch) / COMPLETIONS_FILE
+    trained = training_sources(context.fetch(inputs.dataset))
     with (
         open_engine(settings, defender, who, config.temperature, config.seed, context.scratch) as engine,
         Journal(path, engine.identity) as journal,
@@ -117,6 +119,7 @@ def _benchmarks(
             questions = read_benchmark(name, Path(inputs.benchmark_folder.name), context.scratch / "benchmarks")
             questions = choose_questions(questions, settings.limit, config.seed)
             asked, figures[name] = run_benchmark(questions, engine, config.samples, journal)
+            figures[name]["seen_in_training"] = float(count_seen(questions, trained))
             items += asked
             context.tracker.log_metrics({f"bench/{name}/{key}": value for key, value in figures[name].items()})
         journal.export(context.output / COMPLETIONS_FILE)

@@ -175,6 +175,7 @@ def test_benchmarks_are_asked_where_their_folder_is_given(
     first, again = (run_evaluate(config, inputs, run) for run in runs)
     assert first == again, "the same figures to the last item"
     assert first.benchmarks["vstar"]["n"] == first.n["bench/vstar"] == 3
+    assert first.benchmarks["vstar"]["seen_in_training"] == 0
     assert first.worst_condition == without.worst_condition, "a benchmark is no attack"
     for name in ("benchmarks.jsonl", "items.parquet"):
         assert (runs[0].output / name).read_bytes() == (runs[1].output / name).read_bytes()
