@@ -189,6 +189,9 @@ def bench_run(
     defender: Annotated[str | None, typer.Option(help="A shipped model, a folder or a hub name.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
     model: Annotated[str, typer.Option(help="The endpoint's name for the model.")] = "",
+    vllm: Annotated[
+        list[str] | None, typer.Option(help="Start vLLM on --defender, with this argument; may be repeated, or empty.")
+    ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the endpoint's key.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, max=256)] = 8,
     samples: Annotated[int, typer.Option(min=1, help="How often each question is asked.")] = 3,
@@ -202,7 +205,7 @@ def bench_run(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped."""
-    from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings
+    from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings, VllmSettings
     from aot_core.evaluation.engines.protocol import EngineError
     from aot_core.home import Home
     from aot_core.stages.benchmarking import run as run_benchmarks
@@ -216,7 +219,12 @@ def bench_run(
         if endpoint:
             where = EndpointSettings(url=endpoint, model=model, api_key_env=key_env, concurrency=concurrency)
         settings = BenchmarkSettings(
-            names=tuple(name), limit=limit, batch_size=batch_size, max_new_tokens=max_new_tokens, endpoint=where
+            names=tuple(name),
+            limit=limit,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            endpoint=where,
+            vllm=None if vllm is None else VllmSettings(arguments=tuple(argument for argument in vllm if argument)),
         )
         sampling: dict[str, Any] = {
             "samples": samples,
@@ -227,6 +235,25 @@ def bench_run(
         }
         run_benchmarks(folder, settings, defender, place.root / "benchmarks", **sampling)
     except (ValueError, EngineError) as error:
+        raise _refusal(error) from error
+
+
+@bench.command("second-opinion")
+def bench_second_opinion(
+    model: Annotated[str, typer.Argument(help="A hub name or an exported folder.")],
+    name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
+    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to stand beside.")] = None,
+    adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare."""
+    from aot_core.home import Home
+    from aot_core.stages.benchmarking import print_second_opinion
+
+    try:
+        print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)
+    except (ValueError, OSError) as error:
         raise _refusal(error) from error
 
 
@@ -286,6 +313,45 @@ def rollback(
     from aot_core.promotion import commands
 
     _promotion(home, store, model, lambda promoter: commands.rollback(promoter, to, why))
+
+
+@app.command()
+def reevaluate(
+    version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the campaign's for the same bits.")] = 2,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
+    from aot_core.home import Home
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    from aot_core.stages.reevaluation import reevaluate as measure
+    from aot_core.store import open_store
+
+    try:
+        kept = open_store(store or str(place.store))
+        found = measure(place.mlflow_uri, model, version, kept, device, threads)
+    except ValueError as error:
+        raise _refusal(error) from error
+    typer.echo(f"{model} {found.told()}")
+    raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name."""
+    from aot_core.home import Home
+    from aot_core.status import print_pool
+    from aot_core.store import open_store
+
+    try:
+        print_pool(open_store(store or str(Home(home).store)))
+    except ValueError as error:
+        raise _refusal(error) from error
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the campaigns of a home have done, read from their summaries alone."""
+"""What the campaigns of a home have done, read from their summaries alone; and the Attackers that a store holds."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from rich.table import Table
 
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
+from aot_core.store.protocol import Store
 
 
 def print_status(root: Path) -> None:
@@ -17,6 +18,24 @@ def print_status(root: Path) -> None:
         console.print(f"No campaign in {root} yet; start one with `aot run configs/tiny.toml`.")
     for file in files:
         console.print(_table(CampaignSummary.model_validate_json(file.read_bytes())))
+
+
+def print_pool(store: Store) -> None:
+    """Print every Attacker of the store as a reference, newest first: when it was trained, from which base, and how
+    often it deceived the Defender that it was trained against."""
+    console = Console(soft_wrap=True)
+    attackers = sorted(
+        (record for record in store.records() if record.stage == "attacker_round"),
+        key=lambda record: record.started_at,
+        reverse=True,
+    )
+    if not attackers:
+        console.print("No Attacker in this store yet; a campaign's rounds make them.")
+    for record in attackers:
+        success = 100 * float(record.outputs["success_after"])
+        base = str(record.identity.inputs["attacker_base"])[:12]
+        told = f"{record.started_at}  base {base}  success {success:.1f} %"
+        console.print(f"{record.artifact.uri}  {told}", highlight=False)
 
 
 def _table(summary: CampaignSummary) -> Table:

@@ -105,12 +105,22 @@ class OpenCampaign:
         self._lock.release()
 
     def adversaries(self) -> list[StageRecord]:
-        """The records of the other campaigns' Attackers that the config names. Raises ConfigError for one not there."""
+        """The records of the other campaigns' Attackers that the config names.
+
+        Raises ConfigError for one that is not there, or that was trained from another base.
+        """
         found: list[StageRecord] = []
+        mine = self.attacker_base.sha256 or self.attacker_base.name
         for uri in self.config.adversaries:
             record = self.store.find("attacker_round", uri.rpartition("/")[2])
             if record is None:
-                raise ConfigError(f"adversaries: {uri} is not in this store; `aot status` shows the keys that are")
+                raise ConfigError(f"adversaries: {uri} is not in this store; `aot pool` lists the Attackers that are")
+            base = record.identity.inputs["attacker_base"]
+            if base != mine:
+                raise ConfigError(
+                    f"adversaries: {uri} was trained from another base ({base[:12]}) than models.attacker "
+                    f"({mine[:12]}); leave it out"
+                )
             found.append(record)
         return found
 

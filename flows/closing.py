@@ -1,11 +1,12 @@
 """What a campaign leaves for people to look at: the closing table and the report."""
 
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from rich.console import Console
 from rich.table import Table
 
 from aot_core.contracts.evaluate import EvaluateOutputs
 from aot_core.contracts.summary import CampaignSummary
-from aot_core.evaluation.report import write_report
+from aot_core.evaluation.report import accuracy_rows, chart_files, report_markdown, write_report
 from aot_core.home import Home
 from aot_core.tracking import mlflow_tracking as tracking
 from flows.campaign import OpenCampaign
@@ -14,10 +15,24 @@ REPORT = "report.html"
 
 
 def write_campaign_report(campaign: OpenCampaign) -> None:
-    """Write the campaign's HTML report beside its summary, and log it to the parent run."""
-    path = campaign.folder / REPORT
-    write_report(campaign.summary, path)
-    tracking.log_artifact(campaign.home.mlflow_uri, campaign.summary.mlflow_run_id, path)
+    """Write the campaign's HTML report beside its summary, and show the same in MLflow (the page, its charts, its
+    tables) and in Prefect (its tables)."""
+    summary, folder = campaign.summary, campaign.folder
+    page, text, charts = folder / REPORT, folder / "report.md", folder / "report"
+    write_report(summary, page)
+    markdown = report_markdown(summary)
+    text.write_text(markdown, encoding="utf-8")
+    charts.mkdir(exist_ok=True)
+    for name, png in chart_files(summary).items():
+        (charts / name).write_bytes(png)
+    tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, page)
+    for path in (text, charts):
+        tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, path, "report")
+    key = summary.name.replace("_", "-")
+    pictures = f"\n\nWith charts and galleries: `{page}`, and in MLflow run `{summary.mlflow_run_id}`.\n"
+    create_markdown_artifact(key=f"report-{key}", markdown=markdown + pictures)
+    if rows := accuracy_rows(summary):
+        create_table_artifact(key=f"accuracy-{key}", table=rows, description="Strict accuracy in percent, by round.")
 
 
 def print_closing_table(summary: CampaignSummary, home: Home) -> None:

@@ -4,7 +4,7 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect import State, flow
@@ -60,13 +60,24 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
     data = tasks.prepare_data(campaign, campaign.data_inputs()).artifact
     if campaign.config.stop_after == "prepare_data":
         return None
-    attacker = tasks.warm_start_attacker(campaign, WarmStartAttackerInputs(dataset=data, base=attacker_base)).artifact
+    pool = campaign.adversaries()
+    if campaign.config.attacker_start == "newest":
+        attacker = max(pool, key=lambda adversary: adversary.started_at).artifact
+    else:
+        warm_start = WarmStartAttackerInputs(dataset=data, base=attacker_base)
+        attacker = tasks.warm_start_attacker(campaign, warm_start).artifact
     defender = tasks.warm_start_defender(campaign, WarmStartDefenderInputs(dataset=data, base=defender_base)).artifact
-    exam = EvaluateInputs(dataset=data, defender=defender, defender_base=defender_base, attacker_base=attacker_base)
+    exam = EvaluateInputs(
+        dataset=data,
+        defender=defender,
+        defender_base=defender_base,
+        attacker_base=attacker_base,
+        adversaries=tuple(adversary.artifact for adversary in pool),
+    )
     tasks.evaluate(campaign, exam)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
-    pool = campaign.adversaries()
+    defenders = [defender]
     for k in range(1, campaign.config.rounds + 1):
         match = AttackerRoundInputs(
             dataset=data,
@@ -79,7 +90,7 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
         attacker = attack.artifact
         if campaign.config.crossplay:
             # What the new Attacker does to the Defender that it was trained against, before that one learns from it.
-            tasks.evaluate(campaign, _match(exam, attacker, k), k - 1, label="crossplay")
+            tasks.evaluate(campaign, _match(exam, defender, {k: attacker}), k - 1, label="crossplay")
         fresh = CurateInputs(**{**dict(match), "attacker": attacker})
         if campaign.config.curate.draw != "newest":
             pool = [*pool, attack]
@@ -88,12 +99,22 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
         curated = tasks.curate(campaign, fresh, k).artifact
         lesson = DefenderRoundInputs(curated=curated, defender=defender, base=defender_base)
         defender = tasks.defender_round(campaign, lesson, k).artifact
+        defenders.append(defender)
         exam = exam.model_copy(update={"defender": defender, "attackers": (*exam.attackers, attacker)})
         if k == campaign.config.rounds:
             exam = exam.model_copy(update={"benchmark_folder": campaign.benchmarks})
         tasks.evaluate(campaign, exam, k)
 
+    if campaign.config.crossplay == "pool":
+        for k, later in unplayed(exam.attackers).items():
+            tasks.evaluate(campaign, _match(exam, defenders[k], later), k, label="crossplay-pool")
     return judge_defender(campaign, defender, exam)
+
+
+def unplayed(attackers: Sequence[ArtifactRef]) -> dict[int, dict[int, ArtifactRef]]:
+    """The rest of the cross-play matrix: for each Defender k the Attackers (by round) that it has not met. It was asked
+    about Attackers 1 to k when it was evaluated, and about k + 1 when that one was new."""
+    return {k: dict(enumerate(attackers[k + 1 :], start=k + 2)) for k in range(len(attackers) - 1)}
 
 
 def successes(attackers: Iterable[StageRecord]) -> Iterator[float]:
@@ -101,9 +122,10 @@ def successes(attackers: Iterable[StageRecord]) -> Iterator[float]:
     return (float(record.outputs["success_after"]) for record in attackers)
 
 
-def _match(exam: EvaluateInputs, attacker: ArtifactRef, k: int) -> EvaluateInputs:
-    """The last Defender against one Attacker alone."""
-    return exam.model_copy(update={"attackers": (attacker,), "numbers": (k,), "families": False})
+def _match(exam: EvaluateInputs, defender: ArtifactRef, attackers: Mapping[int, ArtifactRef]) -> EvaluateInputs:
+    """A Defender against the Attackers of these rounds, and against nothing else."""
+    players = {"defender": defender, "attackers": tuple(attackers.values()), "numbers": tuple(attackers)}
+    return exam.model_copy(update={**players, "families": False, "adversaries": (), "benchmark_folder": None})
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 
-from flows.scheduled import maintenance, scheduled_coevolution
+from flows.scheduled import maintenance, reevaluation, scheduled_coevolution
 from flows.slots import make_slots
 
 HEARTBEAT_SECONDS = 30
@@ -47,6 +47,7 @@ def schedules(config: str, home: str) -> list[Schedule]:
     tidy = {**campaign, "keep_days": 30, "delete": False}
     return [
         Schedule("coevolution", scheduled_coevolution, "0 20 * * 5", campaign),
+        Schedule("reevaluation", reevaluation, "0 6 * * 1", campaign),
         Schedule("maintenance", maintenance, "17 * * * *", tidy),
     ]
 

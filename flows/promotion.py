@@ -4,17 +4,30 @@
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
 
 `judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
-hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing.
+hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing,
+and a question whose asker died is asked again.
 """
 
+import time
 from dataclasses import replace
 
-from prefect import flow
+from filelock import FileLock, Timeout
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas import StateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
 from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.states import Cancelled
+from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
@@ -23,6 +36,7 @@ from aot_core.evaluation.decision_page import decision_markdown, decision_page
 from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
 from aot_core.evaluation.items import Item, read_items
 from aot_core.evaluation.stops import (
+    benchmarks_seen,
     data_guard,
     lineage_gaps,
     missing_figures,
@@ -44,13 +58,15 @@ from flows import tasks
 from flows.campaign import OpenCampaign
 
 _NEEDED = ("prepare_data", "warm_start_defender", "evaluate")
+_POLL_SECONDS = 5
+"""How often it is looked whether a person has answered."""
 
 
 class Leave(RunInput):
     """What a person is asked when a promotion waits."""
 
     promote: bool
-    who: str
+    who: str = Field(min_length=1)
     why: str = ""
 
 
@@ -65,7 +81,7 @@ def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: Evaluate
     evaluation = campaign.summary.find("evaluate", campaign.config.rounds)
     assert evaluation is not None, "the last round ends with its evaluation"
     figures = EvaluateOutputs.model_validate(evaluation.outputs)
-    lineage = _lineage(campaign, defender, evaluation)
+    lineage = _lineage(campaign, defender, evaluation) | {"parent": _parent(home, settings, defender)}
     version = registry.register_defender(
         home.mlflow_uri,
         campaign.summary.mlflow_run_id,
@@ -75,13 +91,13 @@ def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: Evaluate
         defender.sha256,
         metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
         tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key}
-        | {f"aot.lineage.{name}": value for name, value in lineage.items()},
+        | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         name=settings.model,
         dtype=campaign.config.evaluate.dtype,
         base_sha256=campaign.defender_base.sha256,
     )
     decision = _decide(campaign, version, defender, exam, evaluation, lineage)
-    _publish(campaign, decision)
+    _publish(campaign, decision, exam)
     campaign.update(
         registered_version=version,
         aliases=_aliases(home, settings, version),
@@ -96,7 +112,7 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
     """Act on a decision, and bring the campaign's summary up to date. The campaign may be closed by now."""
     home, settings = campaign.home, campaign.config.promotion
     try:
-        told = _settle(home, settings, decision, campaign.store)
+        told = act_on(decision, home, settings, campaign.store)
     except (PromotionError, SmokeError) as error:
         told = f"not promoted: {error}"
     version = decision.challenger
@@ -119,8 +135,11 @@ def promoter(home: Home, settings: PromotionSettings, store: Store) -> Promoter:
     return replace(acting, notify=notify)
 
 
-def _settle(home: Home, settings: PromotionSettings, decision: Decision, store: Store) -> str:
-    """What became of a decision, in words."""
+def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: Store) -> str:
+    """Do what a decision allows; returns what became of it, in words.
+
+    Raises PromotionError and SmokeError (`aot_core.promotion.transaction.Promoter.promote`).
+    """
     acting = promoter(home, settings, store)
     acting.recover()
     if acting.champion() == decision.challenger:
@@ -130,31 +149,70 @@ def _settle(home: Home, settings: PromotionSettings, decision: Decision, store: 
     if not decision.promote:
         acting.note("refused", decision, decision.reason, page)
         return "refused by the gate, the champion stays"
-    why = decision.reason
-    if settings.approval == "human":
-        acting.note("proposed", decision, decision.reason, page)
-        leave = approval(settings, decision, return_state=True).result(raise_on_failure=False)
-        if acting.champion() == decision.challenger:
-            return "promoted by hand meanwhile"
-        if not isinstance(leave, Leave):
-            acting.note("expired", decision, f"nobody answered within {settings.approval_hours:g} h")
-            return f"nobody answered within {settings.approval_hours:g} h; `aot promote` still can"
-        why = f"{leave.who}: {leave.why or 'approved'}; {why}"
-        if not leave.promote:
-            acting.note("declined", decision, f"{leave.who}: {leave.why or 'no reason given'}", who=leave.who)
-            return f"declined by {leave.who}"
-    acting.promote(decision, why)
-    return "promoted"
-
-
-@flow(name="promotion-approval", flow_run_name="{settings.model} {decision.challenger}", validate_parameters=False)
-def approval(settings: PromotionSettings, decision: Decision) -> Leave | None:
-    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
-    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False, who="")
+    if settings.approval == "none":
+        acting.promote(decision, decision.reason)
+        return "promoted"
+    acting.note("proposed", decision, decision.reason, page)
     try:
-        return pause_flow_run(wait_for_input=question, timeout=round(settings.approval_hours * 3600), poll_interval=5)
+        with FileLock(home.lock_file(f"approval-{decision.sha256[:12]}"), timeout=0):
+            return _with_leave(decision, settings, acting)
+    except Timeout:
+        return "another process is waiting for a person's answer"
+
+
+def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promoter) -> str:
+    """Promote if a person says so. A no stands: nobody is asked twice about one decision."""
+    declined = [entry for entry in acting.ledger.entries() if _is_no(entry, decision)]
+    if declined:
+        return f"declined by {declined[-1].who}; `aot promote` still can"
+    _close_questions(decision)
+    asked, seconds = time.monotonic(), round(settings.approval_hours * 3600)
+    with tags(_question_tag(decision)):
+        leave = approval(decision, seconds, return_state=True).result(raise_on_failure=False)
+    if acting.champion() == decision.challenger:
+        return "promoted by hand meanwhile"
+    if isinstance(leave, Leave):
+        if leave.promote:
+            acting.promote(decision, f"{leave.who}: {leave.why or 'approved'}; {decision.reason}")
+            return f"promoted with {leave.who}'s leave"
+        acting.note("declined", decision, leave.why or "no reason given", who=leave.who)
+        return f"declined by {leave.who}"
+    if time.monotonic() - asked < seconds:
+        return f"the question ended without an answer ({leave}); `aot run` asks again, `aot promote` promotes"
+    acting.note("expired", decision, f"nobody answered within {settings.approval_hours:g} h")
+    return f"nobody answered within {settings.approval_hours:g} h; `aot promote` still can"
+
+
+@flow(name="promotion-approval", flow_run_name="{decision.model} {decision.challenger}", validate_parameters=False)
+def approval(decision: Decision, seconds: int) -> Leave | None:
+    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
+    # No initial `who`: with one, Prefect would take an answer without a name.
+    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False)
+    try:
+        return pause_flow_run(wait_for_input=question, timeout=seconds, poll_interval=_POLL_SECONDS)
     except FlowPauseTimeout:
         return None
+
+
+def _is_no(entry: LedgerEntry, decision: Decision) -> bool:
+    return entry.kind == "declined" and entry.decision_sha256 == decision.sha256
+
+
+def _question_tag(decision: Decision) -> str:
+    return f"decision:{decision.sha256}"
+
+
+def _close_questions(decision: Decision) -> None:
+    """Cancel the runs that still ask about this decision. To be called under its lock: whoever asked there is dead, and
+    an answer would reach nobody."""
+    paused = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[_question_tag(decision)]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])),
+    )
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=paused):
+            message = "The process that asked has died; a new run asks again."
+            client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
 
 
 def _decide(
@@ -190,7 +248,7 @@ def _decide(
         "settings": gate,
         "attempt": attempt,
         "figures": figures,
-        "lineage": lineage | ({"parent": leading} if leading and leading != version else {}),
+        "lineage": lineage,
     }
     records = [step.record for step in campaign.summary.steps]
     lessons = [store.fetch(record.artifact) for record in records if record.stage == "curate"]
@@ -200,6 +258,7 @@ def _decide(
         data_guard(store.fetch(exam.dataset)),
         lineage_gaps(records, _NEEDED, gate),
         seen_in_training(store.fetch(exam.dataset), lessons),
+        benchmarks_seen(evaluation.metrics),
     )
     if trouble:
         return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
@@ -244,14 +303,31 @@ def _lineage(campaign: OpenCampaign, defender: ArtifactRef, evaluation: StageRec
     }
 
 
-def _publish(campaign: OpenCampaign, decision: Decision) -> None:
-    """The decision for people: files of the campaign, MLflow artifacts and tags, a Prefect artifact."""
-    files = {"decision.json": decision.model_dump_json(indent=1), "decision.html": decision_page(decision)}
+def _parent(home: Home, settings: PromotionSettings, defender: ArtifactRef) -> str:
+    """The version that led when this Defender was registered: what its own version says, where it has one already."""
+    known = registry.find_version(home.mlflow_uri, defender.sha256, settings.model)
+    if known is None:
+        leading = registry.get_champion(home.mlflow_uri, settings.model)
+        return leading[0] if leading else "none"
+    found = registry.get_version(home.mlflow_uri, known, settings.model)
+    assert found is not None, "it has just been found"
+    return found[1].get(f"{registry.LINEAGE_TAG}parent", "none")
+
+
+def _publish(campaign: OpenCampaign, decision: Decision, exam: EvaluateInputs) -> None:
+    """The decision for people: files of the campaign, MLflow artifacts and tags, a Prefect artifact. Beside it the
+    inputs of the evaluation that it rests on, to measure again by."""
+    folder, _, exam_file = registry.EXAM_FILE.partition("/")
+    files = {
+        "decision.json": decision.model_dump_json(indent=1),
+        "decision.html": decision_page(decision),
+        exam_file: exam.model_dump_json(indent=1),
+    }
     uri = campaign.home.mlflow_uri
     for name, text in files.items():
         path = campaign.folder / name
         path.write_text(text, encoding="utf-8")
-        tracking.log_artifact(uri, campaign.summary.mlflow_run_id, path, "promotion")
+        tracking.log_artifact(uri, campaign.summary.mlflow_run_id, path, folder)
     tags = {
         "aot.gate": "passed" if decision.promote else "refused",
         "aot.gate.reason": decision.reason,

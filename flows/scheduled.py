@@ -16,8 +16,12 @@ from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.housekeeping import collect_garbage, is_running
+from aot_core.store import StoreError, open_store
+from aot_core.tracking import registry
+from flows.cancellation import watch_this_run
 from flows.coevolution import coevolution
 from flows.maintenance import crash_silent_runs
+from flows.slots import gpu_slot
 
 _REAP_SECONDS = 1800.0
 """A container whose campaign's process died is left alone for so long: a restart would take its result over."""
@@ -40,6 +44,27 @@ def scheduled_coevolution(config: str, overrides: list[str], home: str) -> Campa
     place.create()
     os.environ.update(place.environment())
     return coevolution.fn(resolve(config, overrides), str(place.root))
+
+
+@flow(name="reevaluation")
+def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
+    """Ask the champion everything again. Fails where a single answer is not what it was when it was promoted: a changed
+    library, another machine, weights that somebody touched."""
+    place, campaign = Home(home), resolve(config, overrides)
+    place.create()
+    os.environ.update(place.environment())
+    from aot_core.stages.reevaluation import ReevaluationError, reevaluate
+
+    store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
+    settings = campaign.run
+    try:
+        with gpu_slot(settings.gpu_slots, watch_this_run()):
+            found = reevaluate(
+                place.mlflow_uri, campaign.promotion.model, registry.CHAMPION, store, settings.device, settings.threads
+            )
+    except (ReevaluationError, StoreError) as error:
+        return Failed(message=str(error))
+    return (Completed if found.same else Failed)(message=found.told())
 
 
 @flow(name="maintenance")

@@ -1,6 +1,6 @@
 """How public benchmarks are asked: which, how many questions of each, and who answers."""
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from aot_core.contracts.base import Frozen
 
@@ -39,6 +39,19 @@ class EndpointSettings(Frozen):
     """Before the first repetition; doubled each time, at most a minute; a server's Retry-After goes first."""
 
 
+class VllmSettings(Frozen):
+    """vLLM's server, started by the stage on the weights that it evaluates; needs vLLM beside this project."""
+
+    arguments: tuple[str, ...] = ()
+    """Of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size", "2"]."""
+    start_seconds: float = Field(default=900.0, gt=0)
+    """How long loading may take."""
+    concurrency: int = Field(default=64, ge=1, le=256)
+    """Requests in flight at once."""
+    timeout_seconds: float = Field(default=300.0, gt=0)
+    """For one request."""
+
+
 class BenchmarkSettings(Frozen):
     """The public benchmarks that the last Defender of a campaign, and the champion, are asked."""
 
@@ -51,7 +64,9 @@ class BenchmarkSettings(Frozen):
     max_new_tokens: int = Field(default=64, ge=1)
     """Of an answer."""
     endpoint: EndpointSettings | None = None
-    """Who answers; None loads the model here."""
+    """Who answers: an endpoint that stands already. Not in a campaign: it would answer for every Defender alike."""
+    vllm: VllmSettings | None = None
+    """Who answers: vLLM, started for it. Without either, transformers in the stage's own process."""
 
     @field_validator("names")
     @classmethod
@@ -60,3 +75,9 @@ class BenchmarkSettings(Frozen):
         if unknown or len(set(names)) < len(names):
             raise ValueError(f"benchmarks {unknown or names} are unknown or repeat; give some of {', '.join(NAMES)}")
         return names
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> "BenchmarkSettings":
+        if self.endpoint is not None and self.vllm is not None:
+            raise ValueError("endpoint and vllm are both set; leave one out: one engine answers")
+        return self

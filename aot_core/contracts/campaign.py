@@ -62,10 +62,14 @@ class CampaignConfig(Frozen):
     rounds: int = Field(default=3, ge=0)
     """N: how often Attacker and Defender take turns."""
     adversaries: tuple[Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")], ...] = ()
-    """Attackers of other campaigns in the same store; `curate.draw` may draw them too."""
-    crossplay: bool = False
+    """Attackers of other campaigns in the same store (`aot pool` lists them): every evaluation, and so the gate's worst
+    case, meets them too; `curate.draw` may draw them, `attacker_start` begin with one."""
+    attacker_start: Literal["own", "newest"] = "own"
+    """What round 1's Attacker starts from: its own warm start, or the newest of `adversaries`."""
+    crossplay: bool | Literal["pool"] = False
     """Whether each new Attacker is also measured against the Defender that it was trained against (Attacker k against
-    Defender k - 1): what the round has cost before the Defender learns from it."""
+    Defender k - 1): what the round has cost before the Defender learns from it. "pool" does so and, at the end, fills
+    in the rest of the matrix: every Attacker of the pool against every Defender."""
     stop_after: Literal["prepare_data"] | None = None
     """End the campaign early: `prepare_data` makes a data set and nothing else."""
     source_folder: str | None = None
@@ -91,6 +95,24 @@ class CampaignConfig(Frozen):
             raise ValueError(
                 'promotion.approval = "human" waits for hours, and a campaign with run.launcher = "inprocess" would '
                 'hold its device meanwhile; set run.launcher = "subprocess", or run.device = "cpu"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_defender_answers_for_itself(self) -> "CampaignConfig":
+        if self.evaluate.benchmarks.endpoint is not None:
+            raise ValueError(
+                "evaluate.benchmarks.endpoint would give challenger and champion the answers of one and the same "
+                "model; set evaluate.benchmarks.vllm, which serves each in turn, or use `aot bench run --endpoint`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_to_start_from(self) -> "CampaignConfig":
+        if self.attacker_start == "newest" and not self.adversaries:
+            raise ValueError(
+                'attacker_start = "newest" starts from an Attacker of `adversaries`, and there are none; name some '
+                '(`aot pool` lists them), or set attacker_start = "own"'
             )
         return self
 

@@ -2,8 +2,8 @@
 time.
 
 Conditions: `clean`; `semantic`, `irrelevant` and `unseen` (the data set's procedural distractors of that
-family); `attacker_1`, `attacker_2`, ... (the clean scenes as those Attackers edit them). Every figure comes
-with its n and its Wilson 95 % interval.
+family); `attacker_1`, `attacker_2`, ... (the clean scenes as those rounds' Attackers edit them); `adversary_1`, ...
+(the same of other campaigns' Attackers). Every figure comes with its n and its Wilson 95 % interval.
 """
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
 
-VERSION = 4
+VERSION = 5
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 CLEAN = "clean"
@@ -30,10 +30,14 @@ def attacker_condition(number: int) -> str:
     return f"attacker_{number}"
 
 
-def attacker_number(condition: str) -> int | None:
-    """The inverse of `attacker_condition`; None for every other condition."""
-    prefix, _, number = condition.partition("_")
-    return int(number) if prefix == "attacker" and number.isdigit() else None
+def adversary_condition(number: int) -> str:
+    """The condition in which the `number`-th (from 1) of other campaigns' Attackers has edited the clean scenes."""
+    return f"adversary_{number}"
+
+
+def by_attacker(condition: str) -> bool:
+    """Whether it was a trained Attacker that edited the scenes, of this campaign or of another."""
+    return condition.startswith(("attacker_", "adversary_"))
 
 
 class EvaluateConfig(Frozen):
@@ -75,10 +79,25 @@ class EvaluateInputs(Frozen):
     """The Attackers of rounds 1, 2, ... in order."""
     numbers: tuple[int, ...] = ()
     """The rounds that the Attackers are from, where they are not 1, 2, ..."""
+    adversaries: tuple[ArtifactRef, ...] = ()
+    """Attackers of other campaigns, in the config's order."""
     families: bool = True
     """Whether the procedural distractors are asked about too; a match of cross-play leaves them out."""
     benchmark_folder: ExternalRef | None = None
     """Holds the files of the benchmarks that the config names; None asks none of them."""
+
+
+class Changes(Frozen):
+    """How answers changed under an edit, among the questions of one kind. Right means right every time."""
+
+    flipped: float | None
+    """Of those right on the clean picture, the share wrong on the edited one; None where none was right."""
+    right: int
+    """The n of `flipped`."""
+    mended: float | None
+    """Of those wrong on the clean picture, the share right on the edited one; None where none was wrong."""
+    wrong: int
+    """The n of `mended`."""
 
 
 class EvaluateOutputs(Frozen):
@@ -109,6 +128,10 @@ class EvaluateOutputs(Frozen):
     """Of the questions right on the clean picture, the share wrong on the edited one, by attack."""
     mends: dict[str, float] = Field(default_factory=dict)
     """The reverse: of those wrong on the clean picture, the share right on the edited one."""
+    changes_by_question: dict[str, Changes] = Field(default_factory=dict)
+    """Both by attack and kind of question: `attacker_1/count`."""
+    changes_by_edit: dict[str, Changes] = Field(default_factory=dict)
+    """Both by attack and kind of edit: `attacker_1/add`, `semantic/add and replace`."""
     calibration_error: dict[str, float] = Field(default_factory=dict)
     """Expected calibration error by agreement of the k answers (`aot_core.evaluation.robustness`)."""
     hallucination: dict[str, float] = Field(default_factory=dict)

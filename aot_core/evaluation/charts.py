@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs, attacker_number
+from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs, by_attacker
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 
 _INK = {False: "#23262b", True: "#e4e6ea"}
@@ -21,25 +21,30 @@ Evaluations = Mapping[int, EvaluateOutputs]
 
 
 def conditions_of(evaluations: Evaluations) -> list[str]:
-    """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number."""
+    """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number, then those of
+    other campaigns."""
     names = {
         name for outputs in evaluations.values() for name in outputs.strict if not name.startswith(BENCHMARK_PREFIX)
     }
-    return sorted(names, key=lambda name: (name != CLEAN, attacker_number(name) or 0, name))
+    ours = {name: name.startswith("attacker_") for name in names}
+    return sorted(names, key=lambda name: (name != CLEAN, by_attacker(name), not ours[name], _number(name), name))
 
 
 def label_of(condition: str) -> str:
     """ "attacker_2" as "Attacker 2"."""
-    number = attacker_number(condition)
-    return condition if number is None else f"Attacker {number}"
+    return condition.replace("_", " ").capitalize() if by_attacker(condition) else condition
+
+
+def _number(condition: str) -> int:
+    return int(condition.rpartition("_")[2]) if by_attacker(condition) else 0
 
 
 def accuracy_curves(evaluations: Evaluations, dark: bool) -> bytes:
     """Strict accuracy over the rounds: left clean scenes and procedural distractors, right the Attackers."""
     conditions = conditions_of(evaluations)
     panels = [
-        ("clean and procedural distractors", [name for name in conditions if attacker_number(name) is None]),
-        ("scenes edited by Attackers", [name for name in conditions if attacker_number(name) is not None]),
+        ("clean and procedural distractors", [name for name in conditions if not by_attacker(name)]),
+        ("scenes edited by Attackers", [name for name in conditions if by_attacker(name)]),
     ]
     panels = [(title, names) for title, names in panels if names]
     figure = Figure(figsize=(4.6 * len(panels) + 0.4, 3.5), layout="constrained")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
-from aot_core.evaluation.robustness import calibration_error, every_attack, flips, hallucination
+from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
 from aot_core.evaluation.statistics import share
 
 
@@ -34,7 +34,7 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
         name: figure.value for name, figure in strict.items() if name != CLEAN and not name.startswith(BENCHMARK_PREFIX)
     }
     edited = {name: groups[name] for name in attacked}
-    changed = {name: flips(groups[CLEAN], group) for name, group in edited.items()}
+    changed = {name: changes(groups[CLEAN], group) for name, group in edited.items()}
     asked_here = {CLEAN: groups[CLEAN], **edited}
     worst = min(attacked, key=lambda name: attacked[name], default=CLEAN)
     return EvaluateOutputs(
@@ -49,8 +49,10 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
         worst=strict[worst].value,
         worst_condition=worst,
         every_attack=every_attack(edited),
-        flips=_known({name: flip for name, (flip, _) in changed.items()}),
-        mends=_known({name: mend for name, (_, mend) in changed.items()}),
+        flips=_known({name: change.flipped for name, change in changed.items()}),
+        mends=_known({name: change.mended for name, change in changed.items()}),
+        changes_by_question=changes_by(lambda item: item.kind, groups[CLEAN], edited),
+        changes_by_edit=changes_by(lambda item: item.edit, groups[CLEAN], edited),
         calibration_error=_known({name: calibration_error(group) for name, group in asked_here.items()}),
         hallucination=_known({name: hallucination(group) for name, group in asked_here.items()}),
     )

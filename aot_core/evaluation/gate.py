@@ -21,7 +21,7 @@ import numpy as np
 from aot_core.contracts.evaluate import CLEAN
 from aot_core.contracts.promotion import BENCHMARK_PREFIX, GateSettings, GateTest, HardStop
 from aot_core.evaluation.items import Item
-from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, worst_case_resamples
+from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, paired_resamples, worst_case_resamples
 
 Exam = Mapping[str, Mapping[str, bool]]
 """Condition to question to whether it was answered right, every time it was asked."""
@@ -179,9 +179,7 @@ def _not_worse(
         note = f"{n} common questions, and {settings.min_items} are needed to decide"
         return GateTest(name=told, what=what, passed=False, n=n, margin=-margin, note=note)
     difference = paired_difference(before, after, 1 - 2 * settings.alpha)
-    ones = np.ones((n, 1))
-    first, second = (np.array(side, dtype=float)[:, None] for side in (before, after))
-    drawn = worst_case_resamples(ones, first, second, settings.resamples, settings.seed)
+    drawn = paired_resamples(difference.lost, difference.won, n, settings.resamples, settings.seed)
     low = min(difference.low, float(np.quantile(drawn, settings.alpha)))
     passed = low > -margin
     verdict = "within" if passed else "not shown to be within"

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, DistractorFamily, Sample
+from aot_core.contracts.scene import LETTERS, DistractorFamily, Edit, Sample
 from aot_core.data.answers import extract_letter
 
 _CHUNK = 64
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("correct", pa.list_(pa.bool_())),
         ("strict", pa.bool_()),
         ("options", pa.list_(pa.string())),
+        ("edit", pa.string()),
     ]
 )
 
@@ -46,6 +47,8 @@ class Condition:
     """Opens a sample's picture as it is in this condition."""
     captions: Mapping[str, str] = field(default_factory=dict)
     """What was done to the picture, by sample_id."""
+    edits: Mapping[str, str] = field(default_factory=dict)
+    """The kind of what was done, by sample_id (`edit_kind`)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Item:
     """What was answered, None where a completion names no option."""
     options: tuple[str, ...] = ()
     """The options' texts, A first; empty where they are of no further use."""
+    edit: str = ""
+    """The kind of edit that the picture has seen (`edit_kind`); empty where it saw none."""
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -75,6 +80,11 @@ class Item:
 def item_id(sample: Sample) -> str:
     """16 hex digits that tell a question about a scene, however the scene is edited."""
     return hashlib.sha256(f"{sample.scene.scene_id}\n{sample.question.prompt}".encode()).hexdigest()[:16]
+
+
+def edit_kind(edits: Iterable[Edit]) -> str:
+    """The kinds of a picture's edits, each once: "add", "remove and replace"."""
+    return " and ".join(sorted({edit.kind for edit in edits}))
 
 
 def clean_samples(samples: Iterable[Sample]) -> list[Sample]:
@@ -128,6 +138,7 @@ def ask(defender: Answerer, condition: Condition, *, samples: int, temperature: 
                     answer=sample.question.answer,
                     letters=tuple(extract_letter(answer, on_offer) for answer in answers),
                     options=sample.question.options,
+                    edit=condition.edits.get(sample.sample_id, ""),
                 )
             )
     return items
@@ -147,6 +158,7 @@ def read_items(path: Path, condition: str | None = None) -> list[Item]:
             **{name: row[name] for name in SCHEMA.names[:5]},
             letters=tuple(row["letters"]),
             options=tuple(row["options"]),
+            edit=row.get("edit", ""),  # written by version 5 of `evaluate` and later
         )
         for row in rows
         if condition is None or row["condition"] == condition

@@ -1,11 +1,13 @@
-"""A campaign's report: one HTML file that needs nothing beside it, neither network nor other files.
+"""A campaign's report: one HTML file that needs nothing beside it, neither network nor other files; and the same
+without pictures as Markdown.
 
 CampaignSummary --view--> plain tables and pictures --report.html.j2--> HTML
+                                                    --report.md.j2--> Markdown
 """
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +15,7 @@ from typing import Any, get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.artifact import StageName, StageRecord
-from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
+from aot_core.contracts.evaluate import CLEAN, Changes, EvaluateOutputs, by_attacker
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
@@ -31,7 +33,11 @@ _MERGED = (
     "mends",
     "calibration_error",
     "hallucination",
+    "changes_by_question",
+    "changes_by_edit",
 )
+_COUNTS = ("n", "seen_in_training")
+"""A benchmark's figures that are no shares."""
 _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
 """The curation funnel, as `CurateOutputs` counts it."""
 
@@ -69,6 +75,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ChangeCell:
+    """Flipped and mended of one kind, in percent, as they are shown."""
+
+    flipped: str
+    mended: str
+    n: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.flipped} / {self.mended} ({self.n})"
+
+
+@dataclass(frozen=True)
 class Tile:
     """A headline: an accuracy before the first round and after the last."""
 
@@ -88,34 +107,74 @@ def write_report(summary: CampaignSummary, path: Path) -> Path:
 
 def render_report(summary: CampaignSummary) -> str:
     """The report of a campaign, finished or not; parts whose stages have not run are left out."""
-    environment = Environment(
+    evaluations = evaluations_of(summary)
+    charts = [
+        Picture(title, *(_data_uri(draw(evaluations, dark)) for dark in (False, True)))
+        for title, _, draw in charts_of(summary)
+    ]
+    view = _view(summary) | {"charts": charts, "galleries": _galleries(summary)}
+    return _environment(autoescape=True).get_template("report.html.j2").render(view)
+
+
+def report_markdown(summary: CampaignSummary) -> str:
+    """The report's tables as Markdown, for Prefect's pages."""
+    return _environment(autoescape=False).get_template("report.md.j2").render(_view(summary))
+
+
+def accuracy_rows(summary: CampaignSummary) -> list[dict[str, str | float]]:
+    """The accuracy table as records: a round and condition each, with interval and n, in percent."""
+    return [
+        {
+            "round": number,
+            "condition": label_of(name),
+            "strict": round(cell.value, 2),
+            "low": round(cell.low, 2),
+            "high": round(cell.high, 2),
+            "n": cell.n,
+        }
+        for number, cells in accuracy_table(evaluations_of(summary))
+        for name, cell in cells.items()
+    ]
+
+
+def chart_files(summary: CampaignSummary) -> dict[str, bytes]:
+    """The report's charts as they look on a light page: file name to PNG."""
+    evaluations = evaluations_of(summary)
+    return {name: draw(evaluations, False) for _, name, draw in charts_of(summary)}
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    return Environment(
         loader=PackageLoader("aot_core.evaluation", "."),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _view(summary: CampaignSummary) -> dict[str, Any]:
+    """What both forms of the report show."""
     evaluations = evaluations_of(summary)
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        conditions=[(name, label_of(name)) for name in conditions_of(evaluations)],
-        table=accuracy_table(evaluations),
-        robustness=robustness_rows(evaluations),
-        benchmarks=benchmark_rows(evaluations),
-        decision=summary.decision,
-        test_row=row,
-        cost=cost(summary.steps),
-        tiles=tiles(evaluations),
-        charts=_charts(evaluations),
-        galleries=_galleries(summary),
-        funnels=funnels(summary),
-        stages=_stage_figures(summary),
-        seconds=seconds_bars(summary.steps),
-        total=_duration(sum(step.record.seconds for step in summary.steps)),
-        lineage=[_lineage(step) for step in summary.steps],
-        packages=summary.steps[-1].record.packages if summary.steps else {},
-        config=json.dumps(summary.config, indent=2, sort_keys=True, ensure_ascii=False),
-    )
+    return {
+        "summary": summary,
+        "conditions": [(name, label_of(name)) for name in conditions_of(evaluations)],
+        "table": accuracy_table(evaluations),
+        "robustness": robustness_rows(evaluations),
+        "changes": change_tables(evaluations),
+        "benchmarks": benchmark_rows(evaluations),
+        "decision": summary.decision,
+        "test_row": row,
+        "cost": cost(summary.steps),
+        "tiles": tiles(evaluations),
+        "funnels": funnels(summary),
+        "stages": _stage_figures(summary),
+        "seconds": seconds_bars(summary.steps),
+        "total": _duration(sum(step.record.seconds for step in summary.steps)),
+        "lineage": [_lineage(step) for step in summary.steps],
+        "packages": summary.steps[-1].record.packages if summary.steps else {},
+        "config": json.dumps(summary.config, indent=2, sort_keys=True, ensure_ascii=False),
+    }
 
 
 def evaluations_of(summary: CampaignSummary) -> dict[int, EvaluateOutputs]:
@@ -152,6 +211,31 @@ def robustness_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, 
     return rows if any(value is not None for _, values in rows for value in values) else []
 
 
+def change_tables(
+    evaluations: dict[int, EvaluateOutputs],
+) -> list[tuple[str, list[str], list[tuple[str, list[ChangeCell | None]]]]]:
+    """(by what, attacks, rows of a kind and its cells) of the last Defender: flipped and mended, by kind of question
+    and by kind of edit."""
+    if not evaluations:
+        return []
+    last = evaluations[max(evaluations)]
+    attacks = [name for name in conditions_of({0: last}) if name != CLEAN]
+    tables: list[tuple[str, list[str], list[tuple[str, list[ChangeCell | None]]]]] = []
+    for title, found in (("kind of question", last.changes_by_question), ("kind of edit", last.changes_by_edit)):
+        kinds = sorted({name.partition("/")[2] for name in found})
+        rows = [(kind, [_change_cell(found.get(f"{attack}/{kind}")) for attack in attacks]) for kind in kinds]
+        if rows:
+            tables.append((title, [label_of(name) for name in attacks], rows))
+    return tables
+
+
+def _change_cell(change: Changes | None) -> ChangeCell | None:
+    if change is None:
+        return None
+    flipped, mended = ("·" if v is None else f"{100 * v:.1f}" for v in (change.flipped, change.mended))
+    return ChangeCell(flipped, mended, f"{change.right}, {change.wrong}")
+
+
 def benchmark_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, int, dict[str, float]]]:
     """(benchmark, questions, its figures in percent) of the last Defender: those over all categories."""
     if not evaluations:
@@ -161,7 +245,7 @@ def benchmark_rows(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[str, i
         (
             name,
             int(figures["n"]),
-            {key: 100 * value for key, value in figures.items() if key != "n" and key.count("/") < 2},
+            {key: 100 * value for key, value in figures.items() if key not in _COUNTS and key.count("/") < 2},
         )
         for name, figures in last.benchmarks.items()
     ]
@@ -228,14 +312,15 @@ def _cell(outputs: EvaluateOutputs, name: str) -> Cell:
     return Cell(100 * outputs.strict[name], 100 * outputs.low[name], 100 * outputs.high[name], outputs.n[name])
 
 
-def _charts(evaluations: dict[int, EvaluateOutputs]) -> list[Picture]:
-    if not evaluations:
-        return []
-    drawn = [("Strict accuracy over the rounds", accuracy_curves)] if len(evaluations) > 1 else []
-    drawn.append(("Cross-play: strict accuracy in percent", crossplay))
-    return [
-        Picture(title, _data_uri(draw(evaluations, False)), _data_uri(draw(evaluations, True))) for title, draw in drawn
-    ]
+def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[dict[int, EvaluateOutputs], bool], bytes]]]:
+    """(title, file name, what draws it) of each chart that the campaign has figures for."""
+    rounds = {step.round for step in summary.steps if step.record.stage == "evaluate"}
+    drawn: list[tuple[str, str, Callable[[dict[int, EvaluateOutputs], bool], bytes]]] = []
+    if len(rounds) > 1:
+        drawn.append(("Strict accuracy over the rounds", "accuracy.png", accuracy_curves))
+    if rounds:
+        drawn.append(("Cross-play: strict accuracy in percent", "crossplay.png", crossplay))
+    return drawn
 
 
 def _galleries(summary: CampaignSummary) -> list[tuple[str, list[Picture]]]:
@@ -245,12 +330,22 @@ def _galleries(summary: CampaignSummary) -> list[tuple[str, list[Picture]]]:
         for name in step.pictures:
             path = Path(name)
             uri = _data_uri(path.read_bytes()) if path.is_file() else ""
-            title = f"{step.record.stage}: {label_of(path.stem)}"
+            title = _gallery_title(step, path.stem)
             rounds.setdefault(step.round, []).append(Picture(title, uri))
     return [
         (f"Round {number}" if number else "Before the first round", pictures)
         for number, pictures in sorted(rounds.items())
     ]
+
+
+def _gallery_title(step: StageStep, name: str) -> str:
+    """Who did what to whom."""
+    if step.record.stage == "evaluate":
+        who = label_of(name) if by_attacker(name) else f"{name} distractors"
+        return f"{who} against Defender {step.round}: first what turned right answers wrong"
+    if step.record.stage == "attacker_round":
+        return f"Attacker {step.round}'s best edits, against Defender {step.round - 1}"
+    return f"{step.record.stage}: {name}"
 
 
 def _stage_figures(summary: CampaignSummary) -> list[tuple[str, list[int], list[tuple[str, list[float | None]]]]]:

@@ -1,21 +1,35 @@
 """How answers change under an edit, question by question: what strict accuracy alone does not say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from aot_core.contracts.evaluate import Changes
 from aot_core.evaluation.items import Item
 
 
-def flips(clean: Sequence[Item], edited: Sequence[Item]) -> tuple[float | None, float | None]:
-    """(flip rate, mend rate): of the questions right on the clean picture, those wrong on the edited one; and of those
-    wrong, those that became right. None where no question is of that kind. Right means right every time."""
+def changes(clean: Sequence[Item], edited: Sequence[Item]) -> Changes:
+    """Flip rate and mend rate, paired by question; a question that was not asked about the clean picture counts in
+    neither."""
     before = {item.item_id: item.strict for item in clean}
     pairs = [(before[item.item_id], item.strict) for item in edited if item.item_id in before]
     after_right = [after for was, after in pairs if was]
     after_wrong = [after for was, after in pairs if not was]
-    return (
-        1 - sum(after_right) / len(after_right) if after_right else None,
-        sum(after_wrong) / len(after_wrong) if after_wrong else None,
+    return Changes(
+        flipped=1 - sum(after_right) / len(after_right) if after_right else None,
+        right=len(after_right),
+        mended=sum(after_wrong) / len(after_wrong) if after_wrong else None,
+        wrong=len(after_wrong),
     )
+
+
+def changes_by(
+    kind: Callable[[Item], str], clean: Sequence[Item], attacked: Mapping[str, Sequence[Item]]
+) -> dict[str, Changes]:
+    """The same for each attack and kind of item: `attacker_1/count` where `kind` gives "count"."""
+    groups: dict[str, list[Item]] = {}
+    for name, items in attacked.items():
+        for item in items:
+            groups.setdefault(f"{name}/{kind(item)}", []).append(item)
+    return {name: changes(clean, group) for name, group in sorted(groups.items())}
 
 
 def every_attack(attacked: Mapping[str, Sequence[Item]]) -> float | None:

@@ -129,6 +129,16 @@ def worst_case_resamples(
     return np.concatenate(differences)
 
 
+def paired_resamples(lost: int, won: int, n: int, resamples: int, seed: int) -> np.ndarray:
+    """The paired bootstrap of one difference: (resamples,) second minus first, in -1..1.
+
+    Resampling n questions whole draws so many lost, won and alike ones, by their shares: the counts are all it needs.
+    """
+    rng = np.random.default_rng([seed, n, resamples])
+    drawn = rng.multinomial(n, [lost / n, won / n, (n - lost - won) / n], size=resamples)
+    return (drawn[:, 1] - drawn[:, 0]) / n
+
+
 @lru_cache(maxsize=8)
 def _weights(n: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
     """How often each of n questions stands in each resample: chunks of (at most _CHUNK, n)."""

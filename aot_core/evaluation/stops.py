@@ -57,6 +57,18 @@ def lineage_gaps(records: Sequence[StageRecord], needed: Iterable[str], settings
     return HardStop(name="lineage", stopped=bool(gaps), told=told)
 
 
+def benchmarks_seen(figures: Mapping[str, float]) -> HardStop:
+    """Benchmark questions about pictures that look like training pictures (`benchmarks.contamination`).
+
+    Args:
+        figures: of the challenger's evaluation: `benchmarks/NAME/seen_in_training`.
+    """
+    seen = {name.split("/")[1]: int(n) for name, n in figures.items() if name.endswith("/seen_in_training") and n}
+    where = ", ".join(f"{count} of {name}" for name, count in sorted(seen.items()))
+    told = f"questions about pictures that look like training pictures: {where or 'none'}"
+    return HardStop(name="benchmarks_seen", stopped=bool(seen), told=told)
+
+
 def seen_in_training(dataset: Path, lessons: Iterable[Path]) -> HardStop:
     """Test pictures, by the sha256 of their bytes, among those that anything was trained on.
 

@@ -221,7 +221,7 @@ class Promoter:
         fields = last.model_dump(include={"challenger_sha256", "champion_sha256", "figures", "decision_sha256"})
         what = (last.action, last.from_version, last.to_version)
         if self.champion() != last.to_version:
-            told = f"its process died before the alias moved; {_named(self.champion())} leads"
+            told = f"its process died, and the alias is where it was: {_named(self.champion())} leads"
             return self._append("abandoned", *what, told, **fields)
         with self.smoke() as smoke:
             try:

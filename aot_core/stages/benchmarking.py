@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
@@ -59,11 +60,16 @@ def run(
         loaded = load_defender(None, defender, resolve_device(device), dtype)  # pyright: ignore[reportArgumentType]
     pinned = pin_model(defender) if defender else None
     who = (pinned.sha256 or pinned.name) if pinned else ""
-    engine = open_engine(settings, loaded, who, temperature, seed)
-    place = output / sha256_of([engine.identity, settings.model_dump(mode="json"), samples])[:12]
+    about = [who, settings.model_dump(mode="json"), temperature, seed, samples]
+    place = output / sha256_of(about)[:12]
+    place.mkdir(parents=True, exist_ok=True)
     figures: dict[str, dict[str, float]] = {}
     items = []
-    with Journal(place / "answers.jsonl", engine.identity) as journal:
+    with (
+        TemporaryDirectory(prefix="aot-bench-") as scratch,
+        open_engine(settings, loaded, who, temperature, seed, Path(scratch)) as engine,
+        Journal(place / "answers.jsonl", engine.identity) as journal,
+    ):
         for name in settings.names:
             questions = choose_questions(read_benchmark(name, folder, place / "pictures"), settings.limit, seed)
             answered, figures[name] = run_benchmark(questions, engine, samples, journal)
@@ -72,6 +78,28 @@ def run(
     (place / "figures.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     _print_figures(figures, place)
     return figures
+
+
+def print_second_opinion(
+    model: str, names: list[str], output: Path, figures: Path | None, adapter: str, limit: int | None
+) -> None:
+    """lmms-eval's figures of a hub model, beside ours where they are given. Raises BenchmarkError.
+
+    Args:
+        figures: `figures.json` of `aot bench run`.
+    """
+    from aot_core.evaluation.benchmarks.second_opinion import second_opinion
+
+    theirs = second_opinion(model, names, output, adapter=adapter, limit=limit)
+    ours: dict[str, dict[str, float]] = json.loads(figures.read_text()) if figures else {}
+    table = Table(title=f"{model}: single-shot accuracy in %", title_justify="left")
+    for column in ("benchmark", "lmms-eval", "here", "difference"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for name, value in theirs.items():
+        mine = ours.get(name, {}).get("single/accuracy")
+        cells = ("", "") if mine is None else (f"{100 * mine:.1f}", f"{100 * (mine - value):+.1f}")
+        table.add_row(name, f"{100 * value:.1f}", *cells)
+    Console().print(table)
 
 
 def _print_figures(figures: dict[str, dict[str, float]], place: Path) -> None:

@@ -5,11 +5,14 @@ The artifact holds `items.parquet` (an answered question a row) and `pictures/`.
 evaluation meets Attackers and Defender; each of the three knows nothing of the others.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
@@ -25,6 +28,7 @@ from aot_core.contracts.evaluate import (
     EvaluateConfig,
     EvaluateInputs,
     EvaluateOutputs,
+    adversary_condition,
     attacker_condition,
 )
 from aot_core.contracts.evaluate import VERSION as VERSION
@@ -34,10 +38,12 @@ from aot_core.data.dataset import load_image, read_samples, save_image
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.evaluation.benchmarks.asking import choose_questions, run_benchmark
+from aot_core.evaluation.benchmarks.contamination import count_seen, training_sources
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.engines.openai_engine import OpenAIEngine
 from aot_core.evaluation.engines.protocol import Engine, Journal
 from aot_core.evaluation.engines.transformers_engine import TransformersEngine
+from aot_core.evaluation.engines.vllm_server import vllm_server
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import (
     Condition,
@@ -45,6 +51,7 @@ from aot_core.evaluation.items import (
     ask,
     choose,
     clean_samples,
+    edit_kind,
     family_samples,
     item_id,
     write_items,
@@ -100,41 +107,59 @@ def _benchmarks(
     if inputs.benchmark_folder is None or not settings.names:
         return [], {}
     who = inputs.defender.sha256 if inputs.defender else inputs.defender_base.sha256 or inputs.defender_base.name
-    engine = open_engine(settings, defender, who, config.temperature, config.seed)
     items: list[Item] = []
     figures: dict[str, dict[str, float]] = {}
-    with Journal((context.progress or context.scratch) / COMPLETIONS_FILE, engine.identity) as journal:
+    path = (context.progress or context.scratch) / COMPLETIONS_FILE
+    trained = training_sources(context.fetch(inputs.dataset))
+    with (
+        open_engine(settings, defender, who, config.temperature, config.seed, context.scratch) as engine,
+        Journal(path, engine.identity) as journal,
+    ):
         for name in settings.names:
             questions = read_benchmark(name, Path(inputs.benchmark_folder.name), context.scratch / "benchmarks")
             questions = choose_questions(questions, settings.limit, config.seed)
             asked, figures[name] = run_benchmark(questions, engine, config.samples, journal)
+            figures[name]["seen_in_training"] = float(count_seen(questions, trained))
             items += asked
             context.tracker.log_metrics({f"bench/{name}/{key}": value for key, value in figures[name].items()})
         journal.export(context.output / COMPLETIONS_FILE)
     return items, figures
 
 
+@contextmanager
 def open_engine(
-    settings: BenchmarkSettings, defender: Defender | None, name: str, temperature: float, seed: int
-) -> Engine:
-    """Who answers benchmarks: the endpoint of the settings, else the Defender that is loaded here.
+    settings: BenchmarkSettings, defender: Defender | None, name: str, temperature: float, seed: int, scratch: Path
+) -> Iterator[Engine]:
+    """Who answers benchmarks: the endpoint of the settings, vLLM started on the Defender, or the Defender itself.
+
+    With vLLM the Defender's weights leave the device for good: the server needs the room.
 
     Args:
         name: tells the Defender's weights.
+        scratch: where the weights are written for vLLM, and its messages.
     """
-    tokens, size = settings.max_new_tokens, settings.batch_size
+    sampling: dict[str, Any] = {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
     if settings.endpoint is not None:
-        return OpenAIEngine(settings.endpoint, max_new_tokens=tokens, temperature=temperature, seed=seed)
+        yield OpenAIEngine(settings.endpoint, **sampling)
+        return
     assert defender is not None, "without an endpoint a Defender is loaded"
-    return TransformersEngine(
-        defender.model,
-        defender.processor,
-        name=name,
-        batch_size=size,
-        max_new_tokens=tokens,
-        temperature=temperature,
-        seed=seed,
-    )
+    if settings.vllm is None:
+        yield TransformersEngine(
+            defender.model, defender.processor, name=name, batch_size=settings.batch_size, **sampling
+        )
+        return
+    folder = scratch / "served"
+    defender.model.save_pretrained(folder)
+    defender.processor.save_pretrained(folder)
+    defender.model.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with vllm_server(folder, settings.vllm, scratch / "vllm.log") as endpoint:
+        yield OpenAIEngine(endpoint, weights=name, **sampling)
 
 
 def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> list[Condition]:
@@ -144,7 +169,8 @@ def _families(config: EvaluateConfig, folder: Path, samples: list[Sample]) -> li
         pairs = choose(family_samples(samples, family), config.limit, config.seed)
         if pairs:
             told = {sample.sample_id: sample.instruction for sample in pairs}
-            conditions.append(Condition(family, pairs, partial(_open_edited, folder), told))
+            kinds = {sample.sample_id: edit_kind(sample.edits) for sample in pairs}
+            conditions.append(Condition(family, pairs, partial(_open_edited, folder), told, kinds))
     return conditions
 
 
@@ -153,14 +179,15 @@ def _attacks(
 ) -> tuple[list[Condition], dict[str, float]]:
     """The clean scenes as every Attacker edits them, valid edits alone, and the share of edits that were
     valid."""
-    if inputs.attackers and inputs.attacker_base is None:
+    numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
+    players = [(attacker_condition(n), reference) for n, reference in zip(numbers, inputs.attackers, strict=True)]
+    players += [(adversary_condition(n), reference) for n, reference in enumerate(inputs.adversaries, start=1)]
+    if players and inputs.attacker_base is None:
         raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
     conditions: list[Condition] = []
     valid: dict[str, float] = {}
-    numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
-    for number, reference in zip(numbers, inputs.attackers, strict=True):
+    for name, reference in players:
         assert inputs.attacker_base is not None
-        name = attacker_condition(number)
         weights = context.fetch(reference)
         attacker = Attacker.load(context.model(inputs.attacker_base), weights, context.device, steps=config.steps)
         policy = AttackPolicy.load(weights)
@@ -175,6 +202,7 @@ def _attack(
 ) -> tuple[Condition, float]:
     """Let one Attacker edit the clean scenes; every Attacker gets the same random numbers."""
     told: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     kept: list[Sample] = []
     edits = 0
     starts = range(0, len(clean.samples), _CHUNK)
@@ -197,8 +225,9 @@ def _attack(
             if verdict.valid:
                 save_image(folder, item_id(sample), image)
                 told[sample.sample_id] = f"{proposal.instruction} SSIM {verdict.ssim:.3f}"
+                kinds[sample.sample_id] = edit_kind(verdict.edits)
                 kept.append(sample)
-    return Condition(name, kept, partial(_open_attacked, folder), told), len(kept) / edits if edits else 0.0
+    return Condition(name, kept, partial(_open_attacked, folder), told, kinds), len(kept) / edits if edits else 0.0
 
 
 def _show(

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
@@ -38,6 +39,10 @@ DEFENDER = "aot-defender"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 BASE_TAG = "aot.base"
+LINEAGE_TAG = "aot.lineage."
+EVALUATION_TAG = f"{LINEAGE_TAG}evaluation"
+EXAM_FILE = "promotion/exam.json"
+"""Among a campaign's run's artifacts: the inputs of the evaluation that its version was judged by."""
 METRIC_TAG = "aot.metric."
 LEDGER_TAG = "aot.ledger."
 
@@ -150,6 +155,17 @@ def download(uri: str, model_version: str, name: str, into: Path) -> Packed:
     if config.get("kind") not in ("model", "adapter"):
         raise ValueError(f"{name} version {model_version} is no Defender of this project; name another")
     return Packed(folder / flavor["artifacts"]["weights"]["path"], config)
+
+
+def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
+    """The inputs of a version's evaluation, as its campaign's run keeps them (JSON); None where it keeps none."""
+    client = MlflowClient(uri, registry_uri=uri)
+    run_id = client.get_model_version(model, model_version).run_id
+    folder, _, _ = EXAM_FILE.rpartition("/")
+    if run_id is None or EXAM_FILE not in [entry.path for entry in client.list_artifacts(run_id, folder)]:
+        return None
+    with TemporaryDirectory() as into:
+        return Path(client.download_artifacts(run_id, EXAM_FILE, into)).read_bytes()
 
 
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:

@@ -13,7 +13,16 @@ from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.data.questions import ask_world
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import Item
-from aot_core.evaluation.report import evaluations_of, funnels, render_report, tiles, write_report
+from aot_core.evaluation.report import (
+    accuracy_rows,
+    chart_files,
+    evaluations_of,
+    funnels,
+    render_report,
+    report_markdown,
+    tiles,
+    write_report,
+)
 
 RIGHT = {
     0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},
@@ -44,7 +53,16 @@ def step(stage: StageName, round_index: int, outputs: dict[str, object], picture
 
 def evaluation(round_index: int, pictures: tuple[str, ...] = ()) -> StageStep:
     items = [
-        Item(name, f"{i}", f"{i}", "count", "A", ("A", "A", "A" if i < right else "B"))
+        Item(
+            name,
+            f"{i}",
+            f"{i}",
+            "count" if i % 2 else "existence",
+            "A",
+            ("A", "A", "A" if i < right else "B"),
+            ("yes", "no"),
+            "" if name == "clean" else ("add", "remove")[i // 50],
+        )
         for name, right in RIGHT[round_index].items()
         for i in range(100)
     ]
@@ -135,6 +153,38 @@ def test_the_report_says_what_was_measured(summary: CampaignSummary) -> None:
     assert "Attacker 2" in text and "before 62.0 %" in text and "+20.0" in text
     assert "Curation, round 2" in text and "there is no champion yet" in text
     assert "aot://defender_round/" in text and "dddddddddddd" in text and "aaaaaaaaaaaa, bbbbbbbbbbbb" in text
+
+
+def test_changes_are_told_by_kind_of_question_and_of_edit(summary: CampaignSummary) -> None:
+    text = render_report(summary)
+    # Round 2 under `semantic`: of questions 0 to 95, right on the clean picture, 82 to 95 are wrong; half of each kind.
+    # Edits of the first 50 are additions and none of them flips; removals flip 14 of 46.
+    assert re.search(r"<td>count</td>.*?<td>14\.6 / 0\.0<small>48, 2</small>", text)
+    assert re.search(r"<td>remove</td>.*?<td>30\.4 / 0\.0<small>46, 4</small>", text)
+    assert re.search(r"<td>add</td>.*?<td>0\.0 / ·<small>50, 0</small>", text)
+
+
+def test_galleries_say_who_fooled_whom(summary: CampaignSummary) -> None:
+    text = render_report(summary)
+    assert "Attacker 1 against Defender 2: first what turned right answers wrong" in text
+    assert "Attacker 2&#39;s best edits, against Defender 1" in text
+
+
+def test_prefect_and_mlflow_are_given_the_same(summary: CampaignSummary) -> None:
+    text = report_markdown(summary)
+    row = "| round 2 | 96.0 (90.2–98.4, n = 100) | 88.0 (80.2–93.0, n = 100) |"
+    assert row in text and "| remove |" in text and "30.4 / 0.0 (46, 4)" in text
+    assert "| evaluate · round 2 | 32.5 |" in text and '"learning_rate": 0.0003' in text
+    assert "<" not in text.replace("tiny <seed 0>", ""), "Markdown has no tags"
+    # Every table's rows have as many cells as its head.
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({line.rstrip().count("|") for line in table.splitlines()}) == 1, table
+    last = accuracy_rows(summary)[-1]
+    assert last == {"round": 2, "condition": "Attacker 2", "strict": 73.0, "low": 63.57, "high": 80.73, "n": 100}
+    assert {name: png[:8] for name, png in chart_files(summary).items()} == dict.fromkeys(
+        ("accuracy.png", "crossplay.png"), b"\x89PNG\r\n\x1a\n"
+    )
+    assert "# tiny" in report_markdown(summary.model_copy(update={"steps": ()}))
 
 
 def test_tiles_compare_what_both_ends_measured(summary: CampaignSummary) -> None:

@@ -1,5 +1,10 @@
-"""The report in a real browser: wide and narrow, light and dark. Skipped where there is none."""
+"""The report in a real browser: wide and narrow, light and dark.
 
+Skipped where there is none, unless `AOT_BROWSER` names one or is "required": continuous integration must not pass by
+looking away.
+"""
+
+import os
 import re
 import shutil
 import subprocess
@@ -14,8 +19,12 @@ from aot_core.evaluation.report import write_report
 from tests.evaluation.test_gate import CHAMPION, exam
 from tests.evaluation.test_report import summary as summary
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
+WANTED = os.environ.get("AOT_BROWSER", "")
+NAMES = ("chromium", "chromium-browser", "google-chrome") if WANTED in ("", "required") else (WANTED,)
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None and not WANTED, reason="no Chromium here: apt-get install chromium, or AOT_BROWSER=/path/to/one"
+)
 WIDTHS = {"wide": 1400, "narrow": 420}
 # Asked of the page itself: does it hold what it should, is nothing wider than the window, are all pictures decoded?
 PROBE = """<script>addEventListener("load", () => {
@@ -27,7 +36,7 @@ getComputedStyle(document.body).backgroundColor].join("|") }, 500) })</script>""
 
 
 def browse(page: Path, width: int, dark: bool, *arguments: str) -> str:
-    assert BROWSER is not None
+    assert BROWSER is not None, f"AOT_BROWSER is {WANTED!r}, and no browser is found: apt-get install chromium"
     command = [
         BROWSER,
         "--headless=new",

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from aot_core.evaluation.items import Item
-from aot_core.evaluation.robustness import calibration_error, every_attack, flips, hallucination
+from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
 
 
 def item(name: str, letters: str, answer: str = "A", kind: str = "existence") -> Item:
@@ -12,8 +14,25 @@ def item(name: str, letters: str, answer: str = "A", kind: str = "existence") ->
 def test_flips_are_counted_among_the_questions_that_were_right() -> None:
     clean = [item("1", "AA"), item("2", "AA"), item("3", "AB"), item("4", "AA"), item("5", "BB")]
     edited = [item("1", "AA"), item("2", "AB"), item("3", "AA"), item("5", "BB")]  # 4 had no valid edit
-    assert flips(clean, edited) == (0.5, 0.5)
-    assert flips(clean[:1], edited[:1]) == (0.0, None)
+    both = changes(clean, edited)
+    assert (both.flipped, both.right, both.mended, both.wrong) == (0.5, 2, 0.5, 2)
+    alone = changes(clean[:1], edited[:1])
+    assert (alone.flipped, alone.right, alone.mended, alone.wrong) == (0.0, 1, None, 0)
+
+
+def test_changes_by_kind_of_question_and_of_edit() -> None:
+    clean = [item("1", "AA"), item("2", "AA", kind="count"), item("3", "AB", kind="count")]
+    after = {"1": "AA", "2": "AB", "3": "AA"}
+    told = {"1": "add", "2": "add", "3": "remove"}
+    edited = [replace(one, letters=tuple(after[one.item_id]), edit=told[one.item_id]) for one in clean]
+    by_question = changes_by(lambda one: one.kind, clean, {"semantic": edited})
+    assert {name: (c.flipped, c.mended) for name, c in by_question.items()} == {
+        "semantic/count": (1.0, 1.0),
+        "semantic/existence": (0.0, None),
+    }
+    by_edit = changes_by(lambda one: one.edit, clean, {"semantic": edited})
+    assert by_edit["semantic/add"].flipped == 0.5 and by_edit["semantic/add"].right == 2
+    assert (by_edit["semantic/remove"].flipped, by_edit["semantic/remove"].mended) == (None, 1.0)
 
 
 def test_the_worst_case_of_each_question() -> None:

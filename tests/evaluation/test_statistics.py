@@ -3,7 +3,14 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, share, worst_case_resamples
+from aot_core.evaluation.statistics import (
+    holm,
+    mcnemar,
+    paired_difference,
+    paired_resamples,
+    share,
+    worst_case_resamples,
+)
 
 
 def test_wilson_interval_equals_its_formula() -> None:
@@ -83,3 +90,17 @@ def test_a_condition_that_was_hardly_asked_may_miss_a_resample() -> None:
     asked[:, 0], asked[0, 1] = 1, 1
     right = asked.copy()
     assert np.allclose(worst_case_resamples(asked, right, right, 200, 0), 0)
+
+
+def test_a_paired_bootstrap_needs_the_counts_alone() -> None:
+    # The standard error of a difference: sqrt((lost + won) / n - difference²) / sqrt(n).
+    drawn = paired_resamples(20, 60, 400, 20_000, 0)
+    assert drawn.mean() == pytest.approx(0.1, abs=0.001)
+    assert drawn.std() == pytest.approx(sqrt((80 / 400 - 0.1**2) / 400), rel=0.02)
+    # Resampled question by question, as several conditions at once have to be, it is the same distribution.
+    before, after = np.zeros((400, 1)), np.zeros((400, 1))
+    before[:20], after[20:80] = 1, 1
+    long_way = worst_case_resamples(np.ones((400, 1)), before, after, 20_000, 0)
+    for level in (0.05, 0.5, 0.95):
+        assert np.quantile(drawn, level) == pytest.approx(np.quantile(long_way, level), abs=0.0026)
+    assert np.array_equal(paired_resamples(0, 0, 10, 200, 0), np.zeros(200))

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -124,6 +126,106 @@ def test_a_second_run_reuses_every_stage(finished: Path) -> None:
     assert all(step.reused for step in read_summary(finished).steps)
     assert results(finished) == before
     assert "running" not in said
+
+
+def command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`aot` with a home, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "aot_core.cli", *arguments, "--home", str(home)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_prefect_and_mlflow_show_the_report(finished: Path) -> None:
+    from mlflow import MlflowClient
+
+    with sqlite3.connect(finished / "prefect" / "prefect.db") as database:
+        keys = {key for (key,) in database.execute("select key from artifact where key is not null")}
+    assert {"report-smoke", "accuracy-smoke", "gate-smoke"} <= keys
+    summary = read_summary(finished)
+    client = MlflowClient(summary.mlflow_uri)
+    held = {
+        entry.path
+        for folder in ("", "report", "promotion")
+        for entry in client.list_artifacts(summary.mlflow_run_id, folder)
+    }
+    assert {"report.html", "report/report.md", "report/accuracy.png", "report/crossplay.png"} <= held
+    assert {"promotion/decision.json", "promotion/decision.html", "promotion/exam.json"} <= held
+
+
+def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
+    from aot_core.home import Home
+
+    # As the weekly deployment does it.
+    code = (
+        "from flows.scheduled import reevaluation\n"
+        f'state = reevaluation("configs/smoke.toml", [], "{finished}", return_state=True)\n'
+        "print(state.type.value, state.message)"
+    )
+    environment = os.environ | Home(finished).environment()
+    again = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure as they were", again.stdout)
+    assert found is not None, again.stdout + again.stderr
+    evaluation = read_summary(finished).find("evaluate", 1)
+    assert evaluation is not None and int(found[1]) == sum(evaluation.outputs["n"].values())
+    # Weights that somebody touched in the registry are not measured, whatever they would answer.
+    (weights,) = (finished / "mlflow").rglob("artifacts/model/config.json")
+    whole = weights.read_text()
+    weights.write_text(whole + "\n")
+    touched = command(finished, "reevaluate")
+    weights.write_text(whole)
+    assert touched.returncode == 2 and "the registry's weights are not those that were measured" in touched.stderr
+
+
+def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> None:
+    listed = command(finished, "pool")
+    (adversary,) = re.findall(r"aot://attacker_round/[0-9a-f]{64}", listed.stdout)
+    quick = ["attacker_round.updates=1", "attacker_round.candidates=40", "attacker_round.probe=4", "curate.scenes=12"]
+    settings = ['name="rival"', f'adversaries=["{adversary}"]', 'attacker_start="newest"', *quick]
+    said = finish(aot(finished, *(word for setting in settings for word in ("--set", setting))))
+    (file,) = (finished / "campaigns").glob("rival-*/summary.json")
+    rival = CampaignSummary.model_validate_json(file.read_bytes())
+
+    # It started from the other campaign's Attacker, and every evaluation met that one too.
+    assert "warm_start_attacker" not in {step.record.stage for step in rival.steps}
+    start = read_summary(finished).find("attacker_round", 1)
+    attack = rival.find("attacker_round", 1)
+    assert start is not None and attack is not None
+    assert attack.identity.inputs["attacker"] == start.artifact.sha256
+    for number in (0, 1):
+        evaluation = rival.find("evaluate", number)
+        assert evaluation is not None and evaluation.outputs["n"]["adversary_1"] > 0
+
+    # Eight questions show nothing: refused, the champion untouched, and all of it on record.
+    decision = rival.decision
+    assert decision is not None and not decision.promote and decision.champion == "1"
+    assert decision.lineage["parent"] == "1" and "champion/strict/adversary_1" in decision.figures
+    assert rival.aliases == ("challenger",) and "refused by the gate" in rival.promotion_reason, said
+    refused = command(finished, "promote")
+    assert refused.returncode == 2 and "the gate refused version 2" in refused.stderr
+    assert command(finished, "promote", "--force").returncode == 2, "not without saying why"
+    forced = command(finished, "promote", "--force", "--version", "2", "--why", "to see it")
+    assert "version 2 leads now, in place of 1" in forced.stdout, forced.stderr
+    back = command(finished, "rollback", "--why", "seen")
+    assert "version 1 leads again, in place of 2" in back.stdout, back.stderr
+    history = command(finished, "history").stdout
+    for told in ("promote refused", "force done", "rollback done", "to see it", "champion: version 1"):
+        assert told in history
+
+
+def test_the_rest_of_the_matrix_is_what_nobody_played() -> None:
+    from aot_core.contracts.artifact import ArtifactRef
+    from flows.coevolution import unplayed
+
+    one, two, three = (ArtifactRef(uri=f"aot://attacker_round/{n * 64}", sha256=n * 64) for n in "123")
+    assert unplayed([one, two, three]) == {0: {2: two, 3: three}, 1: {3: three}}
+    assert unplayed([one]) == unplayed([]) == {}
 
 
 def kill_in(home: Path, stage: str, round_index: int) -> None:

@@ -211,6 +211,24 @@ def test_what_was_left_pointing_at_a_broken_model_is_moved_back(promoter: Promot
     assert settled is not None and settled.kind == "undone" and promoter.champion() == "1"
 
 
+def test_killed_after_moving_back_the_ledger_does_not_say_that_nothing_moved(promoter: Promoter) -> None:
+    promoter.promote(decision(1), "first")
+
+    class KilledError(Exception):
+        pass
+
+    def kill(name: str) -> None:
+        if name == "moved back":
+            raise KilledError
+
+    broken = replace(with_smoke(promoter, lambda address: address == CHAMPION), step=kill)
+    with pytest.raises(KilledError):
+        broken.promote(decision(2, 1), "better")
+    settled = promoter.recover()
+    assert settled is not None and settled.kind == "abandoned" and promoter.champion() == "1"
+    assert settled.why == "its process died, and the alias is where it was: version 1 leads"
+
+
 def test_tries_are_counted_by_challenger(promoter: Promoter) -> None:
     promoter.promote(decision(1), "first")
     promoter.note("refused", decision(2, 1, promote=False), "worse")

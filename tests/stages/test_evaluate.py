@@ -67,7 +67,7 @@ def test_every_condition_is_measured_on_the_same_questions(
     store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, attacker: ArtifactRef, tmp_path: Path
 ) -> None:
     inputs = EvaluateInputs(
-        dataset=dataset, defender_base=defender, attacker_base=ATTACKER, attackers=(attacker, attacker)
+        dataset=dataset, defender_base=defender, attacker_base=ATTACKER, attackers=(attacker,), adversaries=(attacker,)
     )
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     run_id = open_campaign_run(uri, "aot", "key", "test", {})
@@ -75,7 +75,7 @@ def test_every_condition_is_measured_on_the_same_questions(
     first = StageContext(store, first.output, first.scratch, tracker=MlflowTracker(uri, run_id))
     outputs = run_evaluate(CONFIG, inputs, first)
 
-    assert set(outputs.n) == {"clean", "semantic", "irrelevant", "unseen", "attacker_1", "attacker_2"}
+    assert set(outputs.n) == {"clean", "semantic", "irrelevant", "unseen", "attacker_1", "adversary_1"}
     assert [outputs.n[name] for name in ("clean", "semantic", "irrelevant", "unseen")] == [24] * 4
     items = read_items(first.output / "items.parquet")
     by_condition = {name: [item for item in items if item.condition == name] for name in outputs.n}
@@ -88,9 +88,16 @@ def test_every_condition_is_measured_on_the_same_questions(
 
     # An Attacker's valid edits alone count, and two that are alike do alike: same proposals, same noise.
     assert 0 < outputs.valid["attacker_1"] <= 1
-    assert outputs.n["attacker_1"] == outputs.n["attacker_2"]
-    alike = [[item.letters for item in by_condition[name]] for name in ("attacker_1", "attacker_2")]
+    assert outputs.n["attacker_1"] == outputs.n["adversary_1"]
+    alike = [[item.letters for item in by_condition[name]] for name in ("attacker_1", "adversary_1")]
     assert alike[0] == alike[1]
+    # Both kinds of questions and of edits add up to the questions that were paired.
+    for by in (outputs.changes_by_question, outputs.changes_by_edit):
+        counted = dict.fromkeys(set(outputs.n) - {"clean"}, 0)
+        for name, change in by.items():
+            counted[name.partition("/")[0]] += change.right + change.wrong
+        assert counted == {name: outputs.n[name] for name in counted}
+    assert all(item.edit for item in items if item.condition != "clean")
     assert outputs.worst == min(value for name, value in outputs.strict.items() if name != "clean")
 
     pages = sorted(path.name for path in (first.output / "pictures").iterdir())
@@ -168,6 +175,7 @@ def test_benchmarks_are_asked_where_their_folder_is_given(
     first, again = (run_evaluate(config, inputs, run) for run in runs)
     assert first == again, "the same figures to the last item"
     assert first.benchmarks["vstar"]["n"] == first.n["bench/vstar"] == 3
+    assert first.benchmarks["vstar"]["seen_in_training"] == 0
     assert first.worst_condition == without.worst_condition, "a benchmark is no attack"
     for name in ("benchmarks.jsonl", "items.parquet"):
         assert (runs[0].output / name).read_bytes() == (runs[1].output / name).read_bytes()

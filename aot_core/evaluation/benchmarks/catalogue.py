@@ -2,8 +2,8 @@
 
 All but VStar come as one tab-separated file in VLMEvalKit's format: `index`, `question`, `answer`, the options `A`,
 `B`, ..., `category`, and `image` (base64, or a list of them, or the index of the row that holds it) or `image_path`.
-VStar comes as its authors publish it: a folder with `test_questions.jsonl` and two folders of pictures. Nothing is
-downloaded.
+VStar comes like that, or as its authors publish it: a folder with `test_questions.jsonl` and two folders of pictures.
+Nothing is downloaded.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _CHOICES = ("A", "B")
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
     for one in (
-        Benchmark("vstar", ("vstar_bench", "VStarBench"), 191, ()),
+        Benchmark("vstar", ("vstar_bench", "VStarBench", "VStarBench.tsv"), 191, ("b18854d7075574be06b631cd5f7d2d6a",)),
         Benchmark(
             "hrbench4k",
             ("hr_bench_4k.tsv", "HRBench4K.tsv"),

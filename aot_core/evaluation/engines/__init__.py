@@ -1,1 +1,1 @@
-"""Who answers: transformers in this process, or any OpenAI-compatible endpoint, behind one protocol."""
+"""Who answers: transformers in this process, vLLM started for it, or any OpenAI-compatible endpoint; one protocol."""

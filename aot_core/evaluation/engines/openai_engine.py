@@ -34,9 +34,17 @@ class _TryAgainError(Exception):
 class OpenAIEngine:
     """An endpoint (implements `protocol.Engine`)."""
 
-    def __init__(self, settings: EndpointSettings, *, max_new_tokens: int, temperature: float, seed: int) -> None:
-        """Raises EngineError where the environment lacks the key that the settings name."""
-        self.settings, self.max_new_tokens = settings, max_new_tokens
+    def __init__(
+        self, settings: EndpointSettings, *, max_new_tokens: int, temperature: float, seed: int, weights: str = ""
+    ) -> None:
+        """
+        Args:
+            weights: tells the weights that the endpoint serves, where that is known: the journal then goes by them, and
+                not by the endpoint's address.
+
+        Raises EngineError where the environment lacks the key that the settings name.
+        """
+        self.settings, self.max_new_tokens, self.weights = settings, max_new_tokens, weights
         self.temperature, self.seed = temperature, seed
         self._stopped = threading.Event()
         headers = {}
@@ -52,6 +60,8 @@ class OpenAIEngine:
     def identity(self) -> dict[str, object]:
         """See `Engine.identity`."""
         sampling = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+        if self.weights:
+            return {"engine": "served", "name": self.weights, **sampling}
         return {"engine": "openai", "url": self.settings.url, "model": self.settings.model, **sampling}
 
     def run(self, asks: Sequence[Ask], journal: Journal) -> None:

@@ -37,6 +37,17 @@ def test_vstar_by_category(tmp_path: Path) -> None:
     assert figures["strict/accuracy/relative_position"] == 0 and figures["n"] == 3
 
 
+def test_vstar_as_a_table(read: Read) -> None:
+    rows = [
+        {"index": i, "question": f"What colour is glove {i}?", **CHOICES, "answer": answer, "category": category,
+         "image": picture(i)}
+        for i, (answer, category) in enumerate((("A", "direct_attributes"), ("D", "relative_position")))
+    ]  # fmt: skip
+    items = read("vstar", "VStarBench.tsv", rows)
+    figures = score(items, answered(items, "AC"))
+    assert figures["single/accuracy"] == 0.5 and figures["single/accuracy/direct_attributes"] == 1
+
+
 def test_hrbench_is_asked_in_every_cycle(read: Read) -> None:
     texts = ["red", "blue", "green", "black"]
     rows = []
