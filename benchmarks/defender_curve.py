@@ -99,8 +99,8 @@ def settings(seed: int, generations: int, **changes: object) -> DefenderRoundCon
 def compare_curves(data: Path, seconds: float, seeds: list[int], output: Path) -> None:
     figure, axis = plt.subplots(figsize=(7, 3.8), constrained_layout=True)
     print(f"{'':14} seed  updates  reward first  last 5 generations  held out before  after (n = 300, right letter)")
-    for shared, colour in ((False, "tab:gray"), (True, "tab:blue")):
-        for seed in seeds:
+    for seed in seeds:
+        for shared, colour in ((False, "tab:gray"), (True, "tab:blue")):
             clock, before, after = timed_run(data, seconds, settings(seed, 10_000, share_prompts=shared))
             rewards = [reward for _, reward in clock.curve]
             print(
