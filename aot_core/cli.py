@@ -94,14 +94,13 @@ def plan(
     peak_tflops: Annotated[
         float | None, typer.Option(min=0.1, help="A GPU's peak in the config's precision; this CPU unless given.")
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="How many of these GPUs share the work.")] = 1,
 ) -> None:
     """Estimate what the Defender's trainings of a campaign will need: parameters, memory, time."""
     from aot_core.contracts.loading import load_campaign
     from aot_core.plan import print_plan
 
     try:
-        print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops, devices)
+        print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
     except ValueError as error:
         raise _refusal(error) from error
 

@@ -168,7 +168,8 @@ class Estimate:
     memory: dict[str, float]
     """Bytes, by what they hold."""
     operations: float
-    """Floating point operations of the whole stage."""
+    """Floating point operations of the whole stage, over all processes."""
+    processes: int = 1
 
     @property
     def total_memory(self) -> float:
@@ -176,7 +177,8 @@ class Estimate:
 
 
 def estimate(config: CampaignConfig, prompt_tokens: int | None = None) -> list[Estimate]:
-    """The Defender's two trainings; of a round, one round.
+    """The Defender's two trainings; of a round, one round. Memory is one process's, with `run.accelerate` as where FSDP
+    or ZeRO-3 share out weights, gradients and Adam's moments.
 
     Args:
         prompt_tokens: L; None for the longest that the config lets through.
@@ -188,13 +190,18 @@ def estimate(config: CampaignConfig, prompt_tokens: int | None = None) -> list[E
     longest = min(visual + TEXT_TOKENS, round_.max_prompt_tokens or 10**9)
     prompt = prompt_tokens or longest
     visual = min(visual, prompt)
-    return [_warm_start(shape, warm, prompt, visual), _round(shape, round_, prompt, visual)]
+    sharded = config.run.accelerate is not None
+    return [
+        _warm_start(shape, warm, prompt, visual, warm.processes if sharded else 1),
+        _round(shape, round_, prompt, visual, round_.processes if sharded else 1),
+    ]
 
 
-def _warm_start(shape: Shape, config: Any, prompt: int, visual: int) -> Estimate:
+def _warm_start(shape: Shape, config: Any, prompt: int, visual: int, shards: int) -> Estimate:
     tokens = config.batch_size * (prompt + 12)
-    held = _weights(shape, config.model, vision=True)
-    held["activations"] = _activations(shape, config.model, tokens, 0) + 4.0 * tokens * shape.text["vocab_size"]
+    held = {name: size / shards for name, size in _weights(shape, config.model, vision=True).items()}
+    seen = config.batch_size * visual
+    held["activations"] = _activations(shape, config.model, tokens, 0, seen) + 4.0 * tokens * shape.text["vocab_size"]
     passes = 4 if config.model.gradient_checkpointing else 3
     forward = shape.forward(prompt + 12, prompt / 2, prompt + 12, 1, visual)
     return _of(
@@ -205,17 +212,22 @@ def _warm_start(shape: Shape, config: Any, prompt: int, visual: int) -> Estimate
         prompt,
         held,
         passes * forward * config.samples * config.epochs,
+        config.processes,
     )
 
 
-def _round(shape: Shape, config: Any, prompt: int, visual: int) -> Estimate:
+def _round(shape: Shape, config: Any, prompt: int, visual: int, shards: int) -> Estimate:
     answers, answer = config.prompts * config.group_size, config.max_completion_tokens
-    micro_batch = config.micro_batch or answers
+    micro_batch = config.micro_batch or answers // config.processes
     prompts = max(1, micro_batch // config.group_size) if config.share_prompts else micro_batch
     tokens = prompts * prompt + micro_batch * answer
     held = _weights(shape, config.model, vision=not config.freeze_vision)
-    held["activations"] = _activations(shape, config.model, tokens, micro_batch * answer)
-    at_once = config.generation_prompts or config.prompts
+    if config.beta and config.model.lora is None and not config.reference_on_cpu:
+        held["reference"] = held["weights"]
+    held = {name: size / shards for name, size in held.items()}
+    seen = 0 if config.freeze_vision else prompts * visual
+    held["activations"] = _activations(shape, config.model, tokens, micro_batch * answer, seen)
+    at_once = config.generation_prompts or config.prompts // config.processes
     cached = at_once * ((1 if config.share_prompts else config.group_size) * prompt + config.group_size * answer)
     half = BYTES[config.model.dtype]
     keys = 2.0 * cached * shape.key_width * shape.text["num_hidden_layers"] * half
@@ -226,12 +238,15 @@ def _round(shape: Shape, config: Any, prompt: int, visual: int) -> Estimate:
     passes = 1 + (4 if config.model.gradient_checkpointing else 3) * config.iterations
     asked = 1.0 if config.dynamic_sampling is None else 1.0 + config.dynamic_sampling.refills / 2  # half are missing
     operations = config.generations * forward * (passes + asked - 1)
-    return _of("defender_round", shape, config.model, not config.freeze_vision, prompt, held, operations)
+    vision = not config.freeze_vision
+    return _of("defender_round", shape, config.model, vision, prompt, held, operations, config.processes)
 
 
-def _of(stage: str, shape: Shape, model: Any, vision: bool, prompt: int, held: Any, operations: float) -> Estimate:
+def _of(
+    stage: str, shape: Shape, model: Any, vision: bool, prompt: int, held: Any, operations: float, processes: int
+) -> Estimate:
     total = shape.language + shape.visual
-    return Estimate(stage, total, _trained(shape, model, vision), prompt, held, operations)
+    return Estimate(stage, total, _trained(shape, model, vision), prompt, held, operations, processes)
 
 
 def _trained(shape: Shape, model: DefenderModelSettings, vision: bool) -> int:
@@ -248,15 +263,27 @@ def _weights(shape: Shape, model: DefenderModelSettings, vision: bool) -> dict[s
     return {"weights": weights + (trained * each if model.lora else 0.0), "gradients and Adam": 3 * trained * each}
 
 
-def _activations(shape: Shape, model: DefenderModelSettings, tokens: int, scored: int) -> float:
-    """What a backward pass needs of the forward one; with checkpoints, a layer's input each and one layer's whole."""
-    t, size = shape.text, BYTES[model.dtype]
-    h, i = t["hidden_size"], t["intermediate_size"]
-    # Residuals and their float32 norms, queries, keys, values and attention's output, and the MLP's four products.
-    layer = tokens * (size * (6 * h + 4 * shape.key_width + 4 * i) + 4 * 4 * h)
-    layers = t["num_hidden_layers"]
-    body = layers * tokens * h * size + layer if model.gradient_checkpointing else layers * layer
+def _activations(shape: Shape, model: DefenderModelSettings, tokens: int, scored: int, visual_tokens: int) -> float:
+    """What a backward pass needs of the forward one; with checkpoints, a layer's input each and one layer's whole.
+
+    Args:
+        visual_tokens: through a vision tower that is trained; a frozen one keeps nothing.
+    """
+    t, v, size = shape.text, shape.vision, BYTES[model.dtype]
+    layers, blocks, patches = t["num_hidden_layers"], v["depth"], visual_tokens * v["spatial_merge_size"] ** 2
+    layer = _layer_keeps(tokens, t["hidden_size"], t["intermediate_size"], shape.key_width, size)
+    block = _layer_keeps(patches, v["hidden_size"], v["intermediate_size"], v["hidden_size"], size)
+    if model.gradient_checkpointing:
+        inputs = size * (layers * tokens * t["hidden_size"] + blocks * patches * v["hidden_size"])
+        body = inputs + max(layer, block)
+    else:
+        body = layers * layer + blocks * block
     return body + 4.0 * min(scored, 4096) * min(t["vocab_size"], 32768)
+
+
+def _layer_keeps(tokens: int, hidden: int, intermediate: int, keys: int, size: float) -> float:
+    """Bytes: residuals and their float32 norms, queries, keys, values, attention's output, the MLP's four products."""
+    return tokens * (size * (6 * hidden + 4 * keys + 4 * intermediate) + 4 * 4 * hidden)
 
 
 def measured_speed() -> float:
@@ -270,28 +297,31 @@ def measured_speed() -> float:
     return 2 * 768**3 / best
 
 
-def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: float | None, devices: int) -> None:
+def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: float | None) -> None:
     """Print the estimates and what they assume."""
-    speed = measured_speed() if peak_tflops is None else peak_tflops * 1e12 * SUSTAINED * devices
-    table = Table("stage", "weights", "trained", "prompt tokens", "memory a device", "of which", "operations", "time")
+    speed = measured_speed() if peak_tflops is None else peak_tflops * 1e12 * SUSTAINED
+    table = Table(
+        "stage", "processes", "weights", "trained", "prompt tokens", "memory a device", "of which", "operations", "time"
+    )
     for one in estimate(config, prompt_tokens):
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in one.memory.items() if size > 0)
         table.add_row(
             one.stage,
+            str(one.processes),
             f"{one.parameters / 1e6:,.1f} M",
             f"{one.trained / 1e6:,.1f} M",
             f"{one.prompt_tokens:,}",
             f"{one.total_memory / GIB:.2f} GiB",
             parts,
             f"{one.operations:.1e}",
-            _time(one.operations / speed),
+            _time(one.operations / speed / (1 if peak_tflops is None else one.processes)),
         )
     console = Console()
     console.print(table)
     how = (
         f"this machine's matrix products, measured: {speed / 1e9:,.0f} GFLOP/s"
         if peak_tflops is None
-        else f"{devices} x {peak_tflops:g} TFLOP/s at {SUSTAINED:.0%} of the peak (an assumption)"
+        else f"{peak_tflops:g} TFLOP/s a process at {SUSTAINED:.0%} of the peak (an assumption)"
     )
     console.print(
         f"Time by {how}; generation token by token and loading come on top. A round is one of {config.rounds}. "

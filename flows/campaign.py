@@ -60,6 +60,7 @@ class OpenCampaign:
         self.source: ExternalRef | None = pin_source(config.source_folder)
         self.benchmarks: ExternalRef | None = pin_source(config.benchmark_folder, "benchmark_folder")
         self.key = campaign_key(config, self.attacker_base, self.defender_base, self.source, self.benchmarks)
+        self.accelerate = _read("run.accelerate", config.run.accelerate)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
@@ -139,6 +140,7 @@ class OpenCampaign:
             s3=settings.s3,
             device=settings.device,
             threads=settings.threads,
+            accelerate=self.accelerate,
             tracking=None if run_id is None else TrackingTarget(uri=self.home.mlflow_uri, run_id=run_id),
             campaign=self.key,
             home=str(self.home.root),
@@ -236,6 +238,14 @@ def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
 
 def read_summary(folder: Path) -> CampaignSummary:
     return CampaignSummary.model_validate_json((folder / "summary.json").read_bytes())
+
+
+def _read(field: str, path: str | None) -> str:
+    """A file's text, "" where none is named. Raises ConfigError for one that cannot be read."""
+    try:
+        return Path(path).expanduser().read_text() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{field}: {path!r} cannot be read ({error}); name a file that is there") from error
 
 
 def _now() -> str:

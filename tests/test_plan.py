@@ -9,9 +9,10 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.loading import load_campaign
 from aot_core.models import SHIPPED
-from aot_core.plan import PUBLISHED, Shape, estimate
+from aot_core.plan import PUBLISHED, Shape, _activations, estimate
 
 TINY = str(SHIPPED / "aot-tiny-vl")
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -53,6 +54,35 @@ def test_operations_are_those_that_torch_counts() -> None:
         )
     # Eager attention looks at the tokens to come, too, and masks them.
     assert shape.forward(tokens, tokens, tokens, 1, visual) == pytest.approx(counted.get_total_flops(), rel=0.05)
+
+
+def test_activations_are_those_that_a_forward_pass_keeps() -> None:
+    """Counted exactly: the bytes that torch saves for the backward pass, weights aside."""
+    model = AutoModelForImageTextToText.from_pretrained(TINY).model
+    shape, tokens, visual = Shape.of("aot-tiny-vl"), 120, 16
+    for frozen in (False, True):
+        model.visual.requires_grad_(not frozen)
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, kept=kept, weights=weights) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        ids = torch.randint(0, 400, (4, tokens))
+        ids[:, :visual] = model.config.image_token_id
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            outputs = model(
+                input_ids=ids,
+                mm_token_type_ids=(ids == model.config.image_token_id).long(),
+                pixel_values=torch.randn(4 * visual * 4, 3 * 2 * 64),
+                image_grid_thw=torch.tensor([[1, 8, 8]] * 4),
+            )
+        estimated = _activations(shape, DefenderModelSettings(), 4 * tokens, 0, 0 if frozen else 4 * visual)
+        assert estimated == pytest.approx(sum(kept.values()), rel=0.25), "frozen" if frozen else "trained"
+        del outputs
 
 
 def test_a_shared_prompt_and_a_smaller_batch_need_less() -> None:

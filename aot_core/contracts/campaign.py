@@ -46,6 +46,9 @@ class RunSettings(Frozen):
     gpu_slots: tuple[str, ...] = ()
     """Prefect's global concurrency limits of which a stage holds one while it runs (`aot setup` makes `aot-gpu-0`,
     `aot-gpu-1`, ...); the number at the name's end is the GPU that it is given. Empty: no queue."""
+    accelerate: str | None = Field(default=None, min_length=1)
+    """`accelerate`'s config file for the Defender's stages of several processes: FSDP or DeepSpeed, which share the
+    weights out. None: every process holds all of them (DDP)."""
     store: str | None = Field(default=None, min_length=1)
     """The artifact store: a folder or `s3://BUCKET/PREFIX`; None: `store/` in the home."""
     s3: S3Settings = S3Settings()
@@ -114,6 +117,16 @@ class CampaignConfig(Frozen):
                 'attacker_start = "newest" starts from an Attacker of `adversaries`, and there are none; name some '
                 '(`aot pool` lists them), or set attacker_start = "own"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _slots_are_single_gpus(self) -> "CampaignConfig":
+        for section in ("warm_start_defender", "defender_round"):
+            if getattr(self, section).processes > 1 and self.run.gpu_slots:
+                raise ValueError(
+                    f"{section}.processes wants several GPUs, and a slot of run.gpu_slots is one; leave gpu_slots out, "
+                    "or set processes to 1"
+                )
         return self
 
     def seeded(self, section: SeededConfig, round_index: int = 0) -> SeededConfig:

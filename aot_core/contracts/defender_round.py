@@ -65,10 +65,13 @@ class DefenderRoundConfig(Frozen):
     share_prompts: bool = True
     """Encode a group's image and question once instead of G times: the same numbers, several times faster. False leaves
     everything to TRL."""
+    processes: int = Field(default=1, ge=1)
+    """So many processes train together, each on a GPU of its own and with its share of the P prompts; `run.accelerate`
+    says whether they share the model's weights out, too."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Answers a device step; the rest of an update's P * G is accumulated. None: all at once."""
+    """Answers a device step; the rest of a process's share of P * G is accumulated. None: all at once."""
     generation_prompts: int | None = Field(default=None, ge=1)
-    """Prompts that are asked at a time, each for G answers; more would not fit into memory. None: all P at once."""
+    """Prompts that a process asks at a time, each for G answers; more would not fit into memory. None: all at once."""
     vllm: Vllm | None = None
     dynamic_sampling: DynamicSampling | None = None
     """None: as many groups as are asked, useful or not."""
@@ -94,6 +97,8 @@ class DefenderRoundConfig(Frozen):
     """The ratio is clipped to 1 - epsilon_low .. 1 + epsilon_high."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL to the round's first policy; DAPO has none."""
+    reference_on_cpu: bool = False
+    """With `beta` and without LoRA: the first policy's weights wait in the CPU's memory while they are not asked."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_prompt_pixels: int | None = Field(default=None, ge=1)
     """Larger images are scaled down to this area (the paper: 4,194,304); None leaves it to the processor."""
@@ -102,11 +107,26 @@ class DefenderRoundConfig(Frozen):
     max_completion_tokens: int = Field(default=12, ge=1)
 
     @model_validator(mode="after")
-    def _micro_batch_divides(self) -> "DefenderRoundConfig":
-        if self.micro_batch is not None and (self.prompts * self.group_size) % self.micro_batch:
+    def _batches_divide(self) -> "DefenderRoundConfig":
+        if self.prompts % self.processes:
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide prompts * group_size = "
-                f"{self.prompts * self.group_size}; choose a divisor"
+                f"processes {self.processes} does not divide prompts {self.prompts}; choose a divisor, so that every "
+                "process asks as many"
+            )
+        answers = self.prompts // self.processes * self.group_size
+        if self.micro_batch is not None and answers % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide prompts * group_size = {answers}"
+                f"{' of a process' if self.processes > 1 else ''}; choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_reference_is_there(self) -> "DefenderRoundConfig":
+        if self.reference_on_cpu and (not self.beta or self.model.lora is not None):
+            raise ValueError(
+                "reference_on_cpu: there is no reference model to move without beta, or with model.lora (the adapter "
+                "is switched off instead); leave it out"
             )
         return self
 

@@ -28,6 +28,8 @@ class Place(Frozen):
     """CPU threads of a stage's mathematics, and processes of a stage that shares its work out."""
     gpu: str | None = Field(default=None, pattern=r"^\d+$")
     """The one GPU that the stage may use; None: all that its process sees, or any one where it has a container."""
+    accelerate: str = ""
+    """The contents of `accelerate`'s config file, for a stage of several processes; "": each holds all weights."""
     tracking: TrackingTarget | None = None
     campaign: str = ""
     """The campaign's key: containers are labelled with it."""
@@ -47,6 +49,11 @@ class StageSpec(Frozen):
     @property
     def key(self) -> str:
         return self.identity.key
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together; 1 for a stage that knows no other way."""
+        return int(self.config.get("processes", 1))
 
 
 class StageResult(Frozen):

@@ -1,6 +1,6 @@
 """`warm_start_defender`: a short SFT on clean scenes (arXiv 2602.22227, the base stage before round 1)."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
@@ -21,11 +21,22 @@ class WarmStartDefenderConfig(Frozen):
     batch_size: int = Field(default=32, ge=1)
     """Samples a device step."""
     gradient_accumulation: int = Field(default=1, ge=1)
-    """Device steps an update."""
+    """Device steps an update, shared out over the processes."""
+    processes: int = Field(default=1, ge=1)
+    """So many processes train together, each on a GPU of its own."""
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _steps_divide(self) -> "WarmStartDefenderConfig":
+        if self.gradient_accumulation % self.processes:
+            raise ValueError(
+                f"processes {self.processes} does not divide gradient_accumulation {self.gradient_accumulation}; "
+                "choose a divisor, so that an update sees as many samples on any number of GPUs"
+            )
+        return self
 
 
 class WarmStartDefenderInputs(Frozen):

@@ -4,9 +4,11 @@ Stages write it with `save`; they, the evaluation and whoever needs the Defender
 goes on from it with `load_trainable`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch import Tensor
 
 from aot_core.contracts.learning import DefenderModelSettings, DType
 from aot_core.defender.answering import Defender
@@ -84,21 +86,25 @@ def load_trainable(
     return adapted, load_processor(base)
 
 
-def save(model: Model, processor: Processor, output: Path, base_name: str) -> None:
+def save(
+    model: Model, processor: Processor, output: Path, base_name: str, weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write `model/` or `adapter/` (safetensors) into an artifact's folder.
 
     Args:
         base_name: the name that the adapter's config gives as its base: a name, not a place, so that the same training
             gives the same bytes on every machine.
+        weights: all of them, where `model` holds only a process's share.
     """
+    given = {} if weights is None else {"state_dict": weights}
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_name
-        model.save_pretrained(str(output / ADAPTER))
+        model.save_pretrained(str(output / ADAPTER), **given)
         # peft adds a card with versions and places of its own; the artifact's record has them.
         (output / ADAPTER / "README.md").unlink(missing_ok=True)
         return
-    model.save_pretrained(output / MODEL)
+    model.save_pretrained(output / MODEL, **given)
     processor.save_pretrained(output / MODEL)
 
 

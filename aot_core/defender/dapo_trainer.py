@@ -4,7 +4,8 @@ On top of `SharedPromptTrainer`: images are opened when a prompt is asked, once 
 replaced (dynamic sampling); every answer's reward is kept; a micro-batch that does not fit into memory is halved; a
 checkpoint holds all that a killed round needs to go on to the same bits.
 
-Shapes: _P groups, _G answers a group.
+Several processes have a share of the groups each; what is known of prompts and answers, all of them know.
+Shapes: _P groups of this process, _G answers a group.
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import pad
@@ -45,6 +47,7 @@ class RoundTrainer(SharedPromptTrainer):
         terms: Mapping[str, Term],
         weights: Mapping[str, float],
         dynamic_sampling: DynamicSampling | None,
+        reference_on_cpu: bool = False,
         **kwargs: Any,
     ) -> None:
         """
@@ -52,6 +55,7 @@ class RoundTrainer(SharedPromptTrainer):
             folder: where the pictures are.
             prompts: every prompt once, `number` being its row; `train_dataset` is the order in which they are asked.
             terms: the reward's parts by name, and `weights` what each counts.
+            reference_on_cpu: keep the reference model in the CPU's memory while it is not asked.
         """
         self._folder, self._prompts, self._dynamic = folder, prompts, dynamic_sampling
         self._ends: list[int] = []
@@ -64,6 +68,15 @@ class RoundTrainer(SharedPromptTrainer):
         self._pieces = 1
         self.generation_parts = 1
         self._piece: Batch | None = None
+        self._reference_on_cpu = reference_on_cpu
+        if reference_on_cpu:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "defender_round.reference_on_cpu: FSDP and DeepSpeed move weights themselves; set their own "
+                    "offload in run.accelerate's file, and leave this out"
+                )
+            assert self.ref_model is not None, "the config has seen to it"
+            self.ref_model.to("cpu")
 
     def _as_reward_function(self, name: str, term: Term) -> Callable[..., list[float]]:
         """A term in TRL's form."""
@@ -99,11 +112,10 @@ class RoundTrainer(SharedPromptTrainer):
             made, useful_P = self._refill(made, useful_P, [row["number"] for row in inputs[:: self.num_generations]])
             # The loss is averaged over the tokens of the groups that are of use, as if no others had been asked.
             answers = useful_P.repeat_interleave(self.num_generations).to(made["completion_mask"].device)
-            tokens = made["completion_mask"][answers].sum()
-            made["num_items_in_batch"] = cast(Tensor, self.accelerator.gather(tokens)).sum()
+            made["num_items_in_batch"] = self._over_processes(made["completion_mask"][answers].sum()).sum()
         figures.clear()
         figures.update(kept)  # what TRL counts is the policy on the prompts first asked
-        figures["useful_groups"].append(useful_P.float().mean().item())
+        figures["useful_groups"].append(self._over_processes(useful_P).float().mean().item())
         figures["generated_tokens"].append(self.generated_tokens)
         return made
 
@@ -119,30 +131,33 @@ class RoundTrainer(SharedPromptTrainer):
         if self._dynamic is not None:
             outside = ~useful_P.repeat_interleave(self.num_generations)
             made["advantages"][outside.to(made["advantages"].device)] = 0.0
-        self.generated_tokens += int(made["completion_mask"].sum())
-        self.prospects.note([row["number"] for row in inputs[:: self.num_generations]], useful_P.tolist())
-        useful = useful_P.repeat_interleave(self.num_generations).tolist()
-        self._log_rewards(refill, useful)
+        self.generated_tokens += int(self._over_processes(made["completion_mask"].sum()).sum())
+        asked = [row["number"] for row in inputs[:: self.num_generations]]
+        for prompts, useful in gather_object([(asked, useful_P.tolist())]):
+            self.prospects.note(prompts, useful)
+        self._log_rewards(refill, useful_P.repeat_interleave(self.num_generations).tolist())
         return made, useful_P
 
-    def _over_processes(self, count: int) -> Tensor:
-        """Every process's count."""
-        return cast(Tensor, self.accelerator.gather(torch.tensor([count], device=self.accelerator.device)))
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """Every process's values, in a row."""
+        return cast(Tensor, self.accelerator.gather(values.to(self.accelerator.device)))
 
     def _refill(self, made: Batch, useful_P: Tensor, asked: list[int]) -> tuple[Batch, Tensor]:
         """Other prompts in place of the groups that are of no use, up to the bound."""
         assert self._dynamic is not None
-        group, process = self.num_generations, self.accelerator.process_index
+        group, process, processes = self.num_generations, self.accelerator.process_index, self.accelerator.num_processes
+        asked = [number for numbers in gather_object([asked]) for number in numbers]
         for refill in range(1, self._dynamic.refills + 1):
             missing = (~useful_P).nonzero()[:, 0].tolist()
             # Every process asks as many, for they add up their figures together.
-            most = int(self._over_processes(len(missing)).max())
-            chosen = self.prospects.choose(most, asked, self.state.global_step, refill, process)
-            fewest = int(self._over_processes(len(chosen)).min())
-            if not fewest:
+            most = int(self._over_processes(torch.tensor(len(missing))).max())
+            chosen = self.prospects.choose(most * processes, asked, self.state.global_step, refill, 0)
+            chosen = chosen[: len(chosen) // processes * processes]
+            if not chosen:
                 break
-            asked = asked + chosen[:fewest]
-            more, useful_more_P = self._ask([self._prompts[i] for i in chosen[:fewest] for _ in range(group)], refill)
+            asked = asked + chosen
+            mine = chosen[process::processes]
+            more, useful_more_P = self._ask([self._prompts[i] for i in mine for _ in range(group)], refill)
             groups, others = groups_of(made, group), groups_of(more, group)
             for slot, number in zip(missing, useful_more_P.nonzero()[:, 0].tolist(), strict=False):
                 groups[slot], useful_P[slot] = others[number], True
@@ -162,17 +177,28 @@ class RoundTrainer(SharedPromptTrainer):
 
     def _log_rewards(self, refill: int, useful: Sequence[bool]) -> None:
         columns, answered = self._asked
-        self.reward_log.add(
-            generation=[self.state.global_step // self.num_iterations] * len(answered),
-            refill=[refill] * len(answered),
-            completion=[one.completion for one in answered],
-            tokens=[one.tokens for one in answered],
-            finished=[one.finished for one in answered],
-            reward=self._rewards.tolist(),
-            useful=useful,
+        rows: dict[str, Sequence[Any]] = {
+            "generation": [self.state.global_step // self.num_iterations] * len(answered),
+            "refill": [refill] * len(answered),
+            "completion": [one.completion for one in answered],
+            "tokens": [one.tokens for one in answered],
+            "finished": [one.finished for one in answered],
+            "reward": self._rewards.tolist(),
+            "useful": useful,
             **{name: columns[name] for name in ("picture", "question", "answer")},
             **{f"reward/{n}": self._scores[:, i].tolist() for i, n in enumerate(self.reward_func_names)},
-        )
+        }
+        for of_process in gather_object([rows]):
+            self.reward_log.add(**of_process)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self._reference_on_cpu or model is not self.ref_model:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        model.to(self.accelerator.device)
+        try:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        finally:
+            model.to("cpu")
 
     # A micro-batch that does not fit is halved, and the update begun again with all of its micro-batches so.
 
@@ -238,6 +264,7 @@ class RoundTrainer(SharedPromptTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # the mark vouches for every process's files
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.prospects.write(folder)

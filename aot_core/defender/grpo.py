@@ -21,10 +21,11 @@ from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRound
 from aot_core.contracts.scene import Question, Sample
 from aot_core.data.images import image_size
 from aot_core.defender.answering import chat_prompt
+from aot_core.defender.checkpoints import save
 from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.rewards import build_terms
-from aot_core.defender.training import TrackerCallback, common_arguments, mean_of
+from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker
 
@@ -51,11 +52,13 @@ def train_round(
     device: str,
     tracker: Tracker,
     output: Path | None = None,
+    base_name: str = "",
 ) -> DefenderRoundOutputs:
     """Train `model` in place, going on from the last checkpoint in `progress` where there is one.
 
     Args:
-        output: where `rewards.parquet` is written.
+        output: the artifact's folder, where the trained model and `rewards.parquet` are written; None: nowhere.
+        base_name: the base's, which an adapter's config gives.
 
     Raises ValueError where there is nothing to train on or a prompt is over a limit, RewardError, RewardTimeoutError,
     NonFiniteLossError.
@@ -78,6 +81,7 @@ def train_round(
         terms=build_terms(config),
         weights={term.name: term.weight for term in config.rewards},
         dynamic_sampling=config.dynamic_sampling,
+        reference_on_cpu=config.reference_on_cpu,
         share_prompts=config.share_prompts,
         args=grpo_arguments(config, progress, device),
         train_dataset=asked.select(schedule(len(asked), config.generations * config.prompts, config.seed)),
@@ -85,11 +89,13 @@ def train_round(
         callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.generation_parts = -(-config.prompts // (config.generation_prompts or config.prompts))
+    share = config.prompts // config.processes
+    trainer.generation_parts = -(-share // min(config.generation_prompts or share, share))
     checkpoint = last_complete_checkpoint(progress)
     trainer.train(resume_from_checkpoint=checkpoint)
     if output is not None:
         trainer.reward_log.write(output)
+        save(model, processor, output, base_name, full_weights(trainer))
     history = [figures(entry) for entry in trainer.state.log_history]
     return DefenderRoundOutputs(
         prompts=len(prompts),
@@ -106,8 +112,9 @@ def train_round(
 
 
 def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> GRPOConfig:
-    """The round's config in TRL's words: one generation of P * G answers, `iterations` updates on them."""
-    answers = config.prompts * config.group_size
+    """The round's config in TRL's words: one generation of P * G answers over all processes, `iterations` updates on
+    them. Raises ValueError for vLLM where it cannot run."""
+    answers = config.prompts // config.processes * config.group_size
     micro_batch = config.micro_batch or answers
     common: dict[str, Any] = common_arguments(progress, config.model, device, config.seed) | {
         "output_dir": str(progress)
@@ -122,13 +129,15 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
     if config.vllm is not None:
         if find_spec("vllm") is None:
             raise ValueError("defender_round.vllm: the package vllm is not installed; install it, or leave vllm out")
+        if device == "cpu":
+            raise ValueError("defender_round.vllm: vLLM needs a GPU, and this stage runs on the CPU; leave vllm out")
         common |= {
             "use_vllm": True,
             "vllm_mode": config.vllm.mode,
             "vllm_server_base_url": config.vllm.server,
             "vllm_gpu_memory_utilization": config.vllm.memory_share,
         }
-    return GRPOConfig(
+    arguments = GRPOConfig(
         **common,
         loss_type="dapo",
         epsilon=config.epsilon_low,
@@ -150,6 +159,8 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
         warmup_steps=config.warmup_ratio,
         max_grad_norm=config.max_grad_norm,
     )
+    one_gpu(arguments)
+    return arguments
 
 
 def schedule(prompts: int, length: int, seed: int) -> list[int]:

@@ -96,7 +96,10 @@ def load_model(
     logging.disable_progress_bar()  # a bar a load, many loads a campaign
     given: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if attention is not None:
-        _needs(attention == "flash_attention_2", "flash_attn", "model.attention flash_attention_2")
+        flash = attention == "flash_attention_2"
+        _needs(flash, "flash_attn", "model.attention flash_attention_2")
+        if flash and device == "cpu":
+            raise ValueError("model.attention flash_attention_2 works on GPUs alone; use sdpa on the CPU")
         given["attn_implementation"] = attention
     if quantization is None:
         model: Model = AutoModelForImageTextToText.from_pretrained(source, **given)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache
@@ -23,7 +24,8 @@ PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 def core(model: Model) -> Model:
-    """The model itself, without peft's wrapping; the adapter's layers stay inside it."""
+    """The model itself, without what several processes or peft wrap it in; the adapter's layers stay inside it."""
+    model = extract_model_from_parallel(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 

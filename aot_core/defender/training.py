@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.learning import ModelSettings
@@ -59,7 +59,8 @@ class TrackerCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._bar = tqdm(total=state.max_steps, desc=self._stage, disable=None)
+        shown = state.is_world_process_zero
+        self._bar = tqdm(total=state.max_steps, desc=self._stage, disable=None if shown else True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._bar is not None:
@@ -110,6 +111,20 @@ def common_arguments(scratch: Path, settings: ModelSettings, device: str, seed: 
         "optim": "adamw_torch",
         "weight_decay": 0.0,
     }
+
+
+def one_gpu(arguments: TrainingArguments) -> None:
+    """A process trains on one GPU: TRL refuses torch's DataParallel, which Trainer takes where it sees several."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+
+
+def full_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:
+    """All weights, where the processes have shared them out (FSDP, DeepSpeed): process 0's, the others' are empty. None
+    where each holds all. Every process must call it."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def mean_of(history: list[dict[str, float]], key: str, *, first: float = 0.0, last: float = 0.0) -> float:

@@ -15,8 +15,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from aot_core.contracts.scene import Question, Sample
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderOutputs
 from aot_core.data.images import safe_path
+from aot_core.defender.checkpoints import save
 from aot_core.defender.loading import Model, Processor
-from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, mean_of
+from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.tracking.protocol import Tracker
 
 STAGE = "warm_start_defender"
@@ -38,15 +39,22 @@ def warm_start(
     scratch: Path,
     device: str,
     tracker: Tracker,
+    output: Path | None = None,
+    base_name: str = "",
 ) -> WarmStartDefenderOutputs:
-    """Train `model` in place on the samples' clean images. Raises NonFiniteLossError."""
+    """Train `model` in place on the samples' clean images. Raises NonFiniteLossError.
+
+    Args:
+        output: the artifact's folder, where the trained model is written; None: nowhere.
+        base_name: the base's, which an adapter's config gives.
+    """
     chosen = samples[: config.samples]
     record = TrackerCallback(STAGE, tracker, _figures)
     arguments = SFTConfig(
         **common_arguments(scratch, config.model, device, config.seed),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_accumulation_steps=config.gradient_accumulation // config.processes,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_ratio,
@@ -54,6 +62,7 @@ def warm_start(
         completion_only_loss=True,
         max_length=None,
     )
+    one_gpu(arguments)
     trainer = WarmStartTrainer(
         model=model,
         args=arguments,
@@ -63,6 +72,8 @@ def warm_start(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    if output is not None:
+        save(model, processor, output, base_name, full_weights(trainer))
     return WarmStartDefenderOutputs(
         samples=len(chosen),
         updates=trainer.state.global_step,

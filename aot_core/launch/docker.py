@@ -102,7 +102,7 @@ class DockerLauncher:
         """A new container, running; None where another orchestrator was faster."""
         wanted = creation(spec, self.settings, self._digest(client), os.environ)
         try:
-            container = client.containers.create(**wanted, device_requests=_gpus(client, spec.place))
+            container = client.containers.create(**wanted, device_requests=_gpus(client, spec.place, spec.processes))
         except APIError as error:
             if error.status_code == 409:
                 return None
@@ -195,11 +195,11 @@ def connect() -> Any:
     return client
 
 
-def _gpus(client: Any, place: Place) -> list[DeviceRequest]:
-    """One GPU: the given one, or any; none for a CPU stage, and for "auto" where the host has none."""
+def _gpus(client: Any, place: Place, processes: int = 1) -> list[DeviceRequest]:
+    """A GPU a process: the given one, or any; none for a CPU stage, and for "auto" where the host has none."""
     if place.device == "cpu" or (place.device == "auto" and "nvidia" not in client.info().get("Runtimes", {})):
         return []
-    wanted: dict[str, Any] = {"device_ids": [place.gpu]} if place.gpu is not None else {"count": 1}
+    wanted: dict[str, Any] = {"device_ids": [place.gpu]} if place.gpu is not None else {"count": processes}
     return [DeviceRequest(capabilities=[["gpu"]], **wanted)]
 
 

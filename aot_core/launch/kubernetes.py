@@ -110,7 +110,7 @@ def job_name(spec: StageSpec) -> str:
 
 def job_manifest(spec: StageSpec, settings: KubernetesSettings, stage_seconds: float | None = None) -> dict[str, Any]:
     """The batch/v1 Job of a stage, as `kubectl create -f -` reads it."""
-    gpus = settings.gpus if spec.place.device != "cpu" else 0
+    gpus = settings.gpus and max(settings.gpus, spec.processes) if spec.place.device != "cpu" else 0
     limits = {"cpu": settings.cpus, "memory": settings.memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     labels = {
         "app.kubernetes.io/name": "aot",

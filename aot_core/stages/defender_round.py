@@ -3,7 +3,7 @@ every answer earned (`rewards.parquet`) out."""
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs, DefenderRoundOutputs
 from aot_core.data.dataset import read_samples
-from aot_core.defender.checkpoints import load_trainable, save
+from aot_core.defender.checkpoints import load_trainable
 from aot_core.defender.grpo import train_round
 from aot_core.stages.context import StageContext
 
@@ -17,7 +17,7 @@ def run_defender_round(
     model, processor = load_trainable(
         context.fetch(inputs.defender), context.model(inputs.base), config.model, context.device
     )
-    outputs = train_round(
+    return train_round(
         model,
         processor,
         read_samples(curated),
@@ -25,8 +25,7 @@ def run_defender_round(
         config,
         progress=context.progress or context.scratch / "trainer",
         output=context.output,
+        base_name=inputs.base.name,
         device=context.device,
         tracker=context.tracker,
     )
-    save(model, processor, context.output, inputs.base.name)
-    return outputs

@@ -19,6 +19,7 @@ from aot_core.contracts.artifact import StageRecord
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.stages.context import StageContext
+from aot_core.stages.parallel import run_in_processes
 from aot_core.stages.plan import contract_class
 from aot_core.store import LocalStore, open_store
 from aot_core.store.protocol import Store
@@ -47,9 +48,9 @@ def execute(spec: StageSpec) -> StageResult:
             started, clock = datetime.now(UTC), time.monotonic()
             device = resolve_device(spec.place.device)
             progress = progress_folder(store, spec)
-            context = StageContext(store, output, scratch, device, _tracker(spec), spec.place.threads, progress)
+            context = StageContext(store, output, scratch, device, tracker_of(spec), spec.place.threads, progress)
             logger.info("%s: started on %s, key %s", spec.stage, device, spec.key[:12])
-            outputs = _run(spec, context)
+            outputs = run_stage(spec, context) if spec.processes == 1 else run_in_processes(spec, context)
             seconds = time.monotonic() - clock
             record = StageRecord(
                 stage=spec.stage,
@@ -77,8 +78,11 @@ def find(spec: StageSpec) -> StageRecord | None:
     return open_store(spec.place.store, spec.place.s3).find(spec.stage, spec.key)
 
 
-def _run(spec: StageSpec, context: StageContext) -> dict[str, object]:
-    """Call `run_<stage>` and sort what it raises by whether trying again can help."""
+def run_stage(spec: StageSpec, context: StageContext) -> dict[str, object]:
+    """Call `run_<stage>` and sort what it raises by whether trying again can help.
+
+    Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError.
+    """
     import torch
 
     torch.set_num_threads(spec.place.threads)
@@ -133,7 +137,8 @@ def git_commit() -> str:
         return ""
 
 
-def _tracker(spec: StageSpec) -> Tracker:
+def tracker_of(spec: StageSpec) -> Tracker:
+    """What the spec says to log to."""
     if spec.place.tracking is None:
         return NullTracker()
     from aot_core.tracking.mlflow_tracking import MlflowTracker

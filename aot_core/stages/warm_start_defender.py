@@ -6,7 +6,7 @@ from aot_core.contracts.warm_start_defender import (
     WarmStartDefenderOutputs,
 )
 from aot_core.data.dataset import read_samples
-from aot_core.defender.checkpoints import load_trainable, save
+from aot_core.defender.checkpoints import load_trainable
 from aot_core.defender.warm_start import warm_start
 from aot_core.stages.context import StageContext
 
@@ -20,7 +20,7 @@ def run_warm_start_defender(
     if not samples:
         raise ValueError("dataset: its split `warm_start` is empty; raise prepare_data.splits.warm_start")
     model, processor = load_trainable(None, context.model(inputs.base), config.model, context.device)
-    outputs = warm_start(
+    return warm_start(
         model,
         processor,
         samples,
@@ -29,6 +29,6 @@ def run_warm_start_defender(
         scratch=context.scratch,
         device=context.device,
         tracker=context.tracker,
+        output=context.output,
+        base_name=inputs.base.name,
     )
-    save(model, processor, context.output, inputs.base.name)
-    return outputs

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from aot_core.contracts.defender_round import DefenderRoundConfig
+from aot_core.contracts.defender_round import DefenderRoundConfig, Vllm
+from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 from aot_core.data.dataset import read_samples
 from aot_core.data.images import DataError
 from aot_core.defender.answering import chat_prompt
@@ -76,3 +77,21 @@ def test_arguments_are_dapo_s(tmp_path: Path) -> None:
     assert arguments.reward_weights == [0.8, 0.2]
     with pytest.raises(ValidationError, match="micro_batch 7 does not divide"):
         DefenderRoundConfig(prompts=6, group_size=4, micro_batch=7)
+    with pytest.raises(ValueError, match=r"defender_round.vllm: .*leave vllm out"):
+        grpo_arguments(DefenderRoundConfig(vllm=Vllm()), tmp_path, "cpu")
+
+
+def test_processes_share_a_generation_out_and_the_updates_stay(tmp_path: Path) -> None:
+    config = DefenderRoundConfig(prompts=6, group_size=4, micro_batch=4, generations=5, iterations=3, processes=2)
+    arguments = grpo_arguments(config, tmp_path, "cpu")
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (4, 3), "12 answers each"
+    assert arguments.max_steps == 15
+    for wrong, says in (
+        ({"processes": 4}, "processes 4 does not divide prompts 6"),
+        ({"processes": 2, "micro_batch": 8}, "micro_batch 8 does not divide prompts . group_size = 12 of a process"),
+        ({"reference_on_cpu": True}, "there is no reference model to move without beta"),
+    ):
+        with pytest.raises(ValidationError, match=says):
+            DefenderRoundConfig.model_validate({"prompts": 6, "group_size": 4} | wrong)
+    with pytest.raises(ValidationError, match="processes 8 does not divide gradient_accumulation 4"):
+        WarmStartDefenderConfig(processes=8, gradient_accumulation=4)

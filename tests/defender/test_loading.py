@@ -29,3 +29,19 @@ def test_saved_and_loaded_through_the_auto_classes(untrained, asked, tmp_path: P
 def test_a_missing_folder_is_an_error_and_no_hub_is_asked(load) -> None:
     with pytest.raises(UnknownModelError, match=r"\./nowhere"):
         load("./nowhere")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these can be there on a machine with a GPU")
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            {"attention": "flash_attention_2"},
+            "model.attention flash_attention_2 (needs the package|works on)",
+        ),
+        ({"quantization": "nf4"}, "model.quantization nf4 needs the package bitsandbytes"),
+    ],
+)
+def test_what_is_not_installed_is_named(setting: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_model("aot-tiny-vl", "bfloat16", **setting)

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundInputs, DynamicSampling
-from aot_core.contracts.errors import NonFiniteLossError
+from aot_core.contracts.errors import NonFiniteLossError, StageBadInputError
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Sample, Scene, Split
 from aot_core.contracts.spec import Place, StageSpec
@@ -171,30 +173,75 @@ def test_a_loss_that_is_not_finite_leaves_no_model(
     assert not list(here.output.iterdir())
 
 
+def test_a_reference_that_waits_on_the_cpu_changes_nothing(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no GPU it moves from the CPU to the CPU: away at first, and for every use there and back."""
+    moves: list[tuple[object, ...]] = []
+    plain = PreTrainedModel.to
+
+    def noted(self: PreTrainedModel, *args: object, **kwargs: object) -> object:
+        moves.append(args)
+        return plain(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(PreTrainedModel, "to", noted)
+    inputs = DefenderRoundInputs(curated=curated, defender=warm, base=BASE)
+    weights, counts = [], []
+    for waits in (False, True):
+        here = context(store, tmp_path / str(waits))
+        moves.clear()
+        config = DefenderRoundConfig(**SMALL_ROUND | {"generations": 1}, beta=0.1, reference_on_cpu=waits)
+        run_defender_round(config, inputs, here)
+        weights.append(load_file(here.output / "model" / "model.safetensors"))
+        counts.append(len(moves))
+    assert counts[1] >= counts[0] + 3 and moves[-1] == ("cpu",)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-5, atol=1e-7)
+
+
 def test_a_data_set_without_warm_start_samples_says_so(store: LocalStore, curated: ArtifactRef, tmp_path: Path) -> None:
     inputs = WarmStartDefenderInputs(dataset=curated, base=BASE)
     with pytest.raises(ValueError, match=r"warm_start` is empty.*prepare_data.splits.warm_start"):
         run_warm_start_defender(WarmStartDefenderConfig(), inputs, context(store, tmp_path))
 
 
-def round_in(root: Path, source: LocalStore, curated: ArtifactRef, defender: ArtifactRef) -> StageSpec:
+def round_in(
+    root: Path, source: LocalStore, curated: ArtifactRef, defender: ArtifactRef, **changes: object
+) -> StageSpec:
     """One small round, in a store of its own: where it runs is no part of what it is."""
     store = LocalStore(root)
     copies = [
         store.put(stage, ref.uri[-64:], source.fetch(ref))
         for stage, ref in (("curate", curated), ("warm_start_defender", defender))
     ]
-    config = DefenderRoundConfig(
-        generations=8,
-        prompts=2,
-        group_size=4,
-        checkpoint_every=2,
-        clean_share=0.0,
-        learning_rate=1e-4,
-        dynamic_sampling=DynamicSampling(),
-    )
+    settings = {
+        "generations": 8,
+        "prompts": 2,
+        "group_size": 4,
+        "checkpoint_every": 2,
+        "clean_share": 0.0,
+        "learning_rate": 1e-4,
+        "dynamic_sampling": DynamicSampling(),
+    }
+    config = DefenderRoundConfig.model_validate(settings | changes)
     inputs = DefenderRoundInputs(curated=copies[0], defender=copies[1], base=BASE)
     return plan_stage("defender_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+
+
+def kill_in_the_middle(spec: StageSpec, folder: Path) -> Path:
+    """Run a stage in a process of its own and kill that at its second checkpoint; returns the progress folder."""
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    progress = Path(spec.place.store) / ".progress" / "defender_round" / spec.key
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "aot_core.stages", str(folder / "spec.json")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        while not (progress / "checkpoint-4" / "complete").exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert LocalStore(Path(spec.place.store)).find(spec.stage, spec.key) is None
+    return progress
 
 
 def test_a_round_killed_in_the_middle_ends_with_the_same_bits(
@@ -204,21 +251,51 @@ def test_a_round_killed_in_the_middle_ends_with_the_same_bits(
     spec = round_in(tmp_path / "killed", store, curated, warm)
     assert whole is not None and whole.key == spec.key
 
-    (tmp_path / "spec.json").write_text(spec.model_dump_json())
-    progress = tmp_path / "killed" / ".progress" / "defender_round" / spec.key
-    with (tmp_path / "log").open("w") as log:
-        command = [sys.executable, "-m", "aot_core.stages", str(tmp_path / "spec.json")]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        while not (progress / "checkpoint-4" / "complete").exists():
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert LocalStore(tmp_path / "killed").find(spec.stage, spec.key) is None
-
+    progress = kill_in_the_middle(spec, tmp_path)
     again = execute(spec).record
     assert again is not None
     assert again.outputs["resumed_at"] >= 4 and whole.outputs["resumed_at"] == 0
     assert again.artifact.sha256 == whole.artifact.sha256, "weights and rewards, to the bit"
     assert again.outputs | {"resumed_at": 0} == whole.outputs
     assert not progress.exists(), "nothing is left of what it needed"
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_stock_trl_does_and_survive_a_kill(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    """Two processes on gloo: the shared prompt against TRL's own code, and against itself killed and begun again."""
+    two = {"processes": 2, "prompts": 4, "generations": 4, "micro_batch": 4}
+    found = {}
+    for name, shared in (("shared", True), ("stock", False)):
+        spec = round_in(tmp_path / name, store, curated, warm, **two, share_prompts=shared, dynamic_sampling=None)
+        record = execute(spec).record
+        assert record is not None
+        folder = LocalStore(tmp_path / name).fetch(record.artifact)
+        rows = pq.read_table(folder / "rewards.parquet").to_pylist()
+        found[name] = record.outputs, rows, load_file(folder / "model" / "model.safetensors")
+    (outputs, rows, weights), (stock_outputs, stock_rows, stock_weights) = found["shared"], found["stock"]
+    assert outputs["updates"] == 8 and len(rows) == 4 * 4 * 4, "both processes' answers are in the log"
+    assert [row["completion"] for row in rows] == [row["completion"] for row in stock_rows]
+    assert outputs["generated_tokens"] == stock_outputs["generated_tokens"] == sum(row["tokens"] for row in rows)
+    before = load_file(store.fetch(warm) / "model" / "model.safetensors")
+    assert any(not torch.equal(before[name], weight) for name, weight in weights.items()), "it learns"
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, stock_weights[name], rtol=1e-3, atol=1e-5)
+
+    whole = execute(round_in(tmp_path / "whole", store, curated, warm, **two)).record
+    spec = round_in(tmp_path / "killed", store, curated, warm, **two)
+    kill_in_the_middle(spec, tmp_path)
+    again = execute(spec).record
+    assert whole is not None and again is not None
+    assert again.outputs["resumed_at"] >= 4
+    assert again.artifact.sha256 == whole.artifact.sha256, "weights and rewards, to the bit"
+
+
+@pytest.mark.slow
+def test_what_one_of_two_processes_says_is_said_by_the_stage(
+    store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
+) -> None:
+    spec = round_in(tmp_path / "store", store, curated, warm, processes=2, max_prompt_tokens=5)
+    with pytest.raises(StageBadInputError, match=r"prompts are longer than max_prompt_tokens 5"):
+        execute(spec)
