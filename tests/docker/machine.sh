@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a machine fit for `pytest -m docker`: a docker daemon where there is none, a base image, the image `aot-stage-cpu`.
+# Makes a machine fit for `pytest -m docker`: a docker daemon where there is none, a base image, the
+# images `aot-stage-cpu` and `aot-control`.
 #   tests/docker/machine.sh          what is missing is made (Debian, root); what stands is used
 #   tests/docker/machine.sh down     ends the daemon that this script started
 # No registry is needed: the base is bookworm from the machine's own package mirror. BASE_IMAGE=... takes another one.
@@ -53,4 +54,4 @@ fi
 
 # The packages come through this machine's pip, which may have mirrors that a container does not see.
 compgen -G 'docker/wheels/torch-*.whl' >/dev/null || docker/wheels.sh
-PIP_NO_INDEX=1 docker/build.sh stage-cpu
+PIP_NO_INDEX=1 docker/build.sh stage-cpu control
