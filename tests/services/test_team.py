@@ -147,6 +147,10 @@ def prefect(team: Any, home: Path, overrides: list[str], tmp_path_factory: pytes
     with subprocess.Popen(serve, cwd=ROOT, env=environment) as worker:
         yield served
         worker.terminate()
+        try:
+            worker.wait(30)
+        except subprocess.TimeoutExpired:
+            worker.kill()  # a worker that was started with SIGINT ignored (`pytest &`) does not hear its own
 
 
 def test_a_worker_measures_the_champion_and_promotes_by_the_gates_leave(team: Any, prefect: Prefect) -> None:
