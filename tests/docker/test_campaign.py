@@ -40,7 +40,7 @@ def table_of(said: str) -> list[str]:
 def test_a_campaign_in_containers_ends_as_in_one_process(
     aot: Callable[..., Any], containers: Callable[[], list[Any]], created: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    inside, _ = (process := aot(control=True)).communicate(timeout=1500)
+    inside, _ = (process := aot(control=True)).communicate(timeout=3000)
     assert process.returncode == 0, inside
     assert "promoted" in inside, "the orchestrator has no torch: its smoke test has a container too"
     assert summary_of(tmp_path / "home").aliases == ("champion",)
@@ -89,7 +89,7 @@ def test_a_killed_container_is_tried_once_more_and_then_a_typed_error(
     first.kill("SIGKILL")
     (second,) = wait_until(lambda: [c for c in running(containers) if c.id != first.id])
     second.kill("SIGKILL")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 1, said
     assert "signal 9" in said and "StageCrashedError" in said
     assert Counter(created()) == {first.name: 2}
@@ -107,7 +107,7 @@ def test_a_run_cancelled_in_prefect_takes_its_container_with_it(
     state = {"state": {"type": "CANCELLING"}, "force": False}
     httpx.post(f"{prefect_server}/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
     wait_until(lambda: containers() == [], seconds=40)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     assert httpx.get(f"{prefect_server}/flow_runs/{run['id']}").json()["state"]["type"] == "CANCELLED"
 
@@ -119,14 +119,14 @@ def test_sigterm_takes_the_container_with_it(
     wait_until(lambda: running(containers))
     process.terminate()
     wait_until(lambda: containers() == [], seconds=40)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode != 0
 
 
 def test_what_the_machine_lacks_is_said_in_a_line(aot: Callable[..., Any], tmp_path: Path) -> None:
-    said, _ = (process := aot(DOCKER_HOST=f"unix://{tmp_path}/nowhere.sock")).communicate(timeout=120)
+    said, _ = (process := aot(DOCKER_HOST=f"unix://{tmp_path}/nowhere.sock")).communicate(timeout=900)
     assert process.returncode == 2
     assert "no docker daemon answers" in said and "Traceback" not in said
-    said, _ = (process := aot("--set", "run.docker.image=aot-nowhere")).communicate(timeout=120)
+    said, _ = (process := aot("--set", "run.docker.image=aot-nowhere")).communicate(timeout=900)
     assert process.returncode == 2
     assert "docker/build.sh" in said and "Traceback" not in said
