@@ -64,6 +64,8 @@ class Home:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            # Oftener than a team's automation takes a silent run for dead (`flows/deployments.py`).
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "MLFLOW_DISABLE_TELEMETRY": "true",

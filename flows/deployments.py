@@ -5,6 +5,8 @@ refused twice: here by a deployment's concurrency limit (the new run is cancelle
 """
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,11 +23,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 
-from flows.scheduled import maintenance, reevaluation, scheduled_coevolution
+from flows.scheduled import evaluate_champion, maintenance, promotion, reevaluation, scheduled_coevolution
 from flows.slots import make_slots
 
 HEARTBEAT_SECONDS = 30
-"""`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` of the workers."""
+"""`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` of the workers (30 is the least that Prefect allows)."""
 SILENT_SECONDS = 5 * HEARTBEAT_SECONDS
 AUTOMATION = "aot: a run whose heartbeat stops has crashed"
 TIMEZONE = "UTC"
@@ -37,18 +39,24 @@ class Schedule:
 
     name: str
     flow: "Flow[Any, Any]"
-    cron: str
+    cron: str | None
+    """None: only when somebody, or an automation, asks for it."""
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def schedules(config: str, home: str) -> list[Schedule]:
-    """Every deployment of this project."""
-    campaign = {"config": config, "overrides": [], "home": home}
-    tidy = {**campaign, "keep_days": 30, "delete": False}
+def schedules(config: str, home: str, overrides: Sequence[str] = ()) -> list[Schedule]:
+    """Every deployment of this project.
+
+    Args:
+        overrides: `section.field=value`, as `aot run --set` takes them: where the stages run.
+    """
+    campaign = {"config": config, "overrides": list(overrides), "home": home}
     return [
         Schedule("coevolution", scheduled_coevolution, "0 20 * * 5", campaign),
         Schedule("reevaluation", reevaluation, "0 6 * * 1", campaign),
-        Schedule("maintenance", maintenance, "17 * * * *", tidy),
+        Schedule("evaluate-champion", evaluate_champion, "0 3 * * *", {**campaign, "newest": 8}),
+        Schedule("promotion", promotion, None, {**campaign, "version": None, "why": ""}),
+        Schedule("maintenance", maintenance, "17 * * * *", {**campaign, "keep_days": 30, "delete": False}),
     ]
 
 
@@ -66,29 +74,31 @@ def deployment_of(schedule: Schedule, pool: str) -> RunnerDeployment:
     )
 
 
-def deploy(pool: str, gpus: int, config: str, home: str) -> list[str]:
+def deploy(pool: str, gpus: int, config: str, home: str, overrides: Sequence[str] = ()) -> list[str]:
     """Make pool, slots, automation and deployments, or bring them up to date; returns the deployments' names."""
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(pool)
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    make_slots(gpus)
+    slots = make_slots(gpus)
     make_automation()
-    chosen = schedules(config, home)
+    if slots:
+        overrides = [*overrides, f"run.gpu_slots={json.dumps(slots)}"]
+    chosen = schedules(config, home, overrides)
     for schedule in chosen:
         deployment_of(schedule, pool).apply()
     return [schedule.name for schedule in chosen]
 
 
-def make_automation() -> None:
+def make_automation(silent_seconds: float = SILENT_SECONDS, name: str = AUTOMATION) -> None:
     """A run that has sent a heartbeat and then none for a while is marked Crashed; one that ended is left alone."""
     try:
-        Automation.read(name=AUTOMATION)  # pyright: ignore[reportUnusedCoroutine]: called outside of any event loop
+        Automation.read(name=name)  # pyright: ignore[reportUnusedCoroutine]: called outside of any event loop
     except ValueError:
         heartbeat = "prefect.flow-run.heartbeat"
         automation = Automation(
-            name=AUTOMATION,
+            name=name,
             trigger=EventTrigger(
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
                 for_each={"prefect.resource.id"},
@@ -96,7 +106,7 @@ def make_automation() -> None:
                 after={heartbeat},
                 expect={heartbeat, *(f"prefect.flow-run.{end}" for end in _ENDS)},
                 threshold=1,
-                within=timedelta(seconds=SILENT_SECONDS),
+                within=timedelta(seconds=silent_seconds),
             ),
             actions=[
                 ChangeFlowRunState(
@@ -119,8 +129,10 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--config", default="/configs/paper.toml")
     parser.add_argument("--home", default="/home/aot")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     arguments = parser.parse_args()
-    print("deployed", *deploy(arguments.pool, arguments.gpus, arguments.config, arguments.home))
+    given = (arguments.pool, arguments.gpus, arguments.config, arguments.home, arguments.overrides)
+    print("deployed", *deploy(*given))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,10 @@ from prefect.states import Cancelled
 from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
+from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
 from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
 from aot_core.evaluation.items import Item, read_items
@@ -112,7 +114,7 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
     """Act on a decision, and bring the campaign's summary up to date. The campaign may be closed by now."""
     home, settings = campaign.home, campaign.config.promotion
     try:
-        told = act_on(decision, home, settings, campaign.store)
+        told = act_on(decision, home, settings, campaign.store, campaign.config.run)
     except (PromotionError, SmokeError) as error:
         told = f"not promoted: {error}"
     version = decision.challenger
@@ -120,9 +122,21 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
     campaign.say(f"[bold]{settings.model}[/] version {version}: {told}")
 
 
-def promoter(home: Home, settings: PromotionSettings, store: Store) -> Promoter:
-    """What moves the alias: as the commands have it, and every ledger entry as a Prefect event for automations."""
+def promoter(home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> Promoter:
+    """What moves the alias: as the commands have it, every ledger entry a Prefect event for automations, and with the
+    docker launcher the smoke test in a container, where the models' libraries are."""
     acting = open_promoter(home, settings, store)
+    if run.launcher == "docker":
+        from aot_core.promotion.container_smoke import ContainerSmoke  # imports slowly
+
+        place = Place(
+            store=run.store or str(home.store),
+            threads=run.threads,
+            home=str(home.root),
+            tracking=TrackingTarget(uri=home.mlflow_uri, run_id=""),
+        )
+        smoke = ContainerSmoke(home.mlflow_uri, settings.smoke_seconds, place, run.docker)
+        acting = replace(acting, smoke=lambda: smoke)
 
     def notify(entry: LedgerEntry) -> None:
         acting.notify(entry)
@@ -135,12 +149,12 @@ def promoter(home: Home, settings: PromotionSettings, store: Store) -> Promoter:
     return replace(acting, notify=notify)
 
 
-def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: Store) -> str:
+def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> str:
     """Do what a decision allows; returns what became of it, in words.
 
     Raises PromotionError and SmokeError (`aot_core.promotion.transaction.Promoter.promote`).
     """
-    acting = promoter(home, settings, store)
+    acting = promoter(home, settings, store, run)
     acting.recover()
     if acting.champion() == decision.challenger:
         return "it leads already"

@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from aot_core.contracts.campaign import CampaignConfig
-from aot_core.contracts.errors import LauncherError
+from aot_core.contracts.errors import LauncherError, StageCancelledError, StageError
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.housekeeping import collect_garbage, is_running
+from aot_core.models import UnknownModelError
+from aot_core.promotion import commands
+from aot_core.promotion.transaction import PromotionError
 from aot_core.store import StoreError, open_store
 from aot_core.tracking import registry
+from aot_core.tracking.smoke import SmokeError
+from flows.campaign import CampaignBusyError
 from flows.cancellation import watch_this_run
+from flows.champion import measure_champion
 from flows.coevolution import coevolution
 from flows.maintenance import crash_silent_runs
+from flows.promotion import promoter
 from flows.slots import gpu_slot
 
 _REAP_SECONDS = 1800.0
@@ -65,6 +72,34 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
     except (ReevaluationError, StoreError) as error:
         return Failed(message=str(error))
     return (Completed if found.same else Failed)(message=found.told())
+
+
+@flow(name="evaluate-champion", flow_run_name="{config}")
+def evaluate_champion(config: str, overrides: list[str], home: str, newest: int) -> State[Any]:
+    """The model that leads against the newest Attackers of the store (`flows.champion`)."""
+    place = Home(home)
+    place.create()
+    os.environ.update(place.environment())
+    try:
+        return Completed(message=measure_champion(resolve(config, overrides), place, newest))
+    except StageCancelledError as error:
+        return Cancelled(message=str(error))
+    except (StageError, StoreError, UnknownModelError, CampaignBusyError) as error:
+        return Failed(message=str(error))
+
+
+@flow(name="promotion")
+def promotion(config: str, overrides: list[str], home: str, version: str | None, why: str) -> State[Any]:
+    """`aot promote` from Prefect's pages: the challenger, or the version that is named, by the leave of its gate."""
+    place, campaign = Home(home), resolve(config, overrides)
+    place.create()
+    os.environ.update(place.environment())
+    try:
+        store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
+        acting = promoter(place, campaign.promotion, store, campaign.run)
+        return Completed(message=commands.promote(acting, version, why, force=False))
+    except (PromotionError, SmokeError, StoreError, LauncherError) as error:
+        return Failed(message=str(error))
 
 
 @flow(name="maintenance")

@@ -5,7 +5,7 @@ A folder on the host is mounted at the same path inside, so a spec reads the sam
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,14 @@ def absolute(spec: StageSpec) -> StageSpec:
 
 def mounts_of(spec: StageSpec, settings: DockerSettings) -> dict[str, dict[str, str]]:
     """Host folder to docker's bind: the store and MLflow's SQLite folder to write, sources and models to read."""
-    binds: dict[str, dict[str, str]] = {}
-    for folder in writable_folders(spec.place):
-        binds[str(folder)] = {"bind": str(folder), "mode": "rw"}
+    binds = _place_mounts(spec.place, settings)
     for folder in _read_only_folders(spec):
         binds.setdefault(str(folder), {"bind": str(folder), "mode": "ro"})
+    return binds
+
+
+def _place_mounts(place: Place, settings: DockerSettings) -> dict[str, dict[str, str]]:
+    binds = {str(folder): {"bind": str(folder), "mode": "rw"} for folder in writable_folders(place)}
     if settings.model_cache:
         binds[str(Path(settings.model_cache).expanduser().resolve())] = {"bind": MODEL_CACHE, "mode": "ro"}
     return binds
@@ -69,22 +72,45 @@ def writable_folders(place: Place) -> list[Path]:
     return folders
 
 
-def user_of(spec: StageSpec, settings: DockerSettings) -> str | None:
+def user_of(place: Place, settings: DockerSettings) -> str | None:
     """Who the stage runs as; None leaves it to the image."""
     if settings.user:
         return settings.user
-    return f"{os.getuid()}:{os.getgid()}" if writable_folders(spec.place) else None
+    return f"{os.getuid()}:{os.getgid()}" if writable_folders(place) else None
 
 
 def environment_of(spec: StageSpec, settings: DockerSettings, digest: str, caller: Mapping[str, str]) -> dict[str, str]:
     """What the stage sees, of the caller's environment the listed names alone."""
-    passed = {name: caller[name] for name in CONTAINER_ENVIRONMENT if name in caller}
-    ours = {"AOT_IMAGE_DIGEST": digest, "OMP_NUM_THREADS": str(spec.place.threads)}
-    return passed | ours | ({"HF_HOME": MODEL_CACHE} if settings.model_cache else {})
+    return _environment(spec.place, settings, caller) | {"AOT_IMAGE_DIGEST": digest}
 
 
 def creation(spec: StageSpec, settings: DockerSettings, digest: str, caller: Mapping[str, str]) -> dict[str, Any]:
     """The keyword arguments of docker's `containers.create`, but for the GPU."""
+    return {
+        **_confinement(settings),
+        "command": [f"{SCRATCH}/spec.json", f"{SCRATCH}/result.json"],
+        "name": name_of(spec),
+        "labels": labels_of(spec),
+        "environment": environment_of(spec, settings, digest, caller),
+        "volumes": mounts_of(spec, settings),
+        "user": user_of(spec.place, settings),
+    }
+
+
+def errand(place: Place, settings: DockerSettings, command: Sequence[str], caller: Mapping[str, str]) -> dict[str, Any]:
+    """The same for a Python command other than a stage: what a stage at that place may do, and no name."""
+    return {
+        **_confinement(settings),
+        "entrypoint": ["python", *command],
+        "labels": {MANAGED: "true", HOME: place.home, CAMPAIGN: place.campaign},
+        "environment": _environment(place, settings, caller),
+        "volumes": _place_mounts(place, settings),
+        "user": user_of(place, settings),
+    }
+
+
+def _confinement(settings: DockerSettings) -> dict[str, Any]:
+    """What every container of this project may use and may not do."""
     limits: dict[str, Any] = {}
     if settings.memory:
         limits |= {"mem_limit": settings.memory, "memswap_limit": settings.memory}
@@ -92,12 +118,6 @@ def creation(spec: StageSpec, settings: DockerSettings, digest: str, caller: Map
         limits["nano_cpus"] = int(settings.cpus * 1e9)
     return {
         "image": settings.image,
-        "command": [f"{SCRATCH}/spec.json", f"{SCRATCH}/result.json"],
-        "name": name_of(spec),
-        "labels": labels_of(spec),
-        "environment": environment_of(spec, settings, digest, caller),
-        "volumes": mounts_of(spec, settings),
-        "user": user_of(spec, settings),
         "network": settings.network,
         "shm_size": settings.shm_size,
         "pids_limit": settings.pids,
@@ -122,6 +142,11 @@ def demand_reachable(place: Place, settings: DockerSettings, local_daemon: bool)
             f"DOCKER_HOST is another machine, which does not see {writable_folders(place)[0]}; set run.store to a "
             "bucket and MLFLOW_TRACKING_URI to a server"
         )
+
+
+def _environment(place: Place, settings: DockerSettings, caller: Mapping[str, str]) -> dict[str, str]:
+    passed = {name: caller[name] for name in CONTAINER_ENVIRONMENT if name in caller}
+    return passed | {"OMP_NUM_THREADS": str(place.threads)} | ({"HF_HOME": MODEL_CACHE} if settings.model_cache else {})
 
 
 def _is_remote(uri: str) -> bool:

@@ -2,7 +2,7 @@
 
 `python -m aot_core.tracking.smoke TRACKING_URI` reads model addresses (`models:/aot-defender@champion`), a line each,
 loads each as its users do, asks it its own input example, and writes a line of JSON back: the answers, or the error.
-One process serves a whole promotion: importing torch is most of the time.
+One process serves a whole promotion: importing torch is most of the time. Addresses may be arguments too.
 """
 
 import json
@@ -64,10 +64,15 @@ class SmokeTest:
                 f"{address}: its process ended (code {code}) before it answered within {self.seconds:g} s; "
                 "look at its messages above"
             )
-        said = json.loads(line)
-        if "error" in said:
-            raise SmokeError(f"{address}: {said['error']}")
-        return said["answer"]
+        return read_answer(address, line)
+
+
+def read_answer(address: str, line: str) -> str:
+    """The answer in a line of JSON. Raises SmokeError where it tells of an error."""
+    said = json.loads(line)
+    if "error" in said:
+        raise SmokeError(f"{address}: {said['error']}")
+    return said["answer"]
 
 
 def ask(address: str) -> str:
@@ -95,7 +100,7 @@ def main() -> None:
     # What the model's libraries print must not be taken for answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     logging.basicConfig(level=logging.WARNING)
-    for line in sys.stdin:
+    for line in sys.argv[2:] or sys.stdin:
         try:
             said = {"answer": ask(line.strip())}
         except Exception as error:  # whatever a model raises is the finding, and is handed on as such

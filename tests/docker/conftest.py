@@ -100,17 +100,24 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def aot(tmp_path: Path, prefect_server: str) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts `aot run configs/smoke.toml --launcher docker` on this test's home."""
+    """Starts `aot run configs/smoke.toml --launcher docker` on this test's home; with `control` in that image."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        home = ["--home", str(tmp_path / "home")]
-        command = [sys.executable, "-m", "aot_core.cli", "run", "configs/smoke.toml", "--launcher", "docker"]
+    def run(*arguments: str, control: bool = False, **environment: str) -> "subprocess.Popen[str]":
+        home = tmp_path / "home"
+        command = ["-m", "aot_core.cli", "run", str(ROOT / "configs" / "smoke.toml"), "--launcher", "docker"]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        given = {"COLUMNS": "200", "PREFECT_API_URL": prefect_server} | environment
+        if control:
+            home.mkdir(exist_ok=True)
+            prefix = [*in_control_image(home), *(f"--env={key}={value}" for key, value in given.items())]
+            prefix += ["aot-control:latest", "python"]
+        else:
+            prefix = [sys.executable]
         process = subprocess.Popen(
-            [*command, *home, *arguments],
+            [*prefix, *command, "--home", str(home), *arguments],
             cwd=ROOT,
-            env=clean | {"COLUMNS": "200", "PREFECT_API_URL": prefect_server} | environment,
+            env=clean | given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -123,6 +130,15 @@ def aot(tmp_path: Path, prefect_server: str) -> Iterator[Callable[..., "subproce
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def in_control_image(home: Path) -> list[str]:
+    """`docker run` as a team's worker has it: the daemon's socket, and the same folders under the same names."""
+    group = Path("/var/run/docker.sock").stat().st_gid
+    mounts = ["/var/run/docker.sock:/var/run/docker.sock", f"{home}:{home}", f"{ROOT}/configs:{ROOT}/configs:ro"]
+    who = [f"--user={os.getuid()}:{os.getgid()}", f"--group-add={group}"]
+    who += [f"--label={MANAGED}=true", f"--label={HOME}={home}"]  # cleared away with the others, should a test fail
+    return ["docker", "run", "--rm", "--network=host", *who, *(f"--volume={mount}" for mount in mounts)]
 
 
 def until(condition: Callable[[], Any], seconds: float = 600) -> Any:

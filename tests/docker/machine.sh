@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a machine fit for `pytest -m docker`: a docker daemon where there is none, a base image, the image `aot-stage-cpu`.
+# Makes a machine fit for `pytest -m docker`: a docker daemon where there is none, a base image, the
+# images `aot-stage-cpu` and `aot-control`.
 #   tests/docker/machine.sh          what is missing is made (Debian, root); what stands is used
 #   tests/docker/machine.sh down     ends the daemon that this script started
 # No registry is needed: the base is bookworm from the machine's own package mirror. BASE_IMAGE=... takes another one.
@@ -42,8 +43,9 @@ if [ -z "${BASE_IMAGE:-}" ]; then
   if ! "$DOCKER" image inspect "$BASE_IMAGE" >/dev/null 2>&1; then
     root="$(mktemp -d)"
     trap 'rm -rf "$root"' EXIT
-    mirror="$(sed -n 's/^\(URIs:\|deb\( \[.*\]\)\?\) *\(http[^ ]*\).*/\3/p' \
-      /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1)"
+    # Either of the two places may be missing; without a mirror debootstrap takes Debian's own.
+    mirror="$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null \
+      | sed -n 's/^\(URIs:\|deb\( \[.*\]\)\?\) *\(http[^ ]*\).*/\3/p' | head -1 || true)"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root" "$mirror" >/dev/null
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
     tar -C "$root" -c . | "$DOCKER" import - "$BASE_IMAGE"
@@ -52,4 +54,4 @@ fi
 
 # The packages come through this machine's pip, which may have mirrors that a container does not see.
 compgen -G 'docker/wheels/torch-*.whl' >/dev/null || docker/wheels.sh
-PIP_NO_INDEX=1 docker/build.sh stage-cpu
+PIP_NO_INDEX=1 docker/build.sh stage-cpu control

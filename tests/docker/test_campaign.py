@@ -14,7 +14,7 @@ import pytest
 
 from aot_core.contracts.summary import CampaignSummary
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 ONE_LONG_STAGE = [
@@ -40,8 +40,10 @@ def table_of(said: str) -> list[str]:
 def test_a_campaign_in_containers_ends_as_in_one_process(
     aot: Callable[..., Any], containers: Callable[[], list[Any]], created: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    inside, _ = (process := aot()).communicate(timeout=1500)
+    inside, _ = (process := aot(control=True)).communicate(timeout=3000)
     assert process.returncode == 0, inside
+    assert "promoted" in inside, "the orchestrator has no torch: its smoke test has a container too"
+    assert summary_of(tmp_path / "home").aliases == ("champion",)
     command = [sys.executable, "-m", "aot_core.cli", "run", "configs/smoke.toml", "--home", str(tmp_path / "other")]
     here = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert table_of(inside) == table_of(here)
@@ -51,7 +53,7 @@ def test_a_campaign_in_containers_ends_as_in_one_process(
         assert mine.record.metrics == pytest.approx(theirs.record.metrics, rel=1e-3, abs=1e-3), mine.record.stage
         assert mine.record.image_digest.startswith("sha256:")
     assert steps[0].record.artifact == others[0].record.artifact, "the data to the byte"
-    names = created()
+    names = [name for name in created() if name.startswith("aot-")]
     assert len(names) == len(set(names)) == len(steps) == 8, "every stage in a container of its own"
     assert containers() == []
 
@@ -87,7 +89,7 @@ def test_a_killed_container_is_tried_once_more_and_then_a_typed_error(
     first.kill("SIGKILL")
     (second,) = wait_until(lambda: [c for c in running(containers) if c.id != first.id])
     second.kill("SIGKILL")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 1, said
     assert "signal 9" in said and "StageCrashedError" in said
     assert Counter(created()) == {first.name: 2}
@@ -105,7 +107,7 @@ def test_a_run_cancelled_in_prefect_takes_its_container_with_it(
     state = {"state": {"type": "CANCELLING"}, "force": False}
     httpx.post(f"{prefect_server}/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
     wait_until(lambda: containers() == [], seconds=40)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     assert httpx.get(f"{prefect_server}/flow_runs/{run['id']}").json()["state"]["type"] == "CANCELLED"
 
@@ -117,14 +119,14 @@ def test_sigterm_takes_the_container_with_it(
     wait_until(lambda: running(containers))
     process.terminate()
     wait_until(lambda: containers() == [], seconds=40)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode != 0
 
 
 def test_what_the_machine_lacks_is_said_in_a_line(aot: Callable[..., Any], tmp_path: Path) -> None:
-    said, _ = (process := aot(DOCKER_HOST=f"unix://{tmp_path}/nowhere.sock")).communicate(timeout=120)
+    said, _ = (process := aot(DOCKER_HOST=f"unix://{tmp_path}/nowhere.sock")).communicate(timeout=900)
     assert process.returncode == 2
     assert "no docker daemon answers" in said and "Traceback" not in said
-    said, _ = (process := aot("--set", "run.docker.image=aot-nowhere")).communicate(timeout=120)
+    said, _ = (process := aot("--set", "run.docker.image=aot-nowhere")).communicate(timeout=900)
     assert process.returncode == 2
     assert "docker/build.sh" in said and "Traceback" not in said

@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.promotion
+from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.promotion import Decision, PromotionSettings
 from aot_core.home import Home
 from aot_core.promotion.commands import promote
@@ -49,12 +50,12 @@ def home(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def act(home: Home, about: Decision, settings: PromotionSettings = ASKED) -> str:
-    return act_on(about, home, settings, LocalStore(home.store))
+    return act_on(about, home, settings, LocalStore(home.store), RunSettings())
 
 
 def told(home: Home) -> list[tuple[str, str]]:
     """(kind, who) of the ledger's entries."""
-    entries = promoter(home, ASKED, LocalStore(home.store)).ledger.entries()
+    entries = promoter(home, ASKED, LocalStore(home.store), RunSettings()).ledger.entries()
     return [(entry.kind, entry.who) for entry in entries]
 
 
@@ -95,7 +96,7 @@ def test_with_a_persons_leave_it_is_promoted(home: Home) -> None:
     assert answered(home, about, promote=True, who="Ada", why="looks sound") == "promoted with Ada's leave"
     assert leading(home) == "2"
     assert [kind for kind, _ in told(home)] == ["proposed", "intent", "done"]
-    last = promoter(home, ASKED, LocalStore(home.store)).ledger.entries()[-1]
+    last = promoter(home, ASKED, LocalStore(home.store), RunSettings()).ledger.entries()[-1]
     assert last.why == "Ada: looks sound; better"
     assert act(home, about) == "it leads already"
 
@@ -107,7 +108,9 @@ def test_a_no_stands_and_nobody_is_asked_again(home: Home) -> None:
     assert act(home, about) == "declined by Ada; `aot promote` still can"
     assert len(questions(about)) == 1 and len(told(home)) == 2
     # Whoever overrules it does so by name.
-    assert "leads now" in promote(promoter(home, ASKED, LocalStore(home.store)), "3", "holidays are over", force=False)
+    assert "leads now" in promote(
+        promoter(home, ASKED, LocalStore(home.store), RunSettings()), "3", "holidays are over", force=False
+    )
     assert leading(home) == "3"
 
 

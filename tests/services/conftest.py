@@ -89,6 +89,7 @@ class Team:
         self.s3_url = f"http://127.0.0.1:{self.ports['s3']}"
         self.mlflow_url = f"http://127.0.0.1:{self.ports['mlflow']}"
         self.prefect_url = f"http://127.0.0.1:{self.ports['prefect']}/api"
+        self.auth = ("aot", PASSWORD)
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
         self.client_environment = {
             **keys,
