@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings, ImplantationSettings
+from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings, ImplantationSettings, PrepareDataConfig
 from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Scene, SceneObject
 from aot_core.data.coco import CocoSource
+from aot_core.data.domains import open_domain
 from aot_core.data.extension import Rejection, extend_photo
 from aot_core.data.implantation import Implanted
 from aot_core.data.instructions import read_instruction
@@ -189,6 +190,13 @@ def test_a_collage_pastes_things_of_other_names_beside_the_photograph(
                 done[made.edits[0].kind] += 1
     assert done["remove"] >= 3 and done["replace"] >= 3
     assert add_things(np.random.default_rng(0), plain, donors, ExtensionSettings()) is plain
+    config = PrepareDataConfig.model_validate(
+        {"source": {"type": "coco"}, "extension": settings, "implantation": {"evaluated": ["semantic"]}}
+    )
+    domain = open_domain(source, config, [0, 1])
+    extended = domain.extend(np.random.default_rng(0), domain.picture(0))
+    # Distractors and a collage's things come from the split's own photographs.
+    assert {thing.attributes["name"][-1] for thing in extended.picture.scene.objects} == {"0", "1"}
 
 
 def test_wrong_places_are_those_of_other_things_first() -> None:

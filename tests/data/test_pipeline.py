@@ -125,6 +125,7 @@ def test_a_coco_source_needs_its_folder(tmp_path: Path) -> None:
         ({"implantation": {"distractor": [1, 3]}}, "distractor\n"),
         ({"implantation": {"distractors": [0, 3]}}, "1 <= least"),
         ({"extension": {"scale": [0.5, 2]}}, "within 1..4"),
+        ({"extension": {"pasted": [2, 1]}}, "within 0..7"),
     ],
 )
 def test_bad_configs_name_the_field(config: dict, message: str) -> None:
