@@ -114,13 +114,14 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--kinship", type=float, nargs="+", default=[0.90, 0.97])
     parser.add_argument("--benchmarks", type=int, nargs="+", default=[0, 3, len(BENCHMARKS)], help="how many are asked")
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="TEXT")
     arguments = parser.parse_args()
     print(f"{arguments.challengers} challengers a line, {arguments.questions} questions a condition, default margins")
     print("| challenger is | kinship | clean answers that differ, % | benchmarks | promoted, % | first stopped by, % |")
     print("|---|---|---|---|---|---|")
     for benchmarks in arguments.benchmarks:
         for kinship in arguments.kinship:
-            for scenario in SCENARIOS:
+            for scenario in arguments.scenarios:
                 if benchmarks or "benchmark" not in scenario:
                     line = measure(arguments.challengers, arguments.questions, kinship, scenario, benchmarks)
                     print(line, flush=True)

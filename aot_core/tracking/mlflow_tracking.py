@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,8 @@ ARTIFACT_URI_TAG = "aot.artifact_uri"
 
 _PARAMS_PER_BATCH = 100
 """MLflow's limit."""
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
+"""What MLflow refuses in a metric's name."""
 _DIGEST = 36
 """MLflow keeps so many characters of a data set's digest."""
 
@@ -286,12 +289,14 @@ def _log_metrics(
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The figures as floats. Raises ValueError naming the ones that are NaN or infinite, before any is
-    logged."""
+    """The figures as floats, by names that MLflow takes ("science & technology" is a category of MMStar).
+
+    Raises ValueError naming the ones that are NaN or infinite, before any is logged.
+    """
     wrong = [f"{key} = {value}" for key, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         raise ValueError(f"metrics are not finite: {', '.join(wrong)}; find where the first one arises")
-    return {key: float(value) for key, value in metrics.items()}
+    return {_NOT_IN_NAMES.sub("_", key): float(value) for key, value in metrics.items()}
 
 
 def _experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> str:

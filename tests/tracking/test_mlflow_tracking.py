@@ -112,6 +112,12 @@ def test_a_stage_is_summed_up_once_for_a_key_and_step(uri: str) -> None:
     assert MlflowClient(uri).get_run(run_id).data.metrics["seconds/evaluate"] == 2.5
 
 
+def test_benchmarks_categories_become_names_that_mlflow_takes(uri: str) -> None:
+    run_id = open_campaign_run(uri, "names", "key", "tiny", {})
+    MlflowTracker(uri, run_id).log_metrics({"bench/mmstar/strict/accuracy/science & technology": 0.5})
+    assert MlflowClient(uri).get_run(run_id).data.metrics == {"bench/mmstar/strict/accuracy/science _ technology": 0.5}
+
+
 def test_a_checkpoint_is_a_logged_model_once(uri: str) -> None:
     run_id = open_campaign_run(uri, "checkpoints", "key", "tiny", {})
     reference = ("aot://defender_round/" + "0" * 64, "f" * 64)
