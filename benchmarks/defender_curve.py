@@ -1,7 +1,7 @@
 """A Defender's round on the tiny world at equal processor time: stock TRL against the shared prompt, several seeds.
 
     python benchmarks/defender_curve.py --seconds 120 --seeds 0 1 2 --output docs/defender-curve.png
-    python benchmarks/defender_curve.py --dynamic-sampling 12 --seeds 0 1 2
+    python benchmarks/defender_curve.py --dynamic-sampling 6 --temperature 1 --seeds 0 1 2
 
 The shipped base learns from procedural scenes with implanted distractors (`prepare_data`, a seed of its own), by
 configs/tiny.toml's settings with a constant learning rate. Stock is the same round with `share_prompts = false`, which
@@ -68,13 +68,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="processor seconds a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--dynamic-sampling", type=int, metavar="N", help="compare N generations instead")
+    parser.add_argument("--temperature", type=float, help="of sampling and policy; tiny.toml's unless given")
     parser.add_argument("--output", type=Path, default=Path("docs/defender-curve.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder))
         if arguments.dynamic_sampling:
-            compare_sampling(data, arguments.dynamic_sampling, arguments.seeds)
+            compare_sampling(data, arguments.dynamic_sampling, arguments.seeds, arguments.temperature)
         else:
             compare_curves(data, arguments.seconds, arguments.seeds, arguments.output)
 
@@ -149,12 +150,13 @@ def held_out(defender: Defender, data: Path) -> float:
     return sum(reward > 0 for reward in rewards) / len(rewards)
 
 
-def compare_sampling(data: Path, generations: int, seeds: list[int]) -> None:
+def compare_sampling(data: Path, generations: int, seeds: list[int], temperature: float | None) -> None:
+    given = {} if temperature is None else {"temperature": temperature}
     print("            seed  useful groups  tokens generated  useful groups a 1,000 tokens")
     for refills in (0, 2):
         found = []
         for seed in seeds:
-            outputs = sampled_run(data, settings(seed, generations, dynamic_sampling=sampling(refills)))
+            outputs = sampled_run(data, settings(seed, generations, dynamic_sampling=sampling(refills), **given))
             useful = outputs.useful_groups * generations * settings(seed, generations).prompts
             found.append(1000 * useful / outputs.generated_tokens)
             print(

@@ -6,6 +6,7 @@ goes on from it with `load_trainable`.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
@@ -96,7 +97,7 @@ def save(
             gives the same bytes on every machine.
         weights: all of them, where `model` holds only a process's share.
     """
-    given = {} if weights is None else {"state_dict": weights}
+    given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_name

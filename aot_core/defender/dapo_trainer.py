@@ -76,7 +76,7 @@ class RoundTrainer(SharedPromptTrainer):
                     "offload in run.accelerate's file, and leave this out"
                 )
             assert self.ref_model is not None, "the config has seen to it"
-            self.ref_model.to("cpu")
+            cast(torch.nn.Module, self.ref_model).to("cpu")
 
     def _as_reward_function(self, name: str, term: Term) -> Callable[..., list[float]]:
         """A term in TRL's form."""

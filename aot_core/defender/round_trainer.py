@@ -148,18 +148,21 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         prepare_sharing(self.accelerator.unwrap_model(model))
         prompt_of = self._prompt_of
         assert prompt_of is not None, "set before every loss and every generation"
-        found = []
+        found, entropies = [], []
         for rows in torch.arange(len(input_ids), device=input_ids.device).split(batch_size or len(input_ids)):
             prompts, number_of = gather_prompts(
                 {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}, prompt_of, rows, logits_to_keep
             )
             with self.accelerator.autocast():
-                found.append(
-                    answer_logprobs(model, input_ids[rows], attention_mask[rows], logits_to_keep, prompts, number_of)
+                part, entropy = answer_logprobs(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, prompts, number_of
                 )
-        logprobs, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
+            found.append(part)
+            if entropy is not None:
+                entropies.append(entropy)
+        logprobs = torch.cat(found)
         self._last_logprobs = logprobs.detach()
-        return logprobs, entropies, None
+        return logprobs, torch.cat(entropies) if entropies else None, None
 
 
 def _has_dropout(model: Any) -> bool:

@@ -142,7 +142,7 @@ def answer_logprobs(
     answer_tokens: int,
     prompts: Mapping[str, Tensor],
     number_of: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities and entropies (nats) of the answer tokens, with gradients, 0 behind an answer's end.
 
     The model must be one that TRL has given its fused head to (`trl.trainer.utils.add_fused_lm_head`), and it is called
@@ -155,7 +155,7 @@ def answer_logprobs(
         number_of: (B,) the prompt of every answer; the answers to a prompt stand next to each other.
 
     Returns:
-        (B, T) and (B, T).
+        (B, T) and (B, T); no entropies where the head computes none, as a reference model's.
     """
     laid = lay_out(model, prompts)
     device, total = input_ids.device, len(laid.ids)
@@ -179,4 +179,8 @@ def answer_logprobs(
         fused_lm_head=True,
         **pixels_of(prompts),
     )
-    return outputs.log_probs.view(-1, answer_tokens)[slot], outputs.entropy.view(-1, answer_tokens)[slot]
+    entropy = outputs.entropy
+    return (
+        outputs.log_probs.view(-1, answer_tokens)[slot],
+        None if entropy is None else entropy.view(-1, answer_tokens)[slot],
+    )

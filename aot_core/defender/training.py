@@ -7,7 +7,7 @@ names step and fix, before any weight is written.
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
@@ -124,7 +124,7 @@ def full_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:
     where each holds all. Every process must call it."""
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         return None
-    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return cast(dict[str, torch.Tensor], trainer.accelerator.get_state_dict(trainer.model_wrapped))
 
 
 def mean_of(history: list[dict[str, float]], key: str, *, first: float = 0.0, last: float = 0.0) -> float:

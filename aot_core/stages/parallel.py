@@ -29,7 +29,8 @@ from aot_core.tracking.protocol import NullTracker
 logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 20
-_ERRORS: dict[str, type[StageError]] = {
+ErrorKind = Literal["bad_input", "out_of_memory", "crash"]
+_ERRORS: dict[ErrorKind, type[StageError]] = {
     "bad_input": StageBadInputError,
     "out_of_memory": StageOutOfMemoryError,
     "crash": StageCrashedError,
@@ -53,7 +54,7 @@ class Report(Frozen):
     """What a process says when it is done: `outputs`, or the error's kind and words."""
 
     outputs: dict[str, Any] = Field(default_factory=dict)
-    error: Literal["", "bad_input", "out_of_memory", "crash"] = ""
+    error: ErrorKind | Literal[""] = ""
     message: str = ""
 
 

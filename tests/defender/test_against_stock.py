@@ -129,6 +129,9 @@ def compare(pair: Any, rows: Dataset, folder: Path, tolerance: float, lora: bool
                 LoraConfig(r=2, target_modules=["q_proj", "v_proj", "down_proj", "qkv"], init_lora_weights=False),
                 autocast_adapter_dtype=False,
             )
+        elif arguments.get("beta"):  # the reference is loaded from where the model came from
+            model.save_pretrained(folder / "base")
+            model.config._name_or_path = str(folder / "base")
         trainer, losses = train(kind, model, processor, rows, folder, **arguments)
         weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -178,9 +181,20 @@ def all_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}),
         (False, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 6}),
         (True, {"beta": 0.1}),
+        (False, {"beta": 0.1}),
         (False, {"mask_truncated_completions": True}),
     ],
-    ids=["full", "lora", "checkpointing", "lora+checkpointing", "whole groups", "cut groups", "reference", "truncated"],
+    ids=[
+        "full",
+        "lora",
+        "checkpointing",
+        "lora+checkpointing",
+        "whole groups",
+        "cut groups",
+        "adapter off",
+        "reference",
+        "truncated",
+    ],
 )
 def test_float64(lora: bool, arguments: Any, pair: Any, rows: Dataset, tmp_path: Path) -> None:
     compare((pair[0].double(), pair[1]), rows, tmp_path, 1e-10, lora, **arguments)
