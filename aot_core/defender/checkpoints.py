@@ -101,7 +101,8 @@ def save(
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_name
-        model.save_pretrained(str(output / ADAPTER), **given)
+        # "auto" would ask the hub whether the vocabulary has grown: here it never does.
+        model.save_pretrained(str(output / ADAPTER), save_embedding_layers=False, **given)
         # peft adds a card with versions and places of its own; the artifact's record has them.
         (output / ADAPTER / "README.md").unlink(missing_ok=True)
         return
