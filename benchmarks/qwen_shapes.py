@@ -6,9 +6,10 @@
 
 Compares the first update's gradients, its loss and the second update's loss of the shared prompt with those of the
 installed TRL. With --measure: the shared prompt's step at bfloat16 and gradient checkpointing on a GPU, float32 on a
-CPU; operations are `aot plan`'s (a forward pass to generate, four forwards' cost an update with checkpointing, three
-without), and MFU is those by the time and the peak. --full is the 7B's depth and vocabulary (8.3 thousand million
-weights, LoRA). Weights are random, so its answers are noise: only shapes, time and memory are the model's.
+CPU. MFU is the operations that the model needs (a language model's update three forwards' cost, two where only an
+adapter is trained; a frozen vision tower's one; what checkpointing does again is not counted) by the time and the
+peak. --full is the 7B's depth and vocabulary (8.3 thousand million weights, LoRA). Weights are random, so its answers
+are noise: only shapes, time and memory are the model's.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aot_core.defender.loading import ImageTextProcessor, load_processor
 from aot_core.defender.round_trainer import SharedPromptTrainer
-from aot_core.plan import PUBLISHED, Shape, measured_speed
+from aot_core.plan import PUBLISHED, Shape
 
 SEVEN = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
 PIXELS_A_TOKEN = SEVEN["vision_config"]["patch_size"] * SEVEN["vision_config"]["spatial_merge_size"]
@@ -202,15 +203,26 @@ def measure(shape: Shape, processor: Any, arguments: argparse.Namespace) -> None
         seconds = ((time.perf_counter() if cuda else time.process_time()) - started) / arguments.steps
     prompt = arguments.visual + len(processor.tokenizer(QUESTION).input_ids) + 8
     answers = arguments.group * arguments.answer
-    forward = shape.forward(prompt, prompt / 2, 0, 1, arguments.visual)
-    forward += shape.forward(answers, prompt + arguments.answer / 2, answers, 0, 0)
-    operations = forward * (1 + 2 * (4 if cuda else 3))
-    speed = arguments.peak_tflops * 1e12 if arguments.peak_tflops else measured_speed()
+    language = shape.forward(prompt, prompt / 2, 0, 0, 0)
+    language += shape.forward(answers, prompt + arguments.answer / 2, answers, 0, 0)
+    vision = shape.forward(0, 0, 0, 1, arguments.visual)
+    operations = language * (1 + 2 * (2 if arguments.rank else 3)) + vision * 3
+    speed = arguments.peak_tflops * 1e12 if arguments.peak_tflops else cpu_speed()
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else resident("VmHWM") / 1024
     print(f"one step (a generation, two updates): {seconds:.2f} s {'' if cuda else 'of the processor'}")
     print(f"{(prompt + answers) * 3 / seconds:,.0f} tokens a second (prompt once, answers; generation and two updates)")
     print(f"{(prompt * arguments.group + answers) * 3 / seconds:,.0f} as stock would count them (a prompt an answer)")
     print(f"MFU {operations / seconds / speed:.0%} of {speed / 1e12:,.3f} TFLOP/s, peak memory {peak:.1f} GiB")
+
+
+def cpu_speed() -> float:
+    """Operations a second of one large float32 product, the best of five."""
+    a, best = torch.randn(2048, 2048), float("inf")
+    for _ in range(5):
+        used = time.process_time()
+        torch.mm(a, a)
+        best = min(best, time.process_time() - used)
+    return 2 * 2048**3 / best
 
 
 if __name__ == "__main__":

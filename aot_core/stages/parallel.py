@@ -183,7 +183,7 @@ def main() -> int:
         report = Report(outputs=run_stage(job.spec, context))
     except StageError as error:
         logging.exception("process %d did not finish", rank)
-        kind = next(name for name, one in _ERRORS.items() if isinstance(error, one))
+        kind: ErrorKind = next(name for name, one in _ERRORS.items() if isinstance(error, one))
         report = Report(error=kind, message=str(error))
     partial = job.scratch / f"report-{rank}.partial"
     partial.write_text(report.model_dump_json())
