@@ -96,7 +96,7 @@ def plan(
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many of these GPUs share the work.")] = 1,
 ) -> None:
-    """Estimate what the Defender's trainings of a campaign will need: parameters, memory, time."""
+    """Estimate what a campaign's trainings will need: parameters, memory, time."""
     from aot_core.contracts.loading import load_campaign
     from aot_core.plan import print_plan
 
