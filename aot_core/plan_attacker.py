@@ -168,4 +168,3 @@ def _held(
 def _of(stage: str, shape: EditorShape, model: ModelSettings, text: int, held: Any, operations: float) -> Estimate:
     trained = shape.parameters if model.lora is None else shape.lora(model.lora.rank)
     return Estimate(stage, shape.parameters, trained, text, held, operations)
-

@@ -236,7 +236,7 @@ class Attacker:
             set_peft_model_state_dict(transformer, get_peft_model_state_dict(transformer), adapter_name=_REFERENCE)
 
     def save(self, folder: Path) -> None:
-        """Write `model/` or `adapter/` (safetensors) into an artifact's folder; of a big editor also how it was driven."""
+        """Write `model/` or `adapter/` (safetensors) into an artifact's folder, and how a big editor was driven."""
         transformer = self.pipeline.transformer
         if isinstance(transformer, PeftModel):
             for config in transformer.peft_config.values():

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from aot_core.attacker.encodings import Encoding
-from aot_core.attacker.packed import PackedEditor
+from aot_core.attacker.packed import PackedEditor, Prompt
 
 
 class FluxKontextEditor(PackedEditor):
@@ -23,6 +23,7 @@ class FluxKontextEditor(PackedEditor):
         return FluxKontextPipeline.from_pretrained(source, dtype=dtype)
 
     def _prompt(self, image: Image.Image, text: str) -> Encoding:
+        del image  # both encoders read words alone
         hidden, pooled, _ = self.pipeline.encode_prompt(
             [text], device=self.device, max_sequence_length=self.settings.max_prompt_tokens
         )
@@ -40,9 +41,7 @@ class FluxKontextEditor(PackedEditor):
         unpacked = self.pipeline._unpack_latents(latents, self.side, self.side, self.pipeline.vae_scale_factor)
         return vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
 
-    def _predict(
-        self, latents: Tensor, time: Tensor, source: Tensor, text: Tensor, mask: Tensor, pooled: Tensor | None
-    ) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
         transformer, tokens = self.pipeline.transformer, self.latent_side // 2
         places = self.pipeline._prepare_latent_image_ids(1, tokens, tokens, self.device, self.dtype)
         of_source = places.clone()
@@ -54,9 +53,9 @@ class FluxKontextEditor(PackedEditor):
             hidden_states=torch.cat([latents, source], 1),
             timestep=time,
             guidance=guidance,
-            pooled_projections=pooled,
-            encoder_hidden_states=text,
-            txt_ids=torch.zeros(text.shape[1], 3, device=self.device, dtype=self.dtype),
+            pooled_projections=prompt.pooled,
+            encoder_hidden_states=prompt.text,
+            txt_ids=torch.zeros(prompt.text.shape[1], 3, device=self.device, dtype=self.dtype),
             img_ids=torch.cat([places, of_source]),
             joint_attention_kwargs={},
             return_dict=False,

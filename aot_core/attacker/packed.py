@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +53,14 @@ class PackedCondition(Condition):
     negative_pooled: Tensor | None = None
 
     channel_dim: ClassVar[int] = 2
+
+
+class Prompt(NamedTuple):
+    """B prompts, as in `PackedCondition`."""
+
+    text: Tensor
+    mask: Tensor
+    pooled: Tensor | None
 
 
 class PackedEditor(ABC):
@@ -192,9 +200,7 @@ class PackedEditor(ABC):
         """Tokens (B, S, C) to pixels (B, 3, H, W) in -1..1."""
 
     @abstractmethod
-    def _predict(
-        self, latents: Tensor, time: Tensor, source: Tensor, text: Tensor, mask: Tensor, pooled: Tensor | None
-    ) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
         """One pass of the transformer: (B, S, C)."""
 
     def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -208,12 +214,12 @@ class PackedEditor(ABC):
     def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedCondition) -> Tensor:
         given = condition.to(self.device)
         inputs = (latents.to(self.dtype), time.to(self.dtype), given.source)
-        velocity = self._predict(*inputs, given.text, given.text_mask, given.pooled)
+        velocity = self._predict(*inputs, Prompt(given.text, given.text_mask, given.pooled))
         if self._guided:
             assert given.negative_text is not None
             assert given.negative_mask is not None
-            against = self._predict(*inputs, given.negative_text, given.negative_mask, given.negative_pooled)
-            velocity = self._combine(velocity, against)
+            against = Prompt(given.negative_text, given.negative_mask, given.negative_pooled)
+            velocity = self._combine(velocity, self._predict(*inputs, against))
         return velocity.float()
 
     def _source(self, image: Image.Image) -> Encoding:
@@ -242,8 +248,8 @@ class PackedEditor(ABC):
                     part.to("cpu")
 
 
-def _padded(prompts: Sequence[Encoding]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Prompts of unequal lengths as one batch: hidden states, mask, and the pooled vectors where there are any."""
+def _padded(prompts: Sequence[Encoding]) -> Prompt:
+    """Prompts of unequal lengths as one batch."""
     text = nn.utils.rnn.pad_sequence([prompt[0][0] for prompt in prompts], batch_first=True)
     mask = nn.utils.rnn.pad_sequence([prompt[1][0].bool() for prompt in prompts], batch_first=True)
-    return text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None
+    return Prompt(text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None)

@@ -23,7 +23,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from aot_core.attacker.encodings import Encoding
 from aot_core.attacker.frames import fit
-from aot_core.attacker.packed import PackedEditor
+from aot_core.attacker.packed import PackedEditor, Prompt
 
 
 class ImageTextProcessor(Qwen2VLProcessor):
@@ -76,15 +76,13 @@ class QwenEditor(PackedEditor):
         )
         return pipeline.vae.decode(unpacked * std + mean, return_dict=False)[0][:, :, 0]
 
-    def _predict(
-        self, latents: Tensor, time: Tensor, source: Tensor, text: Tensor, mask: Tensor, pooled: Tensor | None
-    ) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
         tokens = self.latent_side // 2
         return self.pipeline.transformer(
             hidden_states=torch.cat([latents, source], 1),
             timestep=time,
-            encoder_hidden_states=text,
-            encoder_hidden_states_mask=None if bool(mask.all()) else mask,
+            encoder_hidden_states=prompt.text,
+            encoder_hidden_states_mask=None if bool(prompt.mask.all()) else prompt.mask,
             # By edit, whatever number of images an edit sees: the noise's frame and the source's.
             img_shapes=[[(1, tokens, tokens), (1, tokens, tokens)]] * len(latents),
             attention_kwargs={},
@@ -114,7 +112,7 @@ class QwenPlusEditor(QwenEditor):
 def tell_image_tokens(text_encoder: nn.Module) -> None:
     """Let a Qwen2.5-VL know which of its input tokens stand for pixels, where the caller does not say."""
 
-    def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def tell(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if kwargs.get("image_grid_thw") is not None and kwargs.get("mm_token_type_ids") is None:
             kwargs["mm_token_type_ids"] = (kwargs["input_ids"] == module.config.image_token_id).int()
         return args, kwargs

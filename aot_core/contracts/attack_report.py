@@ -29,9 +29,7 @@ class ProbeSettings(Frozen):
     def reward(self, *, photograph: bool) -> RewardSettings:
         """The training reward's settings for this probe."""
         validity = PHOTOGRAPHS if photograph else ValiditySettings()
-        return RewardSettings(
-            samples=self.samples, temperature=self.temperature, efficacy="share", validity=validity
-        )
+        return RewardSettings(samples=self.samples, temperature=self.temperature, efficacy="share", validity=validity)
 
 
 class AttackedEdit(Frozen):

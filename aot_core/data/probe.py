@@ -1,8 +1,8 @@
 """A picture and a question that somebody brings along, made into a sample that can be attacked. Imports without torch.
 
 A picture of the procedural world (64 x 64 pixels, and a question in that world's words) is read by the parser: its
-objects are known, and so is the truth of any edit of it. Every other picture is a photograph: what the question is about
-stands in the boxes that are given, and no edit may touch them.
+objects are known, and so is the truth of any edit of it. Every other picture is a photograph: what the question is
+about stands in the boxes that are given, and no edit may touch them.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ def sample_of(
     if query is None:
         if not protected:
             raise ProbeError(
-                "boxes: none given; give --boxes X,Y,WIDTH,HEIGHT (pixels) of what the question is about, which no edit "
-                "may touch"
+                "boxes: none given; give --boxes X,Y,WIDTH,HEIGHT (pixels) of what the question is about, which no "
+                "edit may touch"
             )
         query = Query(kind="existence", target={})
         objects = tuple(SceneObject(box=box, attributes={"name": "object"}) for box in protected)
@@ -92,7 +92,7 @@ def _letter(options: Sequence[str], answer: str) -> str:
         return LETTERS[options.index(answer)]
     if len(answer) == 1 and answer in LETTERS[: len(options)]:
         return answer
-    raise ProbeError(f"answer: {answer!r} is not among the options {', '.join(options)}; give one of them, or its letter")
+    raise ProbeError(f"answer: {answer!r} is not among the options {', '.join(options)}; give one, or its letter")
 
 
 def _agrees(query: Query, objects: Sequence[SceneObject], answer: str) -> None:

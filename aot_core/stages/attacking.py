@@ -1,6 +1,6 @@
 """The body of `aot attack`: one picture and question, any Attacker, any Defender, outside a campaign.
 
-    picture, question -> sample -> proposals -> edits -> verdicts, answers, rewards -> PNGs, report.json, index.html
+picture, question -> sample -> proposals -> edits -> verdicts, answers, rewards -> PNGs, report.json, index.html
 """
 
 from collections.abc import Sequence
@@ -144,9 +144,8 @@ def probe(
         )
         found.append((edit, edited[number]))
     found.sort(key=lambda pair: (not pair[0].misled, not pair[0].valid, -pair[0].reward, pair[0].right))
-    return [
-        (edit.model_copy(update={"file": f"edit-{number:03d}.png"}), image) for number, (edit, image) in enumerate(found)
-    ], clean
+    named = [edit.model_copy(update={"file": f"edit-{number:03d}.png"}) for number, (edit, _) in enumerate(found)]
+    return [(edit, image) for edit, (_, image) in zip(named, found, strict=True)], clean
 
 
 def write(report: AttackReport, picture: "Image", edited: Sequence["Image"], output: Path) -> None:
@@ -190,9 +189,7 @@ def print_report(report: AttackReport, output: Path) -> None:
     )
 
 
-def _proposals(
-    policy: "AttackPolicy", sample: Sample, picture: "Image", settings: ProbeSettings
-) -> "list[Attempt]":
+def _proposals(policy: "AttackPolicy", sample: Sample, picture: "Image", settings: ProbeSettings) -> "list[Attempt]":
     import numpy as np
 
     from aot_core.attacker.scenes import AttackError, Target, draw

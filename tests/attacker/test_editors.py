@@ -1,7 +1,7 @@
 """The contract of every editor that can be an Attacker, on real pipelines of tiny size: one suite over all of them.
 
-The shipped `aot-tiny-edit`, and Qwen-Image-Edit, its Plus and FLUX Kontext at tiny configs with random weights, saved and
-loaded as the published ones are.
+The shipped `aot-tiny-edit`, and Qwen-Image-Edit, its Plus and FLUX Kontext at tiny configs with random weights, saved
+and loaded as the published ones are.
 """
 
 import json
@@ -38,7 +38,10 @@ from aot_core.tracking.protocol import NullTracker
 SETTINGS = EditorSettings(resolution=64, condition_resolution=32, max_prompt_tokens=32)
 LORA = ModelSettings(lora=LoraSettings(rank=2, alpha=4))
 SCENES = [world.render(world.random_objects(np.random.default_rng(i), 3), world.Backdrop()) for i in range(2)]
-TOLD = ["Add a red ring at row 2, column 3.", "Remove the blue square at row 1, column 2. Add an object at row 4, column 4."]
+TOLD = [
+    "Add a red ring at row 2, column 3.",
+    "Remove the blue square at row 1, column 2. Add an object at row 4, column 4.",
+]
 BIG = ["qwen", "qwen-plus", "flux"]
 
 
@@ -265,9 +268,7 @@ def test_flow_grpo_trains_it(kind: Kind) -> None:
     assert not torch.allclose(velocity_of(learner), before, atol=1e-4)
 
 
-def test_warm_start_fits_it(
-    kind: Kind, red_ring_sample: tuple[Sample, Image.Image], tmp_path: Path
-) -> None:
+def test_warm_start_fits_it(kind: Kind, red_ring_sample: tuple[Sample, Image.Image], tmp_path: Path) -> None:
     learner = kind.learner()
     clean, _ = red_ring_sample
     edit = Edit(kind="add", instruction=TOLD[0], family="semantic", region=world.cell_box((1, 2)))
@@ -362,7 +363,12 @@ def test_image_tokens_have_rows_and_columns(
     reader = editor.pipeline.text_encoder.model
     found: list[torch.Tensor | None] = []
     compute = reader.compute_3d_position_ids
-    monkeypatch.setattr(reader, "compute_3d_position_ids", lambda **given: (found.append(compute(**given)), found[-1])[1])
+
+    def watched(**given: Any) -> torch.Tensor | None:
+        found.append(compute(**given))
+        return found[-1]
+
+    monkeypatch.setattr(reader, "compute_3d_position_ids", watched)
     editor.encode(SCENES[:1], TOLD[:1])
     (positions,) = found
     assert positions is not None
@@ -389,7 +395,7 @@ def test_a_pipeline_that_nobody_drives_is_named(tmp_path: Path) -> None:
     shutil.copytree(SHIPPED / "aot-tiny-edit", tmp_path / "other")
     index = tmp_path / "other" / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(CheckpointError, match="StableDiffusionPipeline.*QwenImageEditPipeline"):
+    with pytest.raises(CheckpointError, match=r"StableDiffusionPipeline.*QwenImageEditPipeline"):
         Attacker.load(str(tmp_path / "other"))
     assert set(EDITORS) == {
         "TinyEditPipeline",

@@ -74,6 +74,8 @@ def save_flux(folder: Path) -> None:
     torch.manual_seed(0)
     width = 32
     text: dict[str, Any] = {"hidden_size": width, "intermediate_size": 37, "num_hidden_layers": 2, "vocab_size": 300}
+    signs = "abcdefghijklmnopqrstuvwxyz.,0123456789?:"
+    words = ["<|startoftext|>", "<|endoftext|>", *signs, *(f"{sign}</w>" for sign in signs)]
     letters = [(character, -3.0) for character in "▁abcdefghijklmnopqrstuvwxyzAR.,0123456789"]
     pipeline = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
@@ -90,8 +92,7 @@ def save_flux(folder: Path) -> None:
         ),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text, num_attention_heads=4, eos_token_id=1, projection_dim=width)),
         tokenizer=CLIPTokenizer(
-            vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}
-            | {c + end: 2 + 2 * i + bool(end) for i, c in enumerate("abcdefghijklmnopqrstuvwxyz.,0123456789?:") for end in ("", "</w>")},
+            vocab={word: number for number, word in enumerate(words)},
             merges=[],
             model_max_length=77,
         ),

@@ -6,7 +6,7 @@ import pytest
 from aot_core.contracts.scene import Box, EditKind, Query, Question, Sample, Scene, SceneObject
 from aot_core.data.instructions import read_instruction
 from aot_core.data.photo_proposals import nameable, propose_in_photograph
-from aot_core.data.proposals import ProposalError
+from aot_core.data.proposals import OPTIONS, Factor, ProposalError
 
 DOG, CUP = Box(x=20, y=20, width=100, height=90), Box(x=430, y=300, width=60, height=60)
 
@@ -17,7 +17,9 @@ class Dice:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
 
-    def choose(self, factor: str, options: Mapping[str, float], last: str | None) -> str:
+    def choose(self, factor: Factor, options: Mapping[str, float], last: str | None) -> str:
+        assert set(options) <= set(OPTIONS[factor])
+        assert last is None or last in OPTIONS[factor]
         weights = np.array(list(options.values()))
         return str(self.rng.choice(list(options), p=weights / weights.sum()))
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pipelines import save_qwen
 from typer.testing import CliRunner
 
+from aot_core.attacker.reward import squashed_margin
 from aot_core.cli import app
+from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.attack_report import AttackReport
-from aot_core.contracts.scene import LETTERS
 from aot_core.data import world
-from aot_core.data.answers import extract_letter
+from aot_core.defender.checkpoints import load_defender
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +83,15 @@ def test_the_same_seed_gives_the_same_report(scene: Path, attacked: tuple[Path, 
     assert (tmp_path / "again" / "report.json").read_bytes() == (output / "report.json").read_bytes()
 
 
-def test_answers_are_those_of_the_defender_on_the_saved_picture(attacked: tuple[Path, str]) -> None:
-    """The written PNG, asked greedily again: where all answers agree, this one does too."""
-    from aot_core.defender.checkpoints import load_defender
-
+def test_what_is_said_of_an_edit_is_true_of_the_saved_picture(attacked: tuple[Path, str]) -> None:
+    """The Defender asked anew about the written PNGs: as sure of its letters as the report's margins say."""
     output, _ = attacked
     report = AttackReport.model_validate_json((output / "report.json").read_bytes())
-    sure = [edit for edit in report.edits if len(set(edit.answers)) == 1]
-    images = [Image.open(output / edit.file) for edit in sure]
-    texts = load_defender(None, "aot-tiny-vl").answer(
-        images, [report.question] * len(sure), samples=1, temperature=0, seed=0
-    )
-    assert [extract_letter(text[0], LETTERS[:2]) for text in texts] == [edit.answers[0] for edit in sure]
+    valid = [edit for edit in report.edits if edit.valid]
+    images = [Image.open(output / edit.file) for edit in valid]
+    logprobs = load_defender(None, "aot-tiny-vl").letter_logprobs(images, [report.question] * len(valid))
+    margins = [squashed_margin(letters, "A", RewardSettings().margin_scale) for letters in logprobs]
+    assert margins == pytest.approx([edit.margin for edit in valid], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +130,19 @@ def test_the_tiny_editor_refuses_a_photograph(tmp_path: Path) -> None:
     code, told = attack(tmp_path / "photo.png", tmp_path / "out", "--answer", "yes", "--boxes", "0,0,20,20")
     assert code == 2
     assert "general editor" in told
+
+
+def test_a_general_editor_attacks_a_photograph(tmp_path: Path) -> None:
+    """A Qwen-Image-Edit of tiny size and random weights: not a good attack, but a whole one."""
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((96, 64), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg")
+    save_qwen(tmp_path / "editor", plus=False)
+    options = ("--option", "a cup", "--option", "a dog", "--answer", "a dog", "--boxes", "4,4,20,20")
+    how = ("--attacker", str(tmp_path / "editor"), "--resolution", "64", "--steps", "2", "--count", "2")
+    code, told = attack(tmp_path / "photo.jpg", tmp_path / "out", *options, *how)
+    assert code == 0, told
+    report = AttackReport.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert (report.truth_by, report.question.answer) == ("regions", "B")
+    assert all(Image.open(tmp_path / "out" / edit.file).size == (96, 64) for edit in report.edits)
+    told = [edit.instruction.split(" Question")[0] for edit in report.edits]
+    assert all("in the" in one and "dog" not in one for one in told)
