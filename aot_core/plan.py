@@ -301,7 +301,7 @@ def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: f
     console.print(
         f"Time by {how}; generation token by token and loading come on top. A round is one of {config.rounds}. "
         "Memory without the allocator's fragments and the framework's own gigabyte. "
-        + ("The editor's are without its autoencoder's convolutions and the Defender that judges. " if attacker else "")
+        + ("The editor's are without its autoencoder's convolutions and the Defender's answers. " if attacker else "")
         + f"{'Curation' if attacker else 'The stages of this Attacker, curation'} and evaluation are not planned."
     )
 

@@ -1,8 +1,8 @@
 """What a campaign's Attacker stages will need where the editor is a Qwen-Image-Edit: parameters, memory, time.
 
 As `aot_core.plan` for the Defender, and with its words: counts of parameters and of the transformer's operations are
-exact, memory is what must be held at once. The autoencoder's convolutions are left out of the time, and so is the
-Defender that judges: a reward costs it an answer an edit.
+exact, memory is what must be held at once. The autoencoder's convolutions are left out of the time, and so are the
+answers of the Defender that judges, a few tokens an edit.
 
 Symbols: B edits an update; N tokens of noise and source; L tokens of the prompt, which holds the picture again.
 """
@@ -101,7 +101,10 @@ def estimate_attacker(config: CampaignConfig) -> list[Estimate]:
     shape = EditorShape.of(config.models.attacker)
     if shape is None:
         return []
-    return [_warm_start(shape, config.warm_start_attacker), _round(shape, config.attacker_round)]
+    return [
+        _warm_start(shape, config.warm_start_attacker),
+        _round(shape, config.attacker_round, config.models.defender),
+    ]
 
 
 def _warm_start(shape: EditorShape, config: WarmStartAttackerConfig) -> Estimate:
@@ -113,7 +116,7 @@ def _warm_start(shape: EditorShape, config: WarmStartAttackerConfig) -> Estimate
     return _of("warm_start_attacker", shape, config.model, text, held, operations)
 
 
-def _round(shape: EditorShape, config: AttackerRoundConfig) -> Estimate:
+def _round(shape: EditorShape, config: AttackerRoundConfig, defender: str) -> Estimate:
     settings = config.editor or EditorSettings()
     image, text = tokens_of(settings)
     prompts = config.scenes * config.proposals_per_scene
@@ -125,6 +128,8 @@ def _round(shape: EditorShape, config: AttackerRoundConfig) -> Estimate:
     operations = config.updates * (edits * passes * shape.forward(image, text) + prompts * _reading(text))
     tokens = config.micro_batch * (image + text)
     held = _held(shape, config.model, settings, tokens, reference=config.kl > 0)
+    judge = Shape.of(defender)
+    held["Defender"] = (judge.language + judge.visual) * BYTES[config.defender_dtype]
     return _of("attacker_round", shape, config.model, text, held, operations)
 
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from diffusers import FluxKontextPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
 from PIL import Image
 from torch import Tensor
 

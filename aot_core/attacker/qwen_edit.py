@@ -15,7 +15,8 @@ Two things of the stock pipelines do not work here as published, and are put rig
 from typing import Any, ClassVar
 
 import torch
-from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import QwenImageEditPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import QwenImageEditPlusPipeline
 from PIL import Image
 from torch import Tensor, nn
 from transformers import Qwen2VLProcessor
@@ -65,7 +66,8 @@ class QwenEditor(PackedEditor):
         frames = [pixels.unsqueeze(2)] if isinstance(self.pipeline, QwenImageEditPlusPipeline) else pixels.unsqueeze(2)
         # With latents given no noise is drawn; they come back as they are.
         size = (self.channels, self.side, self.side, self.dtype, self.device, None, pixels)
-        return self.pipeline.prepare_latents(frames, 1, *size)[1]
+        pipeline: Any = self.pipeline
+        return pipeline.prepare_latents(frames, 1, *size)[1]
 
     def _decoded(self, latents: Tensor) -> Tensor:
         pipeline = self.pipeline

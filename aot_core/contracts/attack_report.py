@@ -84,5 +84,10 @@ class AttackReport(Frozen):
         return sum(edit.valid for edit in self.edits)
 
     @property
+    def wrong(self) -> float:
+        """Share of wrong answers over the valid edits, 0..1; 0 where none is valid."""
+        return sum(1 - edit.right for edit in self.edits if edit.valid) / max(1, self.valid)
+
+    @property
     def misled(self) -> int:
         return sum(edit.misled for edit in self.edits)

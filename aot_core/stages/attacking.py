@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from aot_core.attacker.tactics import AttackPolicy
 
 REPORT, PAGE, SHEET, CLEAN = "report.json", "index.html", "sheet.png", "clean.png"
+SHEET_ROWS = 12
+"""The most successful edits, on the contact sheet and in the terminal."""
 
 
 class Player(NamedTuple):
@@ -160,7 +162,7 @@ def write(report: AttackReport, picture: "Image", edited: Sequence["Image"], out
         caption = f"{edit.instruction} SSIM {edit.ssim:.3f}, reward {edit.reward:.2f}"
         rows.append(GalleryRow(picture, image, report.question, report.clean_answers, edit.answers, caption))
     title = f"{report.defender} under {report.attacker}: {report.misled} of {report.valid} valid edits mislead"
-    gallery(rows, title).save(output / SHEET)
+    gallery(rows[:SHEET_ROWS], title).save(output / SHEET)
     templates = Environment(
         loader=PackageLoader("aot_core.stages", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -170,10 +172,10 @@ def write(report: AttackReport, picture: "Image", edited: Sequence["Image"], out
 
 
 def print_report(report: AttackReport, output: Path) -> None:
-    """A row an edit, and the figures."""
+    """A row an edit, the most successful first, and the figures."""
     table = Table("edit", "told", "answers", "SSIM", "valid", "reward", title_justify="left")
     table.title = f"{report.question.text} ({report.question.answer}) clean: {_said(report.clean_answers)}"
-    for edit in report.edits:
+    for edit in report.edits[:SHEET_ROWS]:
         told = edit.instruction.partition(" Question: ")[0]
         colour = "red" if edit.misled else ""
         reasons = {"touched": edit.intact, "beside": edit.confined, "undone": edit.semantic, "untrue": edit.truth_kept}
@@ -185,7 +187,8 @@ def print_report(report: AttackReport, output: Path) -> None:
     console.print(table)
     console.print(
         f"{report.misled} of {report.valid} valid edits ({len(report.edits)} in all) mislead {report.defender} every "
-        f"time; truth checked by the {report.truth_by}. All of it: {output / PAGE}"
+        f"time; wrong answers: {1 - report.clean_right:.0%} to the clean picture, {report.wrong:.0%} to valid edits; truth "
+        f"checked by the {report.truth_by}. All of it: {output / PAGE}"
     )
 
 

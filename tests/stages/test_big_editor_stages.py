@@ -75,7 +75,10 @@ def photograph(number: int, folder: Path) -> Sample:
     objects = (SceneObject(box=thing, attributes={"name": "dog"}), SceneObject(box=other, attributes={"name": "cup"}))
     pair = number < 4
     edit = Edit(
-        kind="add", instruction="Add a kite in the centre.", family="semantic", region=Box(x=32, y=24, width=32, height=24)
+        kind="add",
+        instruction="Add a kite in the centre.",
+        family="semantic",
+        region=Box(x=32, y=24, width=32, height=24),
     )
     return Sample(
         sample_id=f"s{number}",
