@@ -187,8 +187,8 @@ def print_report(report: AttackReport, output: Path) -> None:
     console.print(table)
     console.print(
         f"{report.misled} of {report.valid} valid edits ({len(report.edits)} in all) mislead {report.defender} every "
-        f"time; wrong answers: {1 - report.clean_right:.0%} to the clean picture, {report.wrong:.0%} to valid edits; truth "
-        f"checked by the {report.truth_by}. All of it: {output / PAGE}"
+        f"time; wrong answers: {1 - report.clean_right:.0%} to the clean picture, {report.wrong:.0%} to valid edits; "
+        f"truth checked by the {report.truth_by}. All of it: {output / PAGE}"
     )
 
 
