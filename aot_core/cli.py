@@ -95,7 +95,7 @@ def plan(
         float | None, typer.Option(min=0.1, help="A GPU's peak in the config's precision; this CPU unless given.")
     ] = None,
 ) -> None:
-    """Estimate what the Defender's trainings of a campaign will need: parameters, memory, time."""
+    """Estimate what a campaign's trainings will need: parameters, memory, time."""
     from aot_core.contracts.loading import load_campaign
     from aot_core.plan import print_plan
 
@@ -254,6 +254,58 @@ def bench_second_opinion(
         print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)
     except (ValueError, OSError) as error:
         raise _refusal(error) from error
+
+
+@app.command()
+def attack(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    question: Annotated[str, typer.Option(help="What the Defender is asked.")],
+    answer: Annotated[str, typer.Option(help="The right option, or its letter.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    option: Annotated[list[str] | None, typer.Option(help="An option; repeat it. yes and no unless given.")] = None,
+    boxes: Annotated[
+        list[str] | None, typer.Option(help="X,Y,WIDTH,HEIGHT of what the question is about; may be repeated.")
+    ] = None,
+    attacker: Annotated[str, typer.Option(help="An editor or an artifact: name or folder.")] = "aot-tiny-edit",
+    attacker_base: Annotated[str | None, typer.Option(help="The editor that an adapter was trained on.")] = None,
+    defender: Annotated[str, typer.Option(help="A model or an artifact: name or folder.")] = "aot-tiny-vl",
+    defender_base: Annotated[str | None, typer.Option(help="The model that an adapter was trained on.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1024, help="Edits made.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled a picture.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an edit.")] = 6,
+    resolution: Annotated[int | None, typer.Option(min=16, help="A big editor's frame, pixels a side.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
+    from aot_core.contracts.attack_report import ProbeSettings
+    from aot_core.contracts.learning import EditorSettings
+    from aot_core.models import model_folder
+    from aot_core.stages.attacking import Player, print_report
+    from aot_core.stages.attacking import attack as attack_picture
+
+    named = [name for name in (attacker, attacker_base, defender, defender_base) if name]
+    try:
+        if all(model_folder(name) for name in named):
+            os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
+        report = attack_picture(
+            image,
+            question,
+            option or ["yes", "no"],
+            answer,
+            boxes or [],
+            output,
+            attacker=Player(attacker, attacker_base),
+            defender=Player(defender, defender_base),
+            settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed),
+            editor=EditorSettings(resolution=resolution) if resolution else None,
+            device=device,
+            dtype=dtype,  # pyright: ignore[reportArgumentType]
+        )
+    except ValueError as error:
+        raise _refusal(error) from error
+    print_report(report, output)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What a campaign's Defender stages will need, before anything is loaded: parameters, memory, time.
 
+The Attacker's, where it is a big editor, are in `aot_core.plan_attacker`.
+
 From the model's config (of a folder, or the published shapes of Qwen2.5-VL) and the campaign's. Imports without torch.
 Counts of parameters are exact; floating point operations are those of the matrix products; memory is what must be held
 at once, without an allocator's fragments; time is operations by the speed that a machine keeps up, which is measured
@@ -299,11 +301,14 @@ def measured_speed() -> float:
 
 def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: float | None) -> None:
     """Print the estimates and what they assume."""
+    from aot_core.plan_attacker import estimate_attacker
+
     speed = measured_speed() if peak_tflops is None else peak_tflops * 1e12 * SUSTAINED
     table = Table(
         "stage", "processes", "weights", "trained", "prompt tokens", "memory a device", "of which", "operations", "time"
     )
-    for one in estimate(config, prompt_tokens):
+    attacker = estimate_attacker(config)
+    for one in [*attacker, *estimate(config, prompt_tokens)]:
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in one.memory.items() if size > 0)
         table.add_row(
             one.stage,
@@ -325,8 +330,9 @@ def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: f
     )
     console.print(
         f"Time by {how}; generation token by token and loading come on top. A round is one of {config.rounds}. "
-        "Memory without the allocator's fragments and the framework's own gigabyte. The Attacker's stages, curation "
-        "and evaluation are not planned."
+        "Memory without the allocator's fragments and the framework's own gigabyte. "
+        + ("The editor's are without its autoencoder's convolutions and the Defender's answers. " if attacker else "")
+        + f"{'Curation' if attacker else 'The stages of this Attacker, curation'} and evaluation are not planned."
     )
 
 

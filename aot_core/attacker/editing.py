@@ -1,11 +1,18 @@
 """The Attacker at work: images and instructions in, edited images out; and what training needs of an editor.
 
 `FlowEditor` is the small surface that the trainers know: encode a condition, the flow's times and velocity,
-decode, which weights learn, save. `Attacker` implements it for pipelines built like `TinyEditPipeline` and is
-an `Editor` (contracts.protocols) for everybody else.
+decode, which weights learn, the reference, save. `Attacker` implements it for every pipeline that an `EditorAdapter`
+drives (`EDITORS`, by the `_class_name` of a pipeline's model_index.json), and is an `Editor` (contracts.protocols) for
+everybody else. Trainers never know which pipeline it is.
+
+The reference of a KL is the Attacker that the round began with. Under LoRA it costs no second transformer: the adapter
+is switched off where it has learned nothing yet (a fresh one adds zero), and otherwise to a frozen copy of the adapter
+as the round found it. Switched off it would be the base: a later round would be held to an Attacker that knows nothing
+of the attacks that the rounds before it found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -13,17 +20,20 @@ from typing import Any, Protocol, Self, cast
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from torch import Tensor, nn
 
+from aot_core.attacker.adapters import EDITORS, EditorAdapter, EditorFile, adapter_for, load_adapter
+from aot_core.attacker.conditions import Condition
 from aot_core.attacker.flow_sde import ode_step
-from aot_core.attacker.tiny_edit import Condition, TinyEditPipeline, images_to_pixels, pixels_to_images, save_pipeline
-from aot_core.contracts.learning import DType, ModelSettings
+from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
 from aot_core.models import model_folder
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""
+_REFERENCE = "reference"
+"""peft's name of the frozen adapter; the one that learns has peft's own, "default"."""
 
 
 class CheckpointError(ValueError):
@@ -31,7 +41,7 @@ class CheckpointError(ValueError):
 
 
 class FlowEditor(Protocol):
-    """An editor that samples a flow in a latent space. B edits; latents are (B, C, h, w)."""
+    """An editor that samples a flow in a latent space. B edits; latents are (B, ...), of the editor's own shape."""
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition: ...
 
@@ -65,20 +75,29 @@ class FlowEditor(Protocol):
 class Attacker:
     """An image editor of the flow family (implements `FlowEditor` and `contracts.protocols.Editor`)."""
 
-    def __init__(self, pipeline: TinyEditPipeline, *, steps: int = 6, batch_size: int = 128) -> None:
+    def __init__(
+        self, pipeline: Any, *, steps: int = 6, batch_size: int = 128, settings: EditorSettings | None = None
+    ) -> None:
         """
         Args:
+            pipeline: a diffusers pipeline of a class in `EDITORS`.
             steps: denoising steps of an edit.
             batch_size: edits made at a time.
+            settings: of the big editors; None is their defaults.
         """
         if steps < 1 or batch_size < 1:
             raise ValueError(f"steps {steps} and batch_size {batch_size} must be at least 1")
-        self.pipeline = pipeline
+        self.adapter: EditorAdapter = adapter_for(pipeline, settings)
         self.steps = steps
         self.batch_size = batch_size
         self._reference: list[Tensor] | None = None
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.transformer):
-            part.eval().requires_grad_(False)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.eval().requires_grad_(False)
+
+    @property
+    def pipeline(self) -> Any:
+        return self.adapter.pipeline
 
     @classmethod
     def load(
@@ -86,59 +105,61 @@ class Attacker:
         base: str,
         adapter_or_model: Path | None = None,
         device: str = "cpu",
-        dtype: DType = "float32",
+        dtype: DType | None = None,
         *,
         steps: int = 6,
         batch_size: int = 128,
+        settings: EditorSettings | None = None,
     ) -> Self:
         """The Attacker of an artifact folder, or the base itself where none is given.
 
         Args:
             base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an
             adapter. adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
+            dtype, settings: what the artifact was trained with unless given; float32 and the defaults without one.
 
         Raises UnknownModelError for a base that is not there, CheckpointError for a folder that holds no
         Attacker.
         """
         folder = _checkpoint(adapter_or_model) if adapter_or_model is not None else None
         whole = folder is not None and (folder / "model_index.json").is_file()
+        kept = EditorFile.read(folder) if folder is not None else EditorFile()
         source = str(folder) if whole else str(model_folder(base) or base)
-        index = cast(dict[str, Any], DiffusionPipeline.load_config(source))
-        name = index["_class_name"]
-        if name != TinyEditPipeline.__name__:
-            raise CheckpointError(
-                f"attacker {source!r} is a {name}, and the Attacker drives a {TinyEditPipeline.__name__}; give "
-                "aot-tiny-edit, or write a FlowEditor for that pipeline"
-            )
         logging.disable_progress_bar()  # a bar a load, many loads a campaign
-        pipeline = TinyEditPipeline.from_pretrained(source, dtype=getattr(torch, dtype))
+        name = cast(dict[str, Any], DiffusionPipeline.load_config(source))["_class_name"]
+        if name not in EDITORS:
+            raise CheckpointError(
+                f"attacker {source!r} is a {name}, which no adapter drives; give a {', a '.join(EDITORS)}, or write an "
+                "EditorAdapter for it"
+            )
+        pipeline = load_adapter(name).load_pipeline(source, getattr(torch, dtype or kept.dtype))
         if folder is not None and not whole:
             pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, str(folder)).merge_and_unload()
-        return cls(pipeline.to(device), steps=steps, batch_size=batch_size)
+        attacker = cls(pipeline, steps=steps, batch_size=batch_size, settings=settings or kept.settings)
+        attacker.adapter.to(device)
+        return attacker
 
     @classmethod
-    def load_trainable(cls, base: str, folder: Path | None, settings: ModelSettings, device: str = "cpu") -> Self:
+    def load_trainable(
+        cls,
+        base: str,
+        folder: Path | None,
+        model: ModelSettings,
+        device: str = "cpu",
+        settings: EditorSettings | None = None,
+    ) -> Self:
         """The Attacker to go on training: all of the transformer, or a LoRA adapter on the base's.
 
         An adapter stays the same adapter through the rounds, so that it never stacks; a folder with an
         adapter and settings without LoRA give the merged model. Raises CheckpointError for LoRA on a full
         model.
         """
-        if settings.lora is None or folder is None:
-            attacker = cls.load(base, folder, device, settings.dtype)
-            if settings.lora is None:
+        if model.lora is None or folder is None:
+            attacker = cls.load(base, folder, device, model.dtype, settings=settings)
+            if model.lora is None:
                 attacker.pipeline.transformer.requires_grad_(True)
             else:
-                lora = settings.lora
-                config = LoraConfig(
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=_linear_layers(attacker.pipeline.transformer)
-                    if lora.target_modules == "all-linear"
-                    else list(lora.target_modules),
-                )
-                attacker.pipeline.transformer = get_peft_model(attacker.pipeline.transformer, config)  # pyright: ignore
+                attacker._adapt(model.lora)
         else:
             adapter = _checkpoint(folder)
             if (adapter / "model_index.json").is_file():
@@ -146,11 +167,12 @@ class Attacker:
                     f"{folder} holds a full model, but the config trains a LoRA adapter on the base; set model.lora in "
                     "warm_start_attacker and attacker_round alike"
                 )
-            attacker = cls.load(base, None, device, settings.dtype)
+            settings = settings or EditorFile.read(adapter).settings
+            attacker = cls.load(base, None, device, model.dtype, settings=settings)
             attacker.pipeline.transformer = PeftModel.from_pretrained(
                 attacker.pipeline.transformer, str(adapter), is_trainable=True
             )
-        if settings.gradient_checkpointing:
+        if model.gradient_checkpointing:
             attacker.pipeline.transformer.enable_gradient_checkpointing()
         return attacker
 
@@ -177,54 +199,86 @@ class Attacker:
         return edited
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition:
-        return self.pipeline.encode(images, instructions)
+        return self.adapter.encode(images, instructions)
 
-    @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
-        transformer = self.pipeline.transformer
-        return self.pipeline.vae.encode(images_to_pixels(images).to(transformer.device, transformer.dtype))
+        return self.adapter.latents(images)
 
     def sigmas(self, steps: int) -> Tensor:
-        return self.pipeline.sigmas(steps)
+        return self.adapter.sigmas(steps)
 
     def velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        return self.pipeline.velocity(latents, time, condition)
+        return self.adapter.velocity(latents, time, condition)
 
     @torch.no_grad()
     def reference_velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        assert self._reference is not None, "hold_reference comes first"
-        present = [parameter.detach().clone() for parameter in self.trainable()]
-        self._put(self._reference)
-        velocity = self.velocity(latents, time, condition)
-        self._put(present)
-        return velocity
+        with self._as_reference():
+            return self.velocity(latents, time, condition)
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, C, h, w) of standard normal noise, the same on every device."""
-        side = self.pipeline.transformer.config["latent_size"]
-        transformer = self.pipeline.transformer
-        shape = (count, self.pipeline.vae.latent_channels, side, side)
-        return torch.randn(shape, generator=generator).to(transformer.device, transformer.dtype)
+        """(count, ...) of standard normal noise, the same on every device."""
+        return self.adapter.noise(count, generator)
 
     def decode(self, latents: Tensor, condition: Condition) -> list[Image.Image]:
-        return pixels_to_images(self.pipeline.decode(latents, condition))
+        return self.adapter.decode(latents, condition)
 
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.pipeline.transformer.parameters() if parameter.requires_grad]
 
     def hold_reference(self) -> None:
-        self._reference = [parameter.detach().clone() for parameter in self.trainable()]
+        transformer = self.pipeline.transformer
+        if not isinstance(transformer, PeftModel):
+            self._reference = [parameter.detach().clone() for parameter in self.trainable()]
+        elif _has_learned(transformer):
+            if _REFERENCE not in transformer.peft_config:
+                transformer.add_adapter(_REFERENCE, transformer.peft_config["default"])
+                transformer.set_adapter("default")  # freezes the other
+            set_peft_model_state_dict(transformer, get_peft_model_state_dict(transformer), adapter_name=_REFERENCE)
 
     def save(self, folder: Path) -> None:
-        """Write `model/` or `adapter/` (safetensors) into an artifact's folder."""
-        if isinstance(self.pipeline.transformer, PeftModel):
-            for config in self.pipeline.transformer.peft_config.values():
+        """Write `model/` or `adapter/` (safetensors) into an artifact's folder, and how a big editor was driven."""
+        transformer = self.pipeline.transformer
+        if isinstance(transformer, PeftModel):
+            for config in transformer.peft_config.values():
                 config.base_model_name_or_path = None
-            self.pipeline.transformer.save_pretrained(str(folder / ADAPTER))
+            transformer.save_pretrained(str(folder / ADAPTER), selected_adapters=["default"])
             # peft adds a card with versions and places of its own; the artifact's record has them.
             (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         else:
-            save_pipeline(self.pipeline, folder / MODEL)
+            self.adapter.save(folder / MODEL)
+        EditorFile.write(folder / (ADAPTER if isinstance(transformer, PeftModel) else MODEL), self.adapter)
+
+    def _adapt(self, lora: LoraSettings) -> None:
+        transformer = self.pipeline.transformer
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=_linear_layers(transformer)
+            if lora.target_modules == "all-linear"
+            else list(lora.target_modules),
+        )
+        self.pipeline.transformer = get_peft_model(transformer, config)
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        transformer = self.pipeline.transformer
+        if isinstance(transformer, PeftModel) and _REFERENCE not in transformer.peft_config:
+            with transformer.disable_adapter():
+                yield
+            return
+        if isinstance(transformer, PeftModel):
+            transformer.set_adapter(_REFERENCE, inference_mode=True)
+            try:
+                yield
+            finally:
+                transformer.set_adapter("default")
+            return
+        assert self._reference is not None, "hold_reference comes first"
+        present = [parameter.detach().clone() for parameter in self.trainable()]
+        self._put(self._reference)
+        yield
+        self._put(present)
 
     @torch.no_grad()
     def _put(self, values: Sequence[Tensor]) -> None:
@@ -244,3 +298,8 @@ def _checkpoint(folder: Path) -> Path:
 
 def _linear_layers(model: nn.Module) -> list[str]:
     return [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+
+
+def _has_learned(model: PeftModel) -> bool:
+    """Whether an adapter adds anything: a fresh one's second factors are zero."""
+    return any(bool(value.any()) for name, value in get_peft_model_state_dict(model).items() if "lora_B" in name)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_sde import ode_step, sde_step
-from aot_core.attacker.tiny_edit import Condition
+from aot_core.attacker.conditions import Condition
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages

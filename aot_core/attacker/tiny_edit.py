@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from aot_core.attacker.conditions import Condition
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_text import TinyTextEncoder, tokenize
 from aot_core.attacker.tiny_transformer import PACK, TinyEditTransformer, pack
@@ -31,28 +32,15 @@ above which the decoded ones stand; in between they mix."""
 
 
 @dataclass(frozen=True)
-class Condition:
-    """What an edit is conditioned on, encoded once for all denoising steps. B edits."""
+class TinyCondition(Condition):
+    """What an edit is conditioned on, encoded once for all denoising steps. B edits; `source` is (B, C, h, w)."""
 
     pixels: Tensor
     """(B, 3, H, W) in -1..1: the source."""
-    source: Tensor
-    """(B, C, h, w): its latents."""
     text: Tensor
     """(B, L, D): the instruction's hidden states."""
     text_mask: Tensor
     """(B, L): 1 where there is a word."""
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def select(self, index: Tensor | slice) -> "Condition":
-        return Condition(self.pixels[index], self.source[index], self.text[index], self.text_mask[index])
-
-    def repeat(self, times: int) -> "Condition":
-        """Every edit `times` times in a row: B becomes B * times, a group after the other."""
-        parts = (self.pixels, self.source, self.text, self.text_mask)
-        return Condition(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 class TinyEditPipeline(DiffusionPipeline):
@@ -79,7 +67,7 @@ class TinyEditPipeline(DiffusionPipeline):
         )
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> TinyCondition:
         """Images and instructions, one each, to a condition.
 
         Raises ValueError where their numbers or the images' size are wrong.
@@ -94,7 +82,7 @@ class TinyEditPipeline(DiffusionPipeline):
         pixels = images_to_pixels(images).to(device, dtype)
         ids, mask = tokenize(self.tokenizer, instructions)
         ids, mask = ids.to(device), mask.to(device)
-        return Condition(pixels, self.vae.encode(pixels), self.text_encoder(ids, mask), mask)
+        return TinyCondition(self.vae.encode(pixels), pixels, self.text_encoder(ids, mask), mask)
 
     @property
     def image_side(self) -> int:
@@ -106,12 +94,12 @@ class TinyEditPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=self.transformer.device)
         return self.scheduler.sigmas
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+    def velocity(self, latents: Tensor, time: Tensor, condition: TinyCondition) -> Tensor:
         """dx/dt at flow times `time` (B,): shape as `latents`."""
         return self.transformer(latents, condition.source, time, condition.text, condition.text_mask)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, condition: Condition) -> Tensor:
+    def decode(self, latents: Tensor, condition: TinyCondition) -> Tensor:
         """Edited pixels (B, 3, H, W) in -1..1, the untouched ones exactly the source's."""
         return composite(condition.pixels, self.vae.decode(latents), condition.source, latents)
 
@@ -150,7 +138,7 @@ class TinyEditPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=result) if return_dict else (result,)
 
 
-def save_pipeline(pipeline: TinyEditPipeline, folder: Path) -> None:
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """`save_pretrained` as safetensors, without the places that the parts were loaded from: the same weights give
     the same bytes on every machine."""
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
+from aot_core.attacker.conditions import Condition
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.scenes import AttackError
-from aot_core.attacker.tiny_edit import Condition
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.scene import Sample
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
@@ -39,7 +39,7 @@ class EncodedPairs(NamedTuple):
 
     condition: Condition
     target: Tensor
-    """(B, C, h, w): clean latents of the edited images."""
+    """Clean latents of the edited images."""
 
 
 def load_pairs(folder: Path, rng: np.random.Generator, count: int) -> list[Sample]:
@@ -123,10 +123,12 @@ def pair_loss(editor: FlowEditor, pairs: EncodedPairs, changed_weight: float, ge
     grid = editor.sigmas(1000)
     index = torch.randint(int((grid > EARLIEST).sum()), (len(target),), generator=generator)
     time = grid[index.to(grid.device)].to(target)
-    t = time[:, None, None, None]
+    t = time.view(-1, *[1] * (target.ndim - 1))
+    channels = condition.channel_dim
     velocity = editor.velocity((1 - t) * target + t * noise, time, condition)
-    error = (velocity - (noise - target)).float().pow(2).mean(1, keepdim=True)
-    differs = (target - condition.source).float().pow(2).mean(1, keepdim=True).sqrt() > DIFFERS_ABOVE
+    error = (velocity - (noise - target)).float().pow(2).mean(channels, keepdim=True)
+    change = (target - condition.source.to(target)).float().pow(2).mean(channels, keepdim=True).sqrt()
+    differs = change > DIFFERS_ABOVE
     # t^2 takes the velocity's error back to the clean latent's, tempered so that late steps still count.
     weight = (1 + (changed_weight - 1) * differs.float()) * t.float() ** 2 / (t.float() ** 2 + 0.1)
     return (weight * error).mean()

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsSettings
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.learning import DType, ModelSettings
+from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 
 VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -40,6 +40,9 @@ class AttackerRoundConfig(Frozen):
 
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
+    editor: EditorSettings | None = None
+    """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
+    and evaluation edit with that."""
     proposals: ProposalSettings = ProposalSettings()
     tactics: TacticsSettings = TacticsSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -26,6 +26,44 @@ class ModelSettings(Frozen):
     gradient_checkpointing: bool = False
 
 
+class EditorSettings(Frozen):
+    """How a big editor (Qwen-Image-Edit and Plus, FLUX Kontext) is driven; `aot-tiny-edit` has nothing to set."""
+
+    resolution: int = Field(default=512, ge=16, multiple_of=16)
+    """Side in pixels of the square frame that images are edited in. An image is scaled to fit, with grey bars where it
+    is not square, and its edit is brought back to the image's own size. (The stock pipelines always edit an area of
+    1024 x 1024: four times the tokens of 512.)"""
+    condition_resolution: int = Field(default=384, ge=16)
+    """Side in pixels of what the text encoder of Qwen-Image-Edit-Plus sees; the other editors' see the frame."""
+    true_cfg_scale: float = Field(default=1.0, ge=1)
+    """Classifier-free guidance; 1 is without, and half the time."""
+    negative_prompt: str = " "
+    """What guidance leads away from."""
+    guidance_scale: float = Field(default=2.5, gt=0)
+    """What a guidance-distilled transformer (FLUX Kontext) is told."""
+    max_prompt_tokens: int = Field(default=512, ge=8, le=512)
+    """To which FLUX's T5 pads an instruction."""
+    keep_source: bool = True
+    """Whether the source's own pixels stand where the flow left its latents alone, so that an edit costs nothing
+    outside its place: neither by scaling nor by the autoencoder."""
+    keep_below: float = Field(default=0.15, ge=0)
+    """Root mean square change of a token's latents (of about unit variance) up to which the source's pixels stand."""
+    edit_above: float = Field(default=0.35, gt=0)
+    """The same from which the edited ones stand; in between they mix."""
+    offload: bool = False
+    """Whether text encoders and autoencoder wait in the CPU's memory while the transformer works."""
+    forward_batch: int = Field(default=8, ge=1)
+    """Edits in a pass of the transformer where no gradient is wanted; training's passes go by `micro_batch`."""
+    cached_encodings: int = Field(default=256, ge=0)
+    """Encoded sources and prompts that are kept for when a scene comes again."""
+
+    @model_validator(mode="after")
+    def _mixes(self) -> "EditorSettings":
+        if self.keep_below >= self.edit_above:
+            raise ValueError(f"keep_below {self.keep_below} must be less than edit_above {self.edit_above}")
+        return self
+
+
 class DefenderModelSettings(ModelSettings):
     """What a multimodal LLM can do besides. `nf4` and `flash_attention_2` need a GPU: never run by this project."""
 

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
-from aot_core.contracts.learning import ModelSettings
+from aot_core.contracts.learning import EditorSettings, ModelSettings
 
 VERSION = 1
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -16,6 +16,9 @@ class WarmStartAttackerConfig(Frozen):
 
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
+    editor: EditorSettings | None = None
+    """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
+    and evaluation edit with that."""
     pairs: int = Field(default=1500, ge=1)
     """At most so many pairs are used."""
     updates: int = Field(default=100, ge=1)

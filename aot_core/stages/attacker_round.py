@@ -35,7 +35,9 @@ def run_attacker_round(
             "attacker_round.candidates or train the Defender longer"
         )
     folder = context.fetch(inputs.attacker)
-    attacker = Attacker.load_trainable(context.model(inputs.attacker_base), folder, config.model, context.device)
+    attacker = Attacker.load_trainable(
+        context.model(inputs.attacker_base), folder, config.model, context.device, config.editor
+    )
     policy = AttackPolicy.load(folder)
     held_out = min(config.probe, max(1, len(targets) // 3))
     # A single target is probe and lesson both: there is nothing to hold out of.

@@ -23,7 +23,7 @@ def run_warm_start_attacker(
     rng = np.random.default_rng([config.seed, 21])
     folder = context.fetch(inputs.dataset)
     pairs = load_pairs(folder, rng, config.pairs)
-    attacker = Attacker.load_trainable(context.model(inputs.base), None, config.model, context.device)
+    attacker = Attacker.load_trainable(context.model(inputs.base), None, config.model, context.device, config.editor)
     curve = fit_pairs(attacker, folder, pairs, config, rng, context.tracker)
     attacker.save(context.output)
     tenth = max(1, len(curve) // 10)
