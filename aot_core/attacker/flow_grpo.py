@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from aot_core.attacker.conditions import Condition
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_sde import ode_step, sde_step
-from aot_core.attacker.conditions import Condition
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages
