@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import trange
 
 from aot_core.attacker.editing import FlowEditor
-from aot_core.attacker.flow_grpo import optimise, rollout
+from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.reward import Reward, SureAnswerer, attack_rewards
 from aot_core.attacker.scenes import Attempt, Target, draw
 from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
@@ -88,7 +88,13 @@ def play_round(
             [attempt.proposal.instruction for attempt in attempts_P],
         )
         edits = rollout(
-            editor, condition_P, config.group_size, config.sampling, generator, with_reference=config.kl > 0
+            editor,
+            condition_P,
+            config.group_size,
+            config.sampling,
+            generator,
+            with_reference=config.kl > 0,
+            stochastic=stochastic_steps(config.sampling, update, config.seed),
         )
         images = editor.decode(edits.latents, edits.condition)
         judged = judge(defender, attempts_P, images, config, seed=config.seed * 100_003 + update)
