@@ -12,6 +12,7 @@ Latents are (B, C, h, w).
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -73,6 +74,16 @@ def stochastic_steps(settings: SamplingSettings, update: int = 0, seed: int = 0)
     return range(start, start + window.size)
 
 
+def sampling_times(sigmas: list[float], settings: SamplingSettings, stochastic: range) -> list[float]:
+    """The flow times of an edit: the schedule's, or fewer of them once the window is past."""
+    finish = settings.window.finish if settings.window is not None else None
+    end = stochastic.stop
+    left = len(sigmas) - 1 - end
+    if finish is None or finish >= left:
+        return sigmas
+    return sigmas[:end] + [sigmas[end + round(left * part / finish)] for part in range(finish + 1)]
+
+
 @torch.no_grad()
 def rollout(
     editor: FlowEditor,
@@ -100,10 +111,9 @@ def rollout(
         latents = latents if shared else latents.repeat_interleave(group_size, 0)
     else:
         latents = editor.noise(len(condition), generator)
-    sigmas = editor.sigmas(settings.steps).tolist()
+    sigmas = sampling_times(editor.sigmas(settings.steps).tolist(), settings, stochastic)
     transitions: list[Transition] = []
-    for step in range(settings.steps):
-        time, next_time = sigmas[step], sigmas[step + 1]
+    for step, (time, next_time) in enumerate(pairwise(sigmas)):
         times = latents.new_full((len(latents),), time)
         given = condition_P if shared else condition
         velocity = editor.velocity(latents, times, given)
@@ -141,8 +151,12 @@ def optimise(
     rewards_PG: Tensor,
     config: AttackerRoundConfig,
     optimizer: torch.optim.Optimizer,
+    advantages_PG: Tensor | None = None,
 ) -> dict[str, float]:
     """Train on a batch of edits, `config.iterations` passes over all trained steps.
+
+    Args:
+        advantages_PG: by default the rewards' own, scaled as the config says.
 
     Groups whose rewards are all equal are dropped; with none left nothing is done. Returns the means of
     `clip_fraction`, `kl` and `grad_norm`, and `flat_groups`. Raises NonFiniteLossError before a weight takes
@@ -150,7 +164,10 @@ def optimise(
     """
     flat_P = flat_groups(rewards_PG)
     metrics = {"flat_groups": float(flat_P.float().mean()), "clip_fraction": 0.0, "kl": 0.0, "grad_norm": 0.0}
-    advantages = group_advantages(rewards_PG, config.scaling).flatten()
+    if advantages_PG is None:
+        assert config.scaling != "prompt", "what a prompt's rewards varied by is known to the round alone"
+        advantages_PG = group_advantages(rewards_PG, config.scaling)
+    advantages = advantages_PG.flatten()
     kept = (~flat_P).repeat_interleave(rewards_PG.shape[1]).nonzero().flatten()
     if len(kept) == 0:
         return metrics

@@ -26,6 +26,9 @@ class WindowSettings(Frozen):
     `start`. "sampled": a place drawn anew every `every` updates, by the round's seed."""
     every: int = Field(default=1, ge=1)
     """Updates that a window stays where it is."""
+    finish: int | None = Field(default=None, ge=1)
+    """ODE steps from the window's end to the picture (MixGRPO-Flash): fewer than the schedule has left are as many of
+    its times, evenly taken; None: all that are left."""
 
 
 class SamplingSettings(Frozen):
@@ -93,8 +96,11 @@ class AttackerRoundConfig(Frozen):
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
     micro_batch: int = Field(default=256, ge=1)
     """Edits a device step; the rest of the batch is accumulated."""
-    scaling: Literal["group", "batch", "none"] = "batch"
-    """What centred rewards are divided by (`aot_core.rl.advantages`)."""
+    scaling: Literal["group", "batch", "none", "prompt"] = "batch"
+    """What centred rewards are divided by (`aot_core.rl.advantages`); "prompt": what the scene's rewards have varied by
+    in its latest groups, across updates."""
+    remembered_groups: int = Field(default=8, ge=1)
+    """Groups of a scene that `scaling = "prompt"` remembers."""
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
@@ -102,6 +108,11 @@ class AttackerRoundConfig(Frozen):
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
     learning_rate: float = Field(default=2e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights; the
+    average is what is probed in the end and saved. None: the last update's weights are."""
+    checkpoint_every: int = Field(default=5, ge=0)
+    """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1)
     """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
