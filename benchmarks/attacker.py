@@ -106,7 +106,13 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=400)
     parser.add_argument("--probe", type=int, default=80, help="held-out scenes, an edit each")
     parser.add_argument("--output", type=Path, default=Path("docs/attacker.png"))
+    parser.add_argument("--redraw", action="store_true", help="report and draw again what OUTPUT's .json holds")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        kept = json.loads(arguments.output.with_suffix(".json").read_text())
+        report(kept["curves"])
+        plot(kept["curves"], kept["seconds"], arguments.output)
+        return
     torch.set_num_threads(1)
     settings = AttackerRoundConfig(
         scenes=arguments.scenes,
