@@ -12,8 +12,8 @@ what to paint to the editor, so that the editor alone learns.
   window's end to the picture.
 
 First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on fixed
-held-out scenes (not counted in the time), and the time in which each arm comes to the best that the all-steps arm's
-mean curve comes to.
+held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where the all-steps
+arm's ends.
 """
 
 import argparse
@@ -156,9 +156,7 @@ def prepare(config: CampaignConfig, home: Path, candidates: int, probe: int) -> 
     defended = run("warm_start_defender", WarmStartDefenderInputs(dataset=data, base=defender_base))
     store = open_store(place.store)
     dataset, base = store.fetch(data), str(model_folder(config.models.attacker) or config.models.attacker)
-    defender = load_defender(
-        store.fetch(defended), str(model_folder(config.models.defender) or config.models.defender)
-    )
+    defender = load_defender(store.fetch(defended), str(model_folder(config.models.defender) or config.models.defender))
     targets = load_targets(dataset, np.random.default_rng([0, 12]), candidates)
     right = answered_right(defender, targets, 3, 1.0, 0)
     targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
@@ -242,23 +240,23 @@ def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
 
 
 def report(curves: dict[str, list[list[Point]]]) -> None:
-    """Start and end of each arm's mean curve, and both arms' time to the best that the all-steps arm ever comes to."""
+    """Start and end of each arm's mean curve, and both arms' time to what the all-steps arm ends with, if it rose."""
     means = {name: mean_curve(found) for name, found in curves.items()}
     for name, curve in means.items():
         print(f"{name}: mean of {len(curves[name])} seeds: {shown(curve[0][2])} -> {shown(curve[-1][2])}")
     for name in ("reward", "success"):
         slow, fast = means.values()
-        best = max(figures[name] for _, _, figures in slow[1:])
-        if best <= slow[0][2][name]:
-            print(f"{name}: all steps never rose above its start, {slow[0][2][name]:.3f}", flush=True)
+        wanted = slow[-1][2][name]
+        if wanted <= slow[0][2][name]:
+            print(f"{name}: all steps ended no higher than it began; there is no time to compare", flush=True)
             continue
-        times = [seconds_to(curve, name, best) for curve in (slow, fast)]
+        times = [seconds_to(curve, name, wanted) for curve in (slow, fast)]
         told = ", ".join(
             f"{arm} {'never' if spent is None else f'{spent:.0f} CPU s'}"
             for arm, spent in zip(means, times, strict=True)
         )
         ratio = f": {times[0] / times[1]:.1f}x" if times[0] and times[1] else ""
-        print(f"{name}: to {best:.3f}, the best of all steps' mean curve: {told}{ratio}", flush=True)
+        print(f"{name}: to {wanted:.3f}, where all steps' mean curve ends: {told}{ratio}", flush=True)
 
 
 def shown(figures: Mapping[str, float]) -> str:

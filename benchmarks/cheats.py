@@ -104,7 +104,9 @@ def beside(stage: Stage) -> Image.Image:
     draw = ImageDraw.Draw(edited)
     for box in stage.sample.question.protected:
         for width in (1, 2):
-            draw.rectangle((box.x - width, box.y - width, box.right - 1 + width, box.bottom - 1 + width), outline="navy")
+            draw.rectangle(
+                (box.x - width, box.y - width, box.right - 1 + width, box.bottom - 1 + width), outline="navy"
+            )
     return edited
 
 

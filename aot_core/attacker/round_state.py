@@ -1,8 +1,8 @@
 """What changes while an Attacker's round is played, and how a killed round finds it again.
 
-    RoundState: weights and their average, attack policy, both optimizers, random numbers, curve, best edits
-             -> save: `update-000010/` (state.safetensors, state.json, best-N.png), whole or not there
-             -> resume: the newest one; the round then ends with the bits of one that was never killed
+RoundState: weights and their average, attack policy, both optimizers, random numbers, curve, best edits
+         -> save: `update-000010/` (state.safetensors, state.json, best-N.png), whole or not there
+         -> resume: the newest one; the round then ends with the bits of one that was never killed
 """
 
 import json
@@ -151,9 +151,7 @@ class RoundState:
         return True
 
     def _about(self) -> str:
-        return sha256_of(
-            [self.config.model_dump(mode="json"), [target.sample.sample_id for target in self.targets]]
-        )
+        return sha256_of([self.config.model_dump(mode="json"), [target.sample.sample_id for target in self.targets]])
 
     def _state(self) -> dict[str, Any]:
         number_of = {target.sample.sample_id: number for number, target in enumerate(self.targets)}

@@ -181,9 +181,7 @@ def test_boxes_that_cover_the_whole_image_leave_nothing_to_attack(attacker: Atta
         play_round(attacker, AttackPolicy(), Sure(), covered, CONFIG, NullTracker())
 
 
-def test_a_batch_whose_edits_are_all_invalid_asks_nobody_and_trains_nothing(
-    attacker: Attacker, targets: list[Target]
-):
+def test_a_batch_whose_edits_are_all_invalid_asks_nobody_and_trains_nothing(attacker: Attacker, targets: list[Target]):
     defender, before = Sure(), weights(attacker).clone()
     history = play_round(attacker, AttackPolicy(), defender, targets, CONFIG, NullTracker())
     assert defender.calls == 0, "an untrained editor paints no objects"

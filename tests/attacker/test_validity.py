@@ -152,7 +152,5 @@ def test_what_costs_more_than_the_cap_is_invalid(red_ring_sample: tuple[Sample, 
     (free,) = CHECKER.check([sample], [add_at((3, 3))], [clean], [edited])
     assert 0.01 < free.changed < 0.05  # one of sixteen cells at most
     for cap, valid in ((free.changed, True), (free.changed * 0.9, False)):
-        (capped,) = WorldChecker(ValiditySettings(max_changed=cap)).check(
-            [sample], [add_at((3, 3))], [clean], [edited]
-        )
+        (capped,) = WorldChecker(ValiditySettings(max_changed=cap)).check([sample], [add_at((3, 3))], [clean], [edited])
         assert (capped.affordable, capped.valid) == (valid, valid)
