@@ -1,9 +1,9 @@
-"""Flow-GRPO with a window of trained steps against Flow-GRPO that trains every step, on the same editor, in one process.
+"""Flow-GRPO with a window of trained steps against Flow-GRPO that trains every step, on one editor, in one process.
 
     python benchmarks/attacker.py configs/tiny.toml --home .aot --seeds 0 1 2 --seconds 300 --output docs/attacker.png
 
-The opponents and the data are those of the campaign's first three stages (run where the home lacks them). Both arms have
-the same scenes, groups, learning rate, KL, T = 10 denoising steps and reward; the attack policy is frozen and leaves
+Opponents and data are those of the campaign's first three stages (run where the home lacks them). Both arms have the
+same scenes, groups, learning rate, KL, T = 10 denoising steps and reward; the attack policy is frozen and leaves
 what to paint to the editor, so that the editor alone learns.
 
 - all steps: Flow-GRPO (arXiv 2505.05470) as published: an initial noise an edit, every step but the last stochastic and
@@ -11,8 +11,8 @@ what to paint to the editor, so that the editor alone learns.
 - window: the first two steps stochastic and trained, the branching's pass shared by the group, three ODE steps from the
   window's end to the picture.
 
-First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on fixed
-held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where the all-steps
+First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
+fixed held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where the all-steps
 arm's ends.
 """
 
@@ -22,6 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -168,40 +169,43 @@ def with_sampling(config: AttackerRoundConfig, arm: str) -> AttackerRoundConfig:
 
 
 def update_seconds(match: Match, config: AttackerRoundConfig, repeats: int = 3) -> dict[str, float]:
-    """Least CPU seconds of each part of an update over the repeats, the first of which warms up and is left out."""
+    """Least CPU seconds of each part of an update over the repeats, after one that warms up and is left out."""
     editor = match.editor(config)
     editor.hold_reference()
     optimizer = torch.optim.AdamW(editor.trainable(), lr=1e-6)
-    clocks: dict[str, list[float]] = defaultdict(list)
-
-    def timed(part: str, work: Callable[[], Any]) -> Any:
-        started = time.process_time()
-        result = work()
-        clocks[part].append(time.process_time() - started)
-        return result
-
-    for repeat in range(repeats + 1):
-        rng, noise = np.random.default_rng(repeat), torch.Generator().manual_seed(repeat)
-        attempts = draw(rng, match.lessons, config.proposals, AttackPolicy(), config.scenes)
-        images = [attempt.target.image for attempt in attempts]
-        told = [attempt.proposal.instruction for attempt in attempts]
-        condition = timed("encode", lambda: editor.encode(images, told))  # noqa: B023
-        window = stochastic_steps(config.sampling, repeat)
-        edits = timed(
-            "sample",
-            lambda: rollout(  # noqa: B023
-                editor, condition, config.group_size, config.sampling, noise, with_reference=True, stochastic=window
-            ),
-        )
-        edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))  # noqa: B023
-        judged = timed("judge", lambda: judge(match.defender, attempts, edited, config, repeat))  # noqa: B023
-        rewards = torch.tensor([one.reward.reward for one in judged]).view(-1, config.group_size)
-        timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))  # noqa: B023
-    least = {part: min(found[1:]) for part, found in clocks.items()}
+    clocks = [timed_update(match, editor, optimizer, config, repeat) for repeat in range(repeats + 1)][1:]
+    least = {part: min(clock[part] for clock in clocks) for part in clocks[0]}
     arm = next(name for name, sampling in ARMS.items() if sampling == config.sampling)
     parts = ", ".join(f"{part} {value:.2f}" for part, value in least.items())
     print(f"{arm}: {sum(least.values()):.2f} CPU s an update, least of {repeats} ({parts})", flush=True)
     return least
+
+
+def timed_update(
+    match: Match, editor: Attacker, optimizer: torch.optim.Optimizer, config: AttackerRoundConfig, repeat: int
+) -> dict[str, float]:
+    """One update of the editor, as `self_play.play_update` makes it, its parts timed."""
+    clock: dict[str, float] = {}
+
+    def timed(part: str, work: Callable[[], Any]) -> Any:
+        started = time.process_time()
+        result = work()
+        clock[part] = time.process_time() - started
+        return result
+
+    rng, noise = np.random.default_rng(repeat), torch.Generator().manual_seed(repeat)
+    attempts = draw(rng, match.lessons, config.proposals, AttackPolicy(), config.scenes)
+    images = [attempt.target.image for attempt in attempts]
+    told = [attempt.proposal.instruction for attempt in attempts]
+    condition = timed("encode", lambda: editor.encode(images, told))
+    window = stochastic_steps(config.sampling, repeat)
+    given = (editor, condition, config.group_size, config.sampling, noise)
+    edits = timed("sample", lambda: rollout(*given, with_reference=True, stochastic=window))
+    edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))
+    judged = timed("judge", lambda: judge(match.defender, attempts, edited, config, repeat))
+    rewards = torch.tensor([one.reward.reward for one in judged]).view(-1, config.group_size)
+    timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
+    return clock
 
 
 def learn(match: Match, config: AttackerRoundConfig) -> list[Point]:
@@ -232,7 +236,7 @@ def mean_curve(curves: list[list[Point]]) -> list[Point]:
 
 def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
     """CPU seconds until a figure first comes to a value, between looks by a straight line; None where it never does."""
-    for (before, _, low), (after, _, high) in zip(curve, curve[1:], strict=False):
+    for (before, _, low), (after, _, high) in pairwise(curve):
         if high[name] >= wanted:
             rise = high[name] - low[name]
             return after if rise <= 0 else before + (after - before) * max(0.0, (wanted - low[name]) / rise)

@@ -209,7 +209,7 @@ def main() -> None:
 
 
 def draw(judged: dict[str, list[Judged]], output: Path) -> None:
-    """A row each for four scenes that every cheat can be painted into: the clean picture, the honest edit, the cheats."""
+    """Four scenes that every cheat can be painted into, a row each: clean, the honest edit, the cheats."""
     possible = {one.stage.sample.sample_id for one in judged["copy the object"]}
     chosen = [one.stage for one in judged[HONEST] if one.stage.sample.sample_id in possible]
     rows = [next(stage for stage in chosen if stage.sample.question.query.kind == kind) for kind in KINDS]

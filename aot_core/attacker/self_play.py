@@ -159,7 +159,7 @@ def judge(
         if image.size != target.image.size:
             raise AttackError(
                 f"the editor made {image.width}x{image.height} pixels of scene {target.sample.sample_id}, which has "
-                f"{target.image.width}x{target.image.height}; an edit keeps the size: use an editor made for such images"
+                f"{target.image.width}x{target.image.height}; an edit keeps the size: use an editor that does so"
             )
     samples = [target.sample for target in targets]
     checker = checker_for(samples[0], config.reward.validity)

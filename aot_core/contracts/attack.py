@@ -76,6 +76,6 @@ class RewardSettings(Frozen):
     """w: a valid edit's reward is multiplied by 1 - w + w d, d in 0..1 saying how far it differs from the other valid
     edits of its group. A factor, so that difference by itself earns nothing. 0: off."""
     diversity_scale: float = Field(default=0.25, gt=0, le=1)
-    """Two edits differ wholly (d = 1) when this share of their regions' pixels differs visibly. (In the tiny world, of a cell's
-    pixels, two shapes of one colour differ in a third on average, two objects of other colour and shape in 0.58.)"""
+    """Two edits differ wholly (d = 1) when this share of their regions' pixels differs visibly. (In the tiny world, of
+    a cell's pixels: two shapes of one colour in a third on average, two objects of other colour and shape in 0.58.)"""
     validity: ValiditySettings = ValiditySettings()

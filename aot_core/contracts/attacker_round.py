@@ -109,8 +109,8 @@ class AttackerRoundConfig(Frozen):
     learning_rate: float = Field(default=2e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights; the
-    average is what is probed in the end and saved. None: the last update's weights are."""
+    """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights;
+    the average is what is probed in the end and saved. None: the last update's weights are."""
     checkpoint_every: int = Field(default=5, ge=0)
     """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
     defender_dtype: DType = "float32"

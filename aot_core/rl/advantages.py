@@ -41,7 +41,7 @@ class PromptDeviations:
     2305.13301) and Flow-GRPO, for groups too small to tell their own deviation.
 
     A reward is centred by its own group's mean, not by a mean of the past: the policy that earned that is gone, and an
-    Attacker's scene comes back with another instruction. What is remembered is how far groups spread around their means.
+    Attacker's scene comes back with another instruction. What is remembered is how far groups spread around theirs.
     """
 
     def __init__(self, groups: int) -> None:
@@ -54,8 +54,8 @@ class PromptDeviations:
         """By prompt: each group's sum of squared centred rewards, and its degrees of freedom."""
 
     def advantages(self, prompts_P: Sequence[str], rewards_PG: Tensor, epsilon: float = 1e-4) -> Tensor:
-        """A = (r - mean of the group) / (deviation of the prompt's latest groups, this one among them + epsilon), (P, G)
-        to (P, G). Raises ValueError where prompts and rewards differ in number."""
+        """A = (r - mean of the group) / (deviation of the prompt's latest groups, with this one, + epsilon), (P, G) to
+        (P, G). Raises ValueError where prompts and rewards differ in number."""
         _check(rewards_PG)
         if len(prompts_P) != len(rewards_PG):
             raise ValueError(f"{len(prompts_P)} prompts but {len(rewards_PG)} groups of rewards; give one each")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import Rollout, optimise, rollout, sampling_times, step_loss, stochastic_steps
-from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings, WindowSettings
+from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.data import world
 
 SCENES = [world.render((), world.Backdrop(level=level)) for level in (195, 215)]
