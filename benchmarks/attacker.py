@@ -12,8 +12,8 @@ what to paint to the editor, so that the editor alone learns.
   window's end to the picture.
 
 First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
-fixed held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where the all-steps
-arm's ends.
+fixed held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where that of all
+steps ends.
 """
 
 import argparse
