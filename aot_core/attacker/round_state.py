@@ -19,7 +19,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.reward import Reward
@@ -87,7 +87,7 @@ class RoundState:
         self.average: EMAModel | None = None
         if config.ema is not None:
             # In float32 whatever the weights are: an average moves by less than half precision can tell.
-            self.average = EMAModel([p.detach().float() for p in editor.trainable()], decay=config.ema)
+            self.average = EMAModel([nn.Parameter(p.detach().float()) for p in editor.trainable()], decay=config.ema)
         if config.kl:
             editor.hold_reference()
         self.history = RoundHistory()
