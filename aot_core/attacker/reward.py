@@ -6,15 +6,16 @@ asked about the valid ones; rewards come out.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
-from aot_core.attacker.validity import Verdict
+from aot_core.attacker.validity import Verdict, region_mask, visibly_changed
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Question
+from aot_core.contracts.scene import LETTERS, Box, Question
 from aot_core.data.answers import extract_letter
 
 
@@ -43,6 +44,8 @@ class Reward:
     """logistic((best wrong letter's log-probability - right letter's) / scale), 0..1."""
     answers: tuple[str | None, ...]
     """The letters answered; None where an answer holds none. Empty where none was sampled."""
+    diversity: float = 1.0
+    """d: how far the edit differs from its group's other valid edits, 0..1; 1 where it has none, or is not measured."""
 
 
 def attack_rewards(
@@ -96,6 +99,36 @@ def combine(settings: RewardSettings, confidence: float, wrong: float, margin: f
     efficacy = float(wrong == 1.0) if settings.efficacy == "consecutive" else wrong
     mixed = (1 - settings.dense) * efficacy + settings.dense * margin
     return confidence * (settings.floor + (1 - settings.floor) * mixed)
+
+
+def diversified(
+    settings: RewardSettings,
+    rewards: Sequence[Reward],
+    images: Sequence[Image.Image],
+    regions_P: Sequence[Sequence[Box]],
+    group_size: int,
+) -> list[Reward]:
+    """The rewards times the diversity factor, group after group; as they are where the settings leave it out.
+
+    Args:
+        rewards, images: of P * `group_size` edits.
+        regions_P: where the edits of each group were to be made.
+
+    d is the mean, over the group's other valid edits, of the share of the regions' pixels that differ visibly, in
+    units of `diversity_scale` and at most 1.
+    """
+    if not settings.diversity or group_size < 2:
+        return list(rewards)
+    scaled = list(rewards)
+    for number, regions in enumerate(regions_P):
+        valid = [i for i in range(number * group_size, (number + 1) * group_size) if rewards[i].valid]
+        inside = region_mask(images[number * group_size].size, regions)
+        for i in valid:
+            apart = [float(visibly_changed(images[i], images[j])[inside].mean()) for j in valid if j != i]
+            d = min(1.0, float(np.mean(apart)) / settings.diversity_scale) if apart else 1.0
+            factor = 1 - settings.diversity + settings.diversity * d
+            scaled[i] = replace(rewards[i], reward=rewards[i].reward * factor, diversity=d)
+    return scaled
 
 
 def probability(logprobs: dict[str, float], letter: str, temperature: float) -> float:

@@ -7,7 +7,7 @@ scene side by side), _G edits a proposal.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,49 +15,19 @@ from PIL import Image
 from tqdm import trange
 
 from aot_core.attacker.editing import FlowEditor
-from aot_core.attacker.flow_grpo import optimise, rollout
-from aot_core.attacker.reward import Reward, SureAnswerer, attack_rewards
-from aot_core.attacker.scenes import Attempt, Target, draw
+from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
+from aot_core.attacker.reward import SureAnswerer, attack_rewards, diversified
+from aot_core.attacker.round_state import JudgedEdit, RoundHistory, RoundState
+from aot_core.attacker.scenes import AttackError, Attempt, Target, draw
 from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
 from aot_core.attacker.validity import checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Editor
-from aot_core.data.proposals import Proposal
 from aot_core.rl.advantages import group_advantages
 from aot_core.tracking.protocol import Tracker
 
 MIX = "mix/"
 """What the names of the tactics' shares begin with in the curve."""
-
-
-@dataclass(frozen=True)
-class JudgedEdit:
-    target: Target
-    proposal: Proposal
-    edited: Image.Image
-    reward: Reward
-
-
-@dataclass
-class RoundHistory:
-    """The curve of a round, an entry an update, and the best edits of its last fifth."""
-
-    curve: list[dict[str, float]] = field(default_factory=list)
-    best: list[JudgedEdit] = field(default_factory=list)
-    edits: int = 0
-
-    def first(self, name: str) -> float:
-        """Mean of a figure over the first fifth of the updates, at least one."""
-        return float(np.mean([entry[name] for entry in self.curve[: self._fifth()]]))
-
-    def last(self, name: str) -> float:
-        return float(np.mean([entry[name] for entry in self.curve[-self._fifth() :]]))
-
-    def mean(self, name: str) -> float:
-        return float(np.mean([entry[name] for entry in self.curve]))
-
-    def _fifth(self) -> int:
-        return max(1, len(self.curve) // 5)
 
 
 def play_round(
@@ -67,44 +37,72 @@ def play_round(
     targets: Sequence[Target],
     config: AttackerRoundConfig,
     tracker: Tracker,
+    progress: Path | None = None,
 ) -> RoundHistory:
     """Train the editor and the attack policy against a frozen Defender. Logs `attacker/...` at every update.
 
-    Raises AttackError where scenes offer no place for edits, NonFiniteLossError when the loss is NaN.
+    Args:
+        progress: where checkpoints are written and, if a killed round left one, gone on from; editor and policy must
+            then be those that the round began with.
+
+    Raises AttackError where scenes offer no place for edits or an edit has another size than its scene,
+    EditorFaultError for edits that are not finite, NonFiniteLossError when the loss is NaN, ProgressError for another
+    round's checkpoint, and what the Defender raises when it is down: the last checkpoint then stands.
     """
-    rng = np.random.default_rng([config.seed, 11])
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(editor.trainable(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    policy_optimizer = torch.optim.Adam(policy.parameters(), lr=config.tactics.learning_rate)
-    if config.kl:
-        editor.hold_reference()
-    history = RoundHistory()
-    progress = trange(config.updates, desc="attacker round", disable=None)
-    for update in progress:
+    state = RoundState(editor, policy, targets, config)
+    if progress is not None:
+        state.resume(progress)
+    bar = trange(state.update, config.updates, desc="attacker round", disable=None)
+    for update in bar:
         started = time.monotonic()
-        attempts_P = draw(rng, targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
-        condition_P = editor.encode(
-            [attempt.target.image for attempt in attempts_P],
-            [attempt.proposal.instruction for attempt in attempts_P],
-        )
-        edits = rollout(
-            editor, condition_P, config.group_size, config.sampling, generator, with_reference=config.kl > 0
-        )
-        images = editor.decode(edits.latents, edits.condition)
-        judged = judge(defender, attempts_P, images, config, seed=config.seed * 100_003 + update)
-        rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
-        metrics = summarise(judged)
-        metrics |= optimise(editor, edits, rewards_PG, config, optimizer)
-        metrics |= improve(policy, [attempt.decisions for attempt in attempts_P], rewards_PG, config, policy_optimizer)
-        history.curve.append(metrics)
-        history.edits += len(judged)
+        judged, metrics = play_update(state, defender)
+        state.history.curve.append(metrics)
+        state.history.edits += len(judged)
         # Seconds go to the tracker alone: the curve is part of the artifact, and equal rounds give equal artifacts.
         timed = {**metrics, "seconds": time.monotonic() - started}
         tracker.log_metrics({f"attacker/{name}": value for name, value in timed.items()}, step=update)
-        progress.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
+        bar.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
         if update >= config.updates - max(1, config.updates // 5):
-            history.best = best_edits([*history.best, *judged], config.gallery_rows)
-    return history
+            state.history.best = best_edits([*state.history.best, *judged], config.gallery_rows)
+        state.update = update + 1
+        if progress is not None and config.checkpoint_every and state.update % config.checkpoint_every == 0:
+            state.save(progress)
+    state.put_average()
+    return state.history
+
+
+def play_update(state: RoundState, defender: SureAnswerer) -> tuple[list[JudgedEdit], dict[str, float]]:
+    """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
+    editor, policy, config, update = state.editor, state.policy, state.config, state.update
+    attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
+    condition_P = editor.encode(
+        [attempt.target.image for attempt in attempts_P],
+        [attempt.proposal.instruction for attempt in attempts_P],
+    )
+    edits = rollout(
+        editor,
+        condition_P,
+        config.group_size,
+        config.sampling,
+        state.generator,
+        with_reference=config.kl > 0,
+        stochastic=stochastic_steps(config.sampling, update, config.seed),
+    )
+    images = editor.decode(edits.latents, edits.condition)
+    judged = judge(defender, attempts_P, images, config, seed=config.seed * 100_003 + update)
+    rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
+    advantages_PG = None
+    if config.scaling == "prompt":
+        scenes_P = [attempt.target.sample.sample_id for attempt in attempts_P]
+        advantages_PG = state.deviations.advantages(scenes_P, rewards_PG)
+    metrics = summarise(judged)
+    metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
+    state.step_average()
+    decisions_P = [attempt.decisions for attempt in attempts_P]
+    metrics |= improve(policy, decisions_P, rewards_PG, config, state.policy_optimizer)
+    if config.reward.diversity:
+        metrics["diversity"] = float(np.mean([edit.reward.diversity for edit in judged]))
+    return judged, metrics
 
 
 def measure(
@@ -152,15 +150,23 @@ def judge(
     config: AttackerRoundConfig,
     seed: int,
 ) -> list[JudgedEdit]:
-    """Check and reward P * G edited images, group after group."""
+    """Check and reward P * G edited images, group after group. Raises AttackError for an edit that has not its scene's
+    size."""
     group = len(images) // len(attempts_P)
     attempts = [attempt for attempt in attempts_P for _ in range(group)]
     targets, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
+    for target, image in zip(targets, images, strict=True):
+        if image.size != target.image.size:
+            raise AttackError(
+                f"the editor made {image.width}x{image.height} pixels of scene {target.sample.sample_id}, which has "
+                f"{target.image.width}x{target.image.height}; an edit keeps the size: use an editor that does so"
+            )
     samples = [target.sample for target in targets]
     checker = checker_for(samples[0], config.reward.validity)
     verdicts = checker.check(samples, proposals, [target.image for target in targets], images)
     questions = [sample.question for sample in samples]
     rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)
+    rewards = diversified(config.reward, rewards, images, [one.proposal.regions for one in attempts_P], group)
     return [JudgedEdit(*parts) for parts in zip(targets, proposals, images, rewards, strict=True)]
 
 

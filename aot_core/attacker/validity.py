@@ -44,10 +44,13 @@ class Verdict:
     intact: bool
     confined: bool
     semantic: bool
+    changed: float = 0.0
+    """Share of the image's pixels that changed visibly, wherever they lie: what the edit cost."""
+    affordable: bool = True
 
     @property
     def valid(self) -> bool:
-        return self.intact and self.confined and self.semantic and self.truth_kept
+        return self.intact and self.confined and self.semantic and self.affordable and self.truth_kept
 
 
 class ValidityChecker(Protocol):
@@ -113,7 +116,7 @@ class WorldChecker:
         return _verdict(
             self.settings,
             ssim,
-            outside_share(clean, edited, proposal.regions),
+            *changed_shares(clean, edited, proposal.regions),
             confidence,
             all(truth(sample.question.query, one) == sample.question.answer_text for one in readings),
             objects,
@@ -151,23 +154,25 @@ class PhotoChecker:
         for sample, proposal, clean, edited, ssim in zip(samples, proposals, cleans, editeds, ssims, strict=True):
             changed = [_changed_share(clean, edited, region) for region in proposal.regions]
             apart = all(region.overlap(box) == 0 for region in proposal.regions for box in sample.question.protected)
-            outside = outside_share(clean, edited, proposal.regions)
+            shares = changed_shares(clean, edited, proposal.regions)
             done = 1.0 if min(changed) > 0.02 else 0.0
-            verdicts.append(_verdict(self.settings, ssim, outside, done, apart, sample.scene.objects, proposal.edits))
+            verdicts.append(_verdict(self.settings, ssim, *shares, done, apart, sample.scene.objects, proposal.edits))
         return verdicts
 
 
-def outside_share(clean: Image.Image, edited: Image.Image, regions: Sequence[Box]) -> float:
-    """The share of all pixels that changed visibly and lie in no region."""
-    changed = _changed(clean, edited)
+def changed_shares(clean: Image.Image, edited: Image.Image, regions: Sequence[Box]) -> tuple[float, float]:
+    """The share of all pixels that changed visibly, and of those of them that lie in no region."""
+    changed = visibly_changed(clean, edited)
+    whole = float(changed.mean())
     for region in regions:
         changed[_slices(region)] = False
-    return float(changed.mean())
+    return whole, float(changed.mean())
 
 
 def _verdict(
     settings: ValiditySettings,
     ssim: float,
+    changed: float,
     outside: float,
     confidence: float,
     truth_kept: bool,
@@ -184,6 +189,8 @@ def _verdict(
         intact=ssim >= settings.min_ssim,
         confined=outside <= settings.max_outside,
         semantic=confidence >= settings.min_confidence,
+        changed=changed,
+        affordable=changed <= settings.max_changed,
     )
 
 
@@ -196,14 +203,22 @@ def _confidence(edit: Edit, found: ParsedObject | None) -> float:
     return found.confidence
 
 
-def _changed(clean: Image.Image, edited: Image.Image) -> np.ndarray:
-    """(H, W) of bool."""
-    before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (clean, edited))
+def visibly_changed(one: Image.Image, other: Image.Image) -> np.ndarray:
+    """(H, W) of bool: where two images of one size differ to the eye."""
+    before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (one, other))
     return np.abs(after - before).max(-1) > VISIBLE
 
 
 def _changed_share(clean: Image.Image, edited: Image.Image, region: Box) -> float:
-    return float(_changed(clean, edited)[_slices(region)].mean())
+    return float(visibly_changed(clean, edited)[_slices(region)].mean())
+
+
+def region_mask(size: tuple[int, int], regions: Sequence[Box]) -> np.ndarray:
+    """(H, W) of bool, true inside the regions; `size` is the image's, (width, height)."""
+    mask = np.zeros((size[1], size[0]), dtype=bool)
+    for region in regions:
+        mask[_slices(region)] = True
+    return mask
 
 
 def _slices(box: Box) -> tuple[slice, slice]:

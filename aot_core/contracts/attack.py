@@ -49,11 +49,13 @@ class ValiditySettings(Frozen):
     """Semantics: how well the parser must explain what is painted in each edited region as an object."""
     max_outside: float = Field(default=0.005, ge=0, le=1)
     """Share of the image's pixels that may change visibly outside the edited regions."""
+    max_changed: float = Field(default=1.0, gt=0, le=1)
+    """What an edit may cost: share of the image's pixels that may change visibly in all. 1 is no limit."""
 
 
 class RewardSettings(Frozen):
-    """reward = valid x confidence x (floor + (1 - floor) ((1 - dense) efficacy + dense margin)); 0 where
-    invalid."""
+    """reward = valid x confidence x (floor + (1 - floor) ((1 - dense) efficacy + dense margin)), times the diversity
+    factor where there is one; 0 where invalid."""
 
     samples: int = Field(default=3, ge=1)
     """k: sampled answers of the Defender an edit."""
@@ -70,4 +72,10 @@ class RewardSettings(Frozen):
     """The margin (nats) is divided by this before the logistic function."""
     floor: float = Field(default=0.1, ge=0, lt=1)
     """What a valid edit earns that misleads nobody: invalid ones must earn less."""
+    diversity: float = Field(default=0.0, ge=0, lt=1)
+    """w: a valid edit's reward is multiplied by 1 - w + w d, d in 0..1 saying how far it differs from the other valid
+    edits of its group. A factor, so that difference by itself earns nothing. 0: off."""
+    diversity_scale: float = Field(default=0.25, gt=0, le=1)
+    """Two edits differ wholly (d = 1) when this share of their regions' pixels differs visibly. (In the tiny world, of
+    a cell's pixels: two shapes of one colour in a third on average, two objects of other colour and shape in 0.58.)"""
     validity: ValiditySettings = ValiditySettings()

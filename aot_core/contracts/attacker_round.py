@@ -13,25 +13,62 @@ VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 
+class WindowSettings(Frozen):
+    """A few neighbouring denoising steps that are stochastic and trained; all others follow the ODE (MixGRPO, arXiv
+    2507.21802; Flow-GRPO-Fast). A group shares everything before its window, which is computed once."""
+
+    start: int = Field(default=0, ge=0)
+    """The window's first step (from 0, the noisiest); where it moves, the earliest it may take."""
+    size: int = Field(default=2, ge=1)
+    """How many steps."""
+    move: Literal["fixed", "sliding", "sampled"] = "fixed"
+    """"sliding": a step later every `every` updates, and from the last place that leaves the final step alone back to
+    `start`. "sampled": a place drawn anew every `every` updates, by the round's seed."""
+    every: int = Field(default=1, ge=1)
+    """Updates that a window stays where it is."""
+    finish: int | None = Field(default=None, ge=1)
+    """ODE steps from the window's end to the picture (MixGRPO-Flash): fewer than the schedule has left are as many of
+    its times, evenly taken; None: all that are left."""
+
+
 class SamplingSettings(Frozen):
-    """How edits are sampled in training: an SDE at the first steps, the ODE afterwards."""
+    """How edits are sampled in training: with noise at the first steps (or in a window), the ODE elsewhere."""
 
     steps: int = Field(default=6, ge=2)
     """T: denoising steps."""
+    sampler: Literal["sde", "cps"] = "sde"
+    """What a stochastic step is: Euler-Maruyama's of Flow-GRPO's SDE, or a coefficients-preserving one (arXiv
+    2509.05952), which puts as much noise into the latents as the schedule says, however few the steps."""
     sde_steps: int = Field(default=3, ge=1)
     """The first so many steps are stochastic and trained; the last step never is, its noise alone breaks
-    SSIM."""
+    SSIM. Not looked at where there is a `window`."""
+    window: WindowSettings | None = None
+    """Train these steps in place of the first `sde_steps`, with a group's common prefix computed once."""
     noise_level: float = Field(default=0.8, gt=0)
-    """a of eta_t = a sqrt(t / (1 - t))."""
+    """a of eta_t = a sqrt(t / (1 - t)); with "cps" eta, of which 1 draws all noise afresh."""
     noise_cap: float = Field(default=3.0, gt=0)
-    """eta_t is at most this; it has a pole at t = 1."""
+    """eta_t is at most this; it has a pole at t = 1. Not looked at by "cps", which has none."""
     shared_noise: bool = True
-    """Whether a group starts from one initial noise, so that its edits differ by the SDE's noise alone."""
+    """Whether a group starts from one initial noise, so that its edits differ by the stochastic steps' noise alone."""
 
     @model_validator(mode="after")
     def _last_step_is_deterministic(self) -> "SamplingSettings":
-        if self.sde_steps >= self.steps:
+        window = self.window
+        if window is None and self.sde_steps >= self.steps:
             raise ValueError(f"sde_steps {self.sde_steps} must be less than steps {self.steps}")
+        if window is not None and window.start + window.size >= self.steps:
+            raise ValueError(
+                f"window.start {window.start} + window.size {window.size} must be less than steps {self.steps}: the "
+                "last step is never stochastic"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> "SamplingSettings":
+        if self.sampler == "cps" and self.noise_level > 1:
+            raise ValueError(f"noise_level is {self.noise_level}; sampler cps takes 0..1, the share drawn afresh")
+        if self.window is not None and not self.shared_noise:
+            raise ValueError("a window's prefix is shared by the group; set shared_noise = true, or leave window out")
         return self
 
 
@@ -62,8 +99,11 @@ class AttackerRoundConfig(Frozen):
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
     micro_batch: int = Field(default=256, ge=1)
     """Edits a device step; the rest of the batch is accumulated."""
-    scaling: Literal["group", "batch", "none"] = "batch"
-    """What centred rewards are divided by (`aot_core.rl.advantages`)."""
+    scaling: Literal["group", "batch", "none", "prompt"] = "batch"
+    """What centred rewards are divided by (`aot_core.rl.advantages`); "prompt": what the scene's rewards have varied by
+    in its latest groups, across updates."""
+    remembered_groups: int = Field(default=8, ge=1)
+    """Groups of a scene that `scaling = "prompt"` remembers."""
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
@@ -71,6 +111,11 @@ class AttackerRoundConfig(Frozen):
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
     learning_rate: float = Field(default=2e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights;
+    the average is what is probed in the end and saved. None: the last update's weights are."""
+    checkpoint_every: int = Field(default=5, ge=0)
+    """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1)
     """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and

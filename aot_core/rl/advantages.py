@@ -4,8 +4,11 @@ Shapes: _P prompts (or scenes) in a batch, _G samples a group. Rewards come in a
 alike.
 """
 
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Scaling = Literal["group", "batch", "none"]
@@ -31,6 +34,53 @@ def group_advantages(rewards_PG: Tensor, scaling: Scaling = "group", epsilon: fl
     if scaling == "group":
         return centred_PG / (rewards_PG.std(1, keepdim=True) + epsilon)
     raise ValueError(f"scaling {scaling!r} is none of group, batch, none")
+
+
+class PromptDeviations:
+    """Advantages scaled by what a prompt's rewards have varied by so far: the per-prompt statistics of DDPO (arXiv
+    2305.13301) and Flow-GRPO, for groups too small to tell their own deviation.
+
+    A reward is centred by its own group's mean, not by a mean of the past: the policy that earned that is gone, and an
+    Attacker's scene comes back with another instruction. What is remembered is how far groups spread around theirs.
+    """
+
+    def __init__(self, groups: int) -> None:
+        """
+        Args:
+            groups: so many of a prompt's latest groups count.
+        """
+        self.groups = groups
+        self._squares: dict[str, deque[tuple[float, int]]] = {}
+        """By prompt: each group's sum of squared centred rewards, and its degrees of freedom."""
+
+    def advantages(self, prompts_P: Sequence[str], rewards_PG: Tensor, epsilon: float = 1e-4) -> Tensor:
+        """A = (r - mean of the group) / (deviation of the prompt's latest groups, with this one, + epsilon), (P, G) to
+        (P, G). Raises ValueError where prompts and rewards differ in number."""
+        _check(rewards_PG)
+        if len(prompts_P) != len(rewards_PG):
+            raise ValueError(f"{len(prompts_P)} prompts but {len(rewards_PG)} groups of rewards; give one each")
+        centred_PG = rewards_PG - rewards_PG.mean(1, keepdim=True)
+        for prompt, centred_G in zip(prompts_P, centred_PG, strict=True):
+            seen = self._squares.setdefault(prompt, deque(maxlen=self.groups))
+            seen.append((float(centred_G.square().sum()), len(centred_G) - 1))
+        deviations_P = torch.tensor([self.deviation(prompt) for prompt in prompts_P]).to(centred_PG)
+        return centred_PG / (deviations_P[:, None] + epsilon)
+
+    def deviation(self, prompt: str) -> float:
+        """The pooled, unbiased deviation of a prompt's remembered groups."""
+        seen = self._squares[prompt]
+        return (sum(square for square, _ in seen) / sum(freedom for _, freedom in seen)) ** 0.5
+
+    def state(self) -> dict[str, list[tuple[float, int]]]:
+        """What is remembered, for a checkpoint in JSON."""
+        return {prompt: list(seen) for prompt, seen in self._squares.items()}
+
+    def load(self, state: Mapping[str, Sequence[tuple[float, int]]]) -> None:
+        """Remember what `state` gave."""
+        self._squares = {
+            prompt: deque(((float(square), int(freedom)) for square, freedom in seen), maxlen=self.groups)
+            for prompt, seen in state.items()
+        }
 
 
 def flat_groups(rewards_PG: Tensor) -> Tensor:

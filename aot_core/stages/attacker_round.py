@@ -7,8 +7,9 @@ import numpy as np
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.reward import SureAnswerer, answered_letters
+from aot_core.attacker.round_state import RoundHistory
 from aot_core.attacker.scenes import AttackError, answered_right, load_targets
-from aot_core.attacker.self_play import MIX, RoundHistory, measure, play_round
+from aot_core.attacker.self_play import MIX, measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import VERSION as VERSION
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
@@ -43,7 +44,7 @@ def run_attacker_round(
     # A single target is probe and lesson both: there is nothing to hold out of.
     probe, lessons = targets[:held_out], targets[held_out:] or targets
     before = measure(attacker, policy, defender, probe, config)
-    history = play_round(attacker, policy, defender, lessons, config, context.tracker)
+    history = play_round(attacker, policy, defender, lessons, config, context.tracker, context.progress)
     after = measure(attacker, policy, defender, probe, config)
     for step, figures in ((0, before), (config.updates, after)):
         context.tracker.log_metrics({f"attacker/probe_{name}": value for name, value in figures.items()}, step=step)

@@ -3,6 +3,7 @@ import torch
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, step_loss
+from aot_core.attacker.flow_sde import stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.data import world
@@ -22,18 +23,14 @@ def sample(attacker: Attacker, config: AttackerRoundConfig = CONFIG):
 
 
 def logprobs(attacker: Attacker, edits, transition) -> torch.Tensor:
-    from aot_core.attacker.flow_sde import sde_step
-
     times = torch.full((8,), transition.time)
     velocity = attacker.velocity(transition.latents, times, edits.condition)
-    settings = CONFIG.sampling
-    return sde_step(
+    return stochastic_step(
         transition.latents,
         velocity,
         transition.time,
         transition.next_time,
-        level=settings.noise_level,
-        cap=settings.noise_cap,
+        CONFIG.sampling,
         next_latents=transition.next_latents,
     ).logprob
 

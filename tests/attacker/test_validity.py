@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from aot_core.attacker.validity import PhotoChecker, WorldChecker, outside_share
+from aot_core.attacker.validity import PhotoChecker, WorldChecker, changed_shares
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.scene import Box, Edit, Sample, SceneObject
 from aot_core.data import world
@@ -139,7 +139,18 @@ def test_photographs_are_valid_where_regions_changed_and_touch_no_protected_box(
     assert not touching.truth_kept
 
 
-def test_outside_share_leaves_the_regions_out():
+def test_changed_shares_count_the_whole_and_what_lies_in_no_region():
     clean = Image.new("RGB", (10, 10), "white")
     edited = Image.new("RGB", (10, 10), "black")
-    assert outside_share(clean, edited, [Box(x=0, y=0, width=10, height=4)]) == pytest.approx(0.6)
+    shares = changed_shares(clean, edited, [Box(x=0, y=0, width=10, height=4)])
+    assert shares == (1.0, pytest.approx(0.6))
+
+
+def test_what_costs_more_than_the_cap_is_invalid(red_ring_sample: tuple[Sample, Image.Image]):
+    sample, clean = red_ring_sample
+    edited = painted(sample, "red", "square", (3, 3))
+    (free,) = CHECKER.check([sample], [add_at((3, 3))], [clean], [edited])
+    assert 0.01 < free.changed < 0.05  # one of sixteen cells at most
+    for cap, valid in ((free.changed, True), (free.changed * 0.9, False)):
+        (capped,) = WorldChecker(ValiditySettings(max_changed=cap)).check([sample], [add_at((3, 3))], [clean], [edited])
+        assert (capped.affordable, capped.valid) == (valid, valid)

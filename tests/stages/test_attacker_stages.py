@@ -2,17 +2,28 @@
 go."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
-from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs
+from aot_core.contracts.attacker_round import (
+    AttackerRoundConfig,
+    AttackerRoundInputs,
+    SamplingSettings,
+    WindowSettings,
+)
 from aot_core.contracts.curate import CurateConfig, CurateInputs
 from aot_core.contracts.learning import LoraSettings, ModelSettings
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
+from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, WarmStartAttackerInputs
 from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
@@ -21,6 +32,8 @@ from aot_core.models import SHIPPED
 from aot_core.stages.attacker_round import run_attacker_round
 from aot_core.stages.context import StageContext
 from aot_core.stages.curate import run_curate
+from aot_core.stages.plan import plan_stage
+from aot_core.stages.runner import execute
 from aot_core.stages.warm_start_attacker import run_warm_start_attacker
 from aot_core.store import LocalStore
 
@@ -107,6 +120,59 @@ def test_a_round_moves_the_attacker_and_shows_its_edits(
     assert any(bool(parameter.any()) for *_, parameter in AttackPolicy.load(first.output).entries())
     assert (first.output / "tactics.json").read_bytes() == (second.output / "tactics.json").read_bytes()
     assert weights(first.output / "model") == weights(second.output / "model") != weights(SHIPPED / ATTACKER.name)
+
+
+def round_in(root: Path, store: LocalStore, refs: list[ArtifactRef]) -> StageSpec:
+    """The spec of a round that keeps all that a round can keep, with copies of its inputs in a store of its own."""
+    place, copies = LocalStore(root), []
+    for ref in refs:
+        stage, key = ref.uri.removeprefix("aot://").split("/")[:2]
+        copies.append(place.put(stage, key, store.fetch(ref)))  # pyright: ignore[reportArgumentType]
+    config = ROUND.model_copy(
+        update={
+            "updates": 10,
+            "checkpoint_every": 1,
+            "ema": 0.9,
+            "scaling": "prompt",
+            "sampling": SamplingSettings(sampler="cps", window=WindowSettings(size=1, move="sampled")),
+        }
+    )
+    inputs = AttackerRoundInputs(
+        dataset=copies[0],
+        attacker=copies[1],
+        defender=copies[2],
+        attacker_base=ATTACKER,
+        defender_base=DEFENDER,
+    )
+    return plan_stage("attacker_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+
+
+def test_a_round_killed_in_the_middle_ends_with_the_same_bits(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    refs = [dataset, attacker, defender]
+    whole = execute(round_in(tmp_path / "whole", store, refs)).record
+    spec = round_in(tmp_path / "killed", store, refs)
+    assert whole is not None
+    assert whole.key == spec.key
+
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    progress = tmp_path / "killed" / ".progress" / "attacker_round" / spec.key
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-m", "aot_core.stages", str(tmp_path / "spec.json")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        while not list(progress.glob("update-000009")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert LocalStore(tmp_path / "killed").find(spec.stage, spec.key) is None
+
+    again = execute(spec).record
+    assert again is not None
+    assert again.artifact.sha256 == whole.artifact.sha256, "weights, tactics, curve and pictures, to the bit"
+    assert again.outputs == whole.outputs
+    assert not progress.exists(), "nothing is left of what it needed"
 
 
 def test_curation_writes_a_data_set_whose_truths_hold(

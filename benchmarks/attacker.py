@@ -1,0 +1,294 @@
+"""Flow-GRPO with a window of trained steps against Flow-GRPO that trains every step, on one editor, in one process.
+
+    python benchmarks/attacker.py configs/tiny.toml --home .aot --seeds 0 1 2 --seconds 300 --output docs/attacker.png
+
+Opponents and data are those of the campaign's first three stages (run where the home lacks them). Both arms have the
+same scenes, groups, learning rate, KL, T = 10 denoising steps and reward; the attack policy is frozen and leaves
+what to paint to the editor, so that the editor alone learns.
+
+- all steps: Flow-GRPO (arXiv 2505.05470) as published: an initial noise an edit, every step but the last stochastic and
+  trained, no pass shared.
+- window: the first two steps stochastic and trained, the branching's pass shared by the group, three ODE steps from the
+  window's end to the picture.
+
+First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
+fixed held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where that of all
+steps ends.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from aot_core.attacker.editing import Attacker
+from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
+from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
+from aot_core.attacker.self_play import judge, measure, play_round
+from aot_core.attacker.tactics import AttackPolicy
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.attack import ProposalSettings, TacticsSettings
+from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings, WindowSettings
+from aot_core.contracts.campaign import CampaignConfig
+from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.prepare_data import PrepareDataInputs
+from aot_core.contracts.spec import Place
+from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
+from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
+from aot_core.defender.answering import Defender
+from aot_core.defender.checkpoints import load_defender
+from aot_core.home import Home
+from aot_core.models import model_folder
+from aot_core.stages.plan import pin_model, plan_stage
+from aot_core.stages.runner import execute
+from aot_core.store import open_store
+from aot_core.tracking.protocol import NullTracker
+
+ARMS = {
+    "all steps": SamplingSettings(steps=10, sde_steps=9, shared_noise=False),
+    "window": SamplingSettings(steps=10, window=WindowSettings(size=2, finish=3)),
+}
+Point = tuple[float, int, dict[str, float]]
+"""CPU seconds, updates done, the probe's figures."""
+
+
+@dataclass
+class Match:
+    """What both arms share."""
+
+    attacker: Path
+    base: str
+    defender: Defender
+    probe: list[Target]
+    lessons: list[Target]
+
+    def editor(self, config: AttackerRoundConfig) -> Attacker:
+        """The warm-started editor, as it was before any arm trained it."""
+        return Attacker.load_trainable(self.base, self.attacker, config.model)
+
+
+@dataclass
+class Probe(NullTracker):
+    """Counts an arm's CPU seconds and looks at the held-out scenes now and then, off the clock."""
+
+    look: Callable[[], dict[str, float]]
+    every: int
+    points: list[Point] = field(default_factory=list)
+    spent: float = 0.0
+    started: float = field(default_factory=time.process_time)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # noqa: ARG002
+        self.spent += time.process_time() - self.started
+        done = (step or 0) + 1
+        if done % self.every == 0:
+            self.points.append((self.spent, done, self.look()))
+        self.started = time.process_time()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--home", type=Path, default=Path(".aot"))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seconds", type=float, default=300.0, help="CPU seconds of an arm and seed")
+    parser.add_argument("--scenes", type=int, default=8, help="scenes an update")
+    parser.add_argument("--group", type=int, default=24, help="edits a scene (Flow-GRPO: 24)")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--candidates", type=int, default=400)
+    parser.add_argument("--probe", type=int, default=80, help="held-out scenes, an edit each")
+    parser.add_argument("--output", type=Path, default=Path("docs/attacker.png"))
+    parser.add_argument("--redraw", action="store_true", help="report and draw again what OUTPUT's .json holds")
+    arguments = parser.parse_args()
+    if arguments.redraw:
+        kept = json.loads(arguments.output.with_suffix(".json").read_text())
+        report(kept["curves"])
+        plot(kept["curves"], kept["seconds"], arguments.output)
+        return
+    torch.set_num_threads(1)
+    settings = AttackerRoundConfig(
+        scenes=arguments.scenes,
+        group_size=arguments.group,
+        learning_rate=arguments.learning_rate,
+        proposals_per_scene=1,
+        iterations=1,
+        kl=0.01,
+        tactics=TacticsSettings(learning_rate=0.0),
+        proposals=ProposalSettings(named_share=0.0),
+    )
+    match = prepare(load_campaign(arguments.config), arguments.home, arguments.candidates, arguments.probe)
+    print(f"{len(match.lessons)} scenes to attack, {len(match.probe)} held out; {arguments.scenes} x {arguments.group}")
+    seconds = {name: update_seconds(match, with_sampling(settings, name)) for name in ARMS}
+    ratio = sum(seconds["all steps"].values()) / sum(seconds["window"].values())
+    print(f"an update: {ratio:.1f}x less CPU time with the window", flush=True)
+    curves: dict[str, list[list[Point]]] = defaultdict(list)
+    for seed in arguments.seeds:
+        for name in ARMS:
+            config = with_sampling(settings, name).model_copy(update={"seed": seed})
+            updates = max(1, round(arguments.seconds / sum(seconds[name].values())))
+            curves[name].append(learn(match, config.model_copy(update={"updates": updates})))
+            last = curves[name][-1][-1]
+            print(f"seed {seed}, {name}: {last[1]} updates in {last[0]:.0f} CPU s: {shown(last[2])}", flush=True)
+        report(curves)
+        arguments.output.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "curves": curves}) + "\n")
+        plot(curves, seconds, arguments.output)
+
+
+def prepare(config: CampaignConfig, home: Path, candidates: int, probe: int) -> Match:
+    """The campaign's first three stages, from the store where they stand there."""
+    place = Place(store=str(Home(home).store), device="cpu", threads=1)
+
+    def run(stage: Any, inputs: Any) -> ArtifactRef:
+        return execute(plan_stage(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
+
+    attacker_base, defender_base = pin_model(config.models.attacker), pin_model(config.models.defender)
+    asked = defender_base if config.prepare_data.effectiveness.enabled else None
+    data = run("prepare_data", PrepareDataInputs(defender=asked))
+    attacker = run("warm_start_attacker", WarmStartAttackerInputs(dataset=data, base=attacker_base))
+    defended = run("warm_start_defender", WarmStartDefenderInputs(dataset=data, base=defender_base))
+    store = open_store(place.store)
+    dataset, base = store.fetch(data), str(model_folder(config.models.attacker) or config.models.attacker)
+    defender = load_defender(store.fetch(defended), str(model_folder(config.models.defender) or config.models.defender))
+    targets = load_targets(dataset, np.random.default_rng([0, 12]), candidates)
+    right = answered_right(defender, targets, 3, 1.0, 0)
+    targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
+    return Match(store.fetch(attacker), base, defender, targets[:probe], targets[probe:])
+
+
+def with_sampling(config: AttackerRoundConfig, arm: str) -> AttackerRoundConfig:
+    return config.model_copy(update={"sampling": ARMS[arm]})
+
+
+def update_seconds(match: Match, config: AttackerRoundConfig, repeats: int = 3) -> dict[str, float]:
+    """Least CPU seconds of each part of an update over the repeats, after one that warms up and is left out."""
+    editor = match.editor(config)
+    editor.hold_reference()
+    optimizer = torch.optim.AdamW(editor.trainable(), lr=1e-6)
+    clocks = [timed_update(match, editor, optimizer, config, repeat) for repeat in range(repeats + 1)][1:]
+    least = {part: min(clock[part] for clock in clocks) for part in clocks[0]}
+    arm = next(name for name, sampling in ARMS.items() if sampling == config.sampling)
+    parts = ", ".join(f"{part} {value:.2f}" for part, value in least.items())
+    print(f"{arm}: {sum(least.values()):.2f} CPU s an update, least of {repeats} ({parts})", flush=True)
+    return least
+
+
+def timed_update(
+    match: Match, editor: Attacker, optimizer: torch.optim.Optimizer, config: AttackerRoundConfig, repeat: int
+) -> dict[str, float]:
+    """One update of the editor, as `self_play.play_update` makes it, its parts timed."""
+    clock: dict[str, float] = {}
+
+    def timed(part: str, work: Callable[[], Any]) -> Any:
+        started = time.process_time()
+        result = work()
+        clock[part] = time.process_time() - started
+        return result
+
+    rng, noise = np.random.default_rng(repeat), torch.Generator().manual_seed(repeat)
+    attempts = draw(rng, match.lessons, config.proposals, AttackPolicy(), config.scenes)
+    images = [attempt.target.image for attempt in attempts]
+    told = [attempt.proposal.instruction for attempt in attempts]
+    condition = timed("encode", lambda: editor.encode(images, told))
+    window = stochastic_steps(config.sampling, repeat)
+    given = (editor, condition, config.group_size, config.sampling, noise)
+    edits = timed("sample", lambda: rollout(*given, with_reference=True, stochastic=window))
+    edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))
+    judged = timed("judge", lambda: judge(match.defender, attempts, edited, config, repeat))
+    rewards = torch.tensor([one.reward.reward for one in judged]).view(-1, config.group_size)
+    timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
+    return clock
+
+
+def learn(match: Match, config: AttackerRoundConfig) -> list[Point]:
+    """An arm's curve on the held-out scenes: the same instructions and noise at each of about eight looks."""
+    editor, policy = match.editor(config), AttackPolicy()
+
+    def look() -> dict[str, float]:
+        return measure(editor, policy, match.defender, match.probe, config)
+
+    tracker = Probe(look, every=max(1, config.updates // 8))
+    tracker.points.append((0.0, 0, look()))
+    tracker.started = time.process_time()
+    play_round(editor, policy, match.defender, match.lessons, config, tracker)
+    return tracker.points
+
+
+def mean_curve(curves: list[list[Point]]) -> list[Point]:
+    """The mean over the seeds, look by look: one arm looks after the same updates whatever the seed."""
+    return [
+        (
+            mean(spent for spent, _, _ in looks),
+            looks[0][1],
+            {name: mean(figures[name] for _, _, figures in looks) for name in looks[0][2]},
+        )
+        for looks in zip(*curves, strict=True)
+    ]
+
+
+def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
+    """CPU seconds until a figure first comes to a value, between looks by a straight line; None where it never does."""
+    for (before, _, low), (after, _, high) in pairwise(curve):
+        if high[name] >= wanted:
+            rise = high[name] - low[name]
+            return after if rise <= 0 else before + (after - before) * max(0.0, (wanted - low[name]) / rise)
+    return None
+
+
+def report(curves: dict[str, list[list[Point]]]) -> None:
+    """Start and end of each arm's mean curve, and both arms' time to what the all-steps arm ends with, if it rose."""
+    means = {name: mean_curve(found) for name, found in curves.items()}
+    for name, curve in means.items():
+        print(f"{name}: mean of {len(curves[name])} seeds: {shown(curve[0][2])} -> {shown(curve[-1][2])}")
+    for name in ("reward", "success"):
+        slow, fast = means.values()
+        wanted = slow[-1][2][name]
+        if wanted <= slow[0][2][name]:
+            print(f"{name}: all steps ended no higher than it began; there is no time to compare", flush=True)
+            continue
+        times = [seconds_to(curve, name, wanted) for curve in (slow, fast)]
+        told = ", ".join(
+            f"{arm} {'never' if spent is None else f'{spent:.0f} CPU s'}"
+            for arm, spent in zip(means, times, strict=True)
+        )
+        ratio = f": {times[0] / times[1]:.1f}x" if times[0] and times[1] else ""
+        print(f"{name}: to {wanted:.3f}, where all steps' mean curve ends: {told}{ratio}", flush=True)
+
+
+def shown(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "success", "valid"))
+
+
+def plot(curves: dict[str, list[list[Point]]], seconds: dict[str, dict[str, float]], output: Path) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    bottoms = dict.fromkeys(seconds, 0.0)
+    for part in ("encode", "sample", "decode", "judge", "train"):
+        heights = [seconds[name][part] for name in ARMS]
+        axes[0].bar(list(ARMS), heights, bottom=[bottoms[name] for name in ARMS], label=part, width=0.6)
+        for name in ARMS:
+            bottoms[name] += seconds[name][part]
+    axes[0].set(title="an update", ylabel="CPU seconds")
+    axes[0].legend(frameon=False)
+    for axis, figure_name in ((axes[1], "reward"), (axes[2], "success")):
+        for colour, (name, found) in zip(("tab:grey", "tab:red"), curves.items(), strict=True):
+            for curve, width in [*((one, 0.6) for one in found), (mean_curve(found), 2.2)]:
+                x, y = [spent for spent, _, _ in curve], [figures[figure_name] for _, _, figures in curve]
+                label = f"{name}: mean of {len(found)} seeds" if width > 1 else None
+                axis.plot(x, y, color=colour, linewidth=width, label=label)
+        axis.set(title=f"{figure_name} on held-out scenes", xlabel="CPU seconds of training")
+        axis.legend(frameon=False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
