@@ -7,7 +7,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import EditorSettings, ModelSettings
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 

@@ -2,6 +2,7 @@
 `adapter/`)."""
 
 import numpy as np
+import torch
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.warm_start import fit_pairs, load_pairs
@@ -23,6 +24,7 @@ def run_warm_start_attacker(
     rng = np.random.default_rng([config.seed, 21])
     folder = context.fetch(inputs.dataset)
     pairs = load_pairs(folder, rng, config.pairs)
+    torch.manual_seed(config.seed)  # an adapter's first weights: not those of whatever ran before in this process
     attacker = Attacker.load_trainable(context.model(inputs.base), None, config.model, context.device, config.editor)
     curve = fit_pairs(attacker, folder, pairs, config, rng, context.tracker)
     attacker.save(context.output)

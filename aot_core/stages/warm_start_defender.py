@@ -1,5 +1,7 @@
 """`warm_start_defender`: base and data set in, warm Defender out (`model/` or `adapter/`)."""
 
+import torch
+
 from aot_core.contracts.warm_start_defender import (
     WarmStartDefenderConfig,
     WarmStartDefenderInputs,
@@ -19,6 +21,7 @@ def run_warm_start_defender(
     samples = read_samples(folder, "warm_start")
     if not samples:
         raise ValueError("dataset: its split `warm_start` is empty; raise prepare_data.splits.warm_start")
+    torch.manual_seed(config.seed)  # an adapter's first weights: not those of whatever ran before in this process
     model, processor = load_trainable(None, context.model(inputs.base), config.model, context.device)
     return warm_start(
         model,

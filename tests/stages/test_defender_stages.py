@@ -162,6 +162,19 @@ def test_the_adapter_of_one_round_is_trained_on_in_the_next(
     load_defender(there.output, BASE.name)
 
 
+def test_an_adapter_s_first_weights_come_of_the_seed(
+    store: LocalStore, warm_dataset: ArtifactRef, tmp_path: Path
+) -> None:
+    config = WarmStartDefenderConfig(samples=8, batch_size=8, model=LORA)
+    written = []
+    for ambient in (1, 2):
+        torch.manual_seed(ambient)
+        here = context(store, tmp_path / str(ambient))
+        run_warm_start_defender(config, WarmStartDefenderInputs(dataset=warm_dataset, base=BASE), here)
+        written.append((here.output / "adapter" / "adapter_model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_a_loss_that_is_not_finite_leaves_no_model(
     store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
 ) -> None:
