@@ -97,6 +97,7 @@ def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: Evaluate
         name=settings.model,
         dtype=campaign.config.evaluate.dtype,
         base_sha256=campaign.defender_base.sha256,
+        packages=evaluation.packages,
     )
     decision = _decide(campaign, version, defender, exam, evaluation, lineage)
     _publish(campaign, decision, exam)

@@ -28,7 +28,9 @@ from aot_core.tracking.protocol import NullTracker, Tracker
 logger = logging.getLogger(__name__)
 
 _LEFT_SECONDS = 7 * 24 * 3600
-_RECORDED_PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow")
+_RECORDED_PACKAGES = (
+    "torch", "torchmetrics", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow"
+)  # fmt: skip
 
 
 def execute(spec: StageSpec) -> StageResult:

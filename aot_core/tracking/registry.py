@@ -78,6 +78,7 @@ def register_defender(
     dtype: str = "float32",
     device: str = "cpu",
     base_sha256: str = "",
+    packages: Mapping[str, str] | None = None,
 ) -> str:
     """Register a trained Defender and return its version; the version of the same artifact if there is one.
 
@@ -88,6 +89,7 @@ def register_defender(
         device: where the loaded model answers.
         base_sha256: of the base's folder: an adapter is only ever put on the base that it was trained on. Empty for a
             hub name.
+        packages: versions, by name, of what it was evaluated with: the orchestrator may have none of it installed.
 
     Raises ValueError where the checkpoint holds neither folder.
     """
@@ -100,6 +102,7 @@ def register_defender(
         raise ValueError(f"checkpoint {checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
     figures = {METRIC_TAG + key: repr(float(value)) for key, value in (metrics or {}).items()}
     reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256, BASE_TAG: base}
+    held = {package: (packages or {}).get(package) or version(package) for package in _REQUIRED}
     with _active_run(client, uri, run_id):
         info = mlflow.pyfunc.log_model(
             name=name,
@@ -114,7 +117,7 @@ def register_defender(
             },
             signature=SIGNATURE,
             input_example=_example(),
-            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in _REQUIRED],
+            pip_requirements=[f"{package}=={number.partition('+')[0]}" for package, number in held.items()],
         )
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description=_DESCRIPTION)
