@@ -121,13 +121,14 @@ def static_lessons(store: Store, curated: ArtifactRef) -> ArtifactRef:
         samples = [
             lesson
             for index, sample in enumerate(read_samples(folder))
-            if (lesson := _distracted(np.random.default_rng([int(key[:8], 16), index]), sample, folder, output))
+            if (lesson := with_distractors(np.random.default_rng([int(key[:8], 16), index]), sample, folder, output))
         ]
         write_dataset(output, samples)
         return store.put("curate", key, output)
 
 
-def _distracted(rng: np.random.Generator, sample: Sample, folder: Path, output: Path) -> Sample | None:
+def with_distractors(rng: np.random.Generator, sample: Sample, folder: Path, output: Path) -> Sample | None:
+    """A sample whose clean scene carries up to `DISTRACTORS` procedural semantic ones; None where none fits."""
     objects, image = list(sample.scene.objects), load_image(folder, sample.image)
     words = words_in_question(sample.question.query, objects)
     edits: list[Edit] = []
