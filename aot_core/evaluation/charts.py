@@ -87,6 +87,32 @@ def crossplay(evaluations: Evaluations, dark: bool) -> bytes:
     return _png(figure, dark)
 
 
+def attack_mix(mixes: Mapping[int, Mapping[str, float]], dark: bool) -> bytes:
+    """How each round's Attacker attacked, late in its round: the share of every kind of edit, place and content.
+
+    Args:
+        mixes: by round, shares by "factor/option" (`AttackerRoundOutputs.tactics`).
+    """
+    factors = list(dict.fromkeys(name.partition("/")[0] for mix in mixes.values() for name in mix))
+    rounds = sorted(mixes)
+    figure = Figure(figsize=(3.6 * len(factors), 3.3), layout="constrained")
+    for axes, factor in zip(figure.subplots(1, len(factors), sharey=True, squeeze=False)[0], factors, strict=True):
+        options = list(dict.fromkeys(n for mix in mixes.values() for n in mix if n.startswith(f"{factor}/")))
+        floor = np.zeros(len(rounds))
+        for option, colour in zip(options, _LINES, strict=False):
+            shares = np.array([100 * mixes[number].get(option, 0.0) for number in rounds])
+            axes.bar(rounds, shares, bottom=floor, color=colour, width=0.6, label=option.partition("/")[2])
+            floor += shares
+        axes.set_title(factor, fontsize=10, color=_INK[dark])
+        axes.set_xticks(rounds)
+        axes.set_xlabel("Attacker of round", color=_INK[dark])
+        legend = axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+        for text in legend.get_texts():
+            text.set_color(_INK[dark])
+    figure.axes[0].set_ylabel("share, %", color=_INK[dark])
+    return _png(figure, dark)
+
+
 def _curve(axes: Axes, evaluations: Evaluations, name: str, colour: str) -> None:
     rounds = [number for number in sorted(evaluations) if name in evaluations[number].strict]
     values, low, high = (

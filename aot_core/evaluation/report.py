@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.evaluate import CLEAN, Changes, EvaluateOutputs, by_attacker
 from aot_core.contracts.summary import CampaignSummary, StageStep
-from aot_core.evaluation.charts import accuracy_curves, conditions_of, crossplay, label_of
+from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
 
 _MERGED = (
@@ -99,18 +100,16 @@ class Tile:
 def write_report(summary: CampaignSummary, path: Path) -> Path:
     """Render the report to a file, whole or not at all; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render_report(summary), encoding="utf-8")
-    partial.replace(path)
+    unfinished = path.with_name(path.name + ".partial")
+    unfinished.write_text(render_report(summary), encoding="utf-8")
+    unfinished.replace(path)
     return path
 
 
 def render_report(summary: CampaignSummary) -> str:
     """The report of a campaign, finished or not; parts whose stages have not run are left out."""
-    evaluations = evaluations_of(summary)
     charts = [
-        Picture(title, *(_data_uri(draw(evaluations, dark)) for dark in (False, True)))
-        for title, _, draw in charts_of(summary)
+        Picture(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
     ]
     view = _view(summary) | {"charts": charts, "galleries": _galleries(summary)}
     return _environment(autoescape=True).get_template("report.html.j2").render(view)
@@ -139,8 +138,7 @@ def accuracy_rows(summary: CampaignSummary) -> list[dict[str, str | float]]:
 
 def chart_files(summary: CampaignSummary) -> dict[str, bytes]:
     """The report's charts as they look on a light page: file name to PNG."""
-    evaluations = evaluations_of(summary)
-    return {name: draw(evaluations, False) for _, name, draw in charts_of(summary)}
+    return {name: draw(False) for _, name, draw in charts_of(summary)}
 
 
 def _environment(*, autoescape: bool) -> Environment:
@@ -312,14 +310,21 @@ def _cell(outputs: EvaluateOutputs, name: str) -> Cell:
     return Cell(100 * outputs.strict[name], 100 * outputs.low[name], 100 * outputs.high[name], outputs.n[name])
 
 
-def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[dict[int, EvaluateOutputs], bool], bytes]]]:
-    """(title, file name, what draws it) of each chart that the campaign has figures for."""
-    rounds = {step.round for step in summary.steps if step.record.stage == "evaluate"}
-    drawn: list[tuple[str, str, Callable[[dict[int, EvaluateOutputs], bool], bytes]]] = []
-    if len(rounds) > 1:
-        drawn.append(("Strict accuracy over the rounds", "accuracy.png", accuracy_curves))
-    if rounds:
-        drawn.append(("Cross-play: strict accuracy in percent", "crossplay.png", crossplay))
+def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[bool], bytes]]]:
+    """(title, file name, what draws it on a light or dark page) of each chart that the campaign has figures for."""
+    evaluations = evaluations_of(summary)
+    mixes = {
+        step.round: step.record.outputs["tactics"]
+        for step in summary.steps
+        if step.record.stage == "attacker_round" and step.record.outputs.get("tactics")
+    }
+    drawn: list[tuple[str, str, Callable[[bool], bytes]]] = []
+    if len(evaluations) > 1:
+        drawn.append(("Strict accuracy over the rounds", "accuracy.png", partial(accuracy_curves, evaluations)))
+    if evaluations:
+        drawn.append(("Cross-play: strict accuracy in percent", "crossplay.png", partial(crossplay, evaluations)))
+    if mixes:
+        drawn.append(("How each Attacker attacked, late in its round", "attacks.png", partial(attack_mix, mixes)))
     return drawn
 
 

@@ -92,7 +92,8 @@ def summary(tmp_path: Path) -> CampaignSummary:
     funnel = {"extension/accepted": 900.0, "extension/duplicate": 120.0, "ssim/below_min_ssim": 14.0}
     steps = [step("prepare_data", 0, {"samples": {"train": 600.0}, "pairs": 400, "funnel": funnel}), evaluation(0)]
     for number in (1, 2):
-        rewards = {"first_reward": 0.21, "last_reward": 0.21 + 0.1 * number, "kl": 0.002}
+        tactics = {"kind/add": 0.7, "kind/replace": 0.3, "content/open": 0.5, "content/target colour": 0.5}
+        rewards = {"first_reward": 0.21, "last_reward": 0.21 + 0.1 * number, "kl": 0.002, "tactics": tactics}
         counts = {"edited": 600, "intact": 580, "confined": 540, "semantic": 420, "valid": 400, "kept": 310}
         steps += [
             step("attacker_round", number, rewards, (picture, str(tmp_path / "gone.png"))),
@@ -140,8 +141,8 @@ def test_the_report_stands_alone(summary: CampaignSummary, tmp_path: Path) -> No
     assert page.open == []
     assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "url(" not in text and "<script" not in text and "@import" not in text
-    # 2 charts in light and dark, 2 pictures a round; one of the three files of a round is gone.
-    assert len(page.addresses) == 2 * 2 + 2 * 2
+    # 3 charts in light and dark, 2 pictures a round; one of the three files of a round is gone.
+    assert len(page.addresses) == 3 * 2 + 2 * 2
     assert text.count("no longer in the store") == 2
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
@@ -182,7 +183,7 @@ def test_prefect_and_mlflow_are_given_the_same(summary: CampaignSummary) -> None
     last = accuracy_rows(summary)[-1]
     assert last == {"round": 2, "condition": "Attacker 2", "strict": 73.0, "low": 63.57, "high": 80.73, "n": 100}
     assert {name: png[:8] for name, png in chart_files(summary).items()} == dict.fromkeys(
-        ("accuracy.png", "crossplay.png"), b"\x89PNG\r\n\x1a\n"
+        ("accuracy.png", "crossplay.png", "attacks.png"), b"\x89PNG\r\n\x1a\n"
     )
     assert "# tiny" in report_markdown(summary.model_copy(update={"steps": ()}))
 
