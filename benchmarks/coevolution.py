@@ -190,10 +190,18 @@ def main() -> None:
                 of_condition = [item for item in items if item.condition == condition]
                 answers.setdefault(player, {}).setdefault(condition, []).append(of_condition)
     rounds = seeds[0].config.rounds
-    write(arguments, answers, rounds, {name: mean(s.seconds[name] for s in seeds) for name in seeds[0].seconds})
+    seconds = {name: mean(s.seconds[name] for s in seeds) for name in seeds[0].seconds}
+    defenders = {name: [ref.uri if (ref := players[name]) else "" for players, _ in played] for name in played[0][0]}
+    write(arguments, answers, rounds, seconds, defenders)
 
 
-def write(arguments: argparse.Namespace, answers: Answers, rounds: int, seconds: dict[str, float]) -> None:
+def write(
+    arguments: argparse.Namespace,
+    answers: Answers,
+    rounds: int,
+    seconds: dict[str, float],
+    defenders: dict[str, list[str]],
+) -> None:
     players = ["base", "sft", "clean_rl", "static_rl", *(f"aot_{k}" for k in range(1, rounds + 1))]
     conditions = list(answers["base"])
     shares = {p: {c: [_strict(items) for items in answers[p][c]] for c in conditions} for p in players}
@@ -224,7 +232,8 @@ def write(arguments: argparse.Namespace, answers: Answers, rounds: int, seconds:
     lines += ["", f"Seconds a seed, all Defenders together: {arms}.", ""]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".md").write_text("\n".join(lines))
-    arguments.output.with_suffix(".json").write_text(json.dumps(shares, indent=1) + "\n")
+    told = {"strict": shares, "defenders": defenders}
+    arguments.output.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     draw(arguments.output.with_suffix(".png"), shares, players, conditions, titles)
     print("\n".join(lines))
 

@@ -3,7 +3,9 @@
     python benchmarks/fooling_edit.py .aot/campaigns/tiny-*/summary.json --output docs/fooling-edit.png
 
 Asks both Defenders, k times each at the evaluation's temperature, about the clean and the edited picture of every
-sample that round 1 curated, prints how many edits are of that kind, and draws the first few of them.
+sample that round 1 curated, prints how many edits are of that kind, and draws the first few of them. With
+`--ablation FOLDER`, a Defender's artifact such as `benchmarks/coevolution.py` names for `clean_rl`, only those that fool
+that one too.
 """
 
 import argparse
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("summary", type=Path, help="a finished campaign's summary.json")
     parser.add_argument("--output", type=Path, default=Path("docs/fooling-edit.png"))
     parser.add_argument("--rows", type=int, default=2)
+    parser.add_argument("--ablation", type=Path, help="a Defender's artifact folder that the edits must fool as well")
     arguments = parser.parse_args()
     summary = CampaignSummary.model_validate_json(arguments.summary.read_bytes())
     config = CampaignConfig.model_validate(summary.config)
@@ -48,6 +51,9 @@ def main() -> None:
     before, after = (load_defender(store.fetch(record.artifact), base) for record in (first, last))
     clean_before = _letters(before, folder, samples, clean, config)
     edited_before, edited_after = (_letters(player, folder, samples, edited, config) for player in (before, after))
+    others = [edited_before]
+    if arguments.ablation is not None:
+        others.append(_letters(load_defender(arguments.ablation, base), folder, samples, edited, config))
     found = [
         GalleryRow(
             clean=load_image(folder, sample.image),
@@ -55,14 +61,19 @@ def main() -> None:
             question=sample.question,
             clean_answers=clean_before[i],
             edited_answers=edited_before[i],
-            caption=f"{sample.instruction} After {config.rounds} rounds: {' '.join(map(str, edited_after[i]))}",
+            caption=sample.instruction
+            + (f" Trained on clean scenes: {' '.join(map(str, others[1][i]))}." if len(others) > 1 else "")
+            + f" After {config.rounds} rounds: {' '.join(map(str, edited_after[i]))}",
         )
         for i, sample in enumerate(samples)
-        if _all(clean_before[i], sample, True) and _all(edited_before[i], sample, False)
+        if _all(clean_before[i], sample, True) and all(_all(letters[i], sample, False) for letters in others)
         if _all(edited_after[i], sample, True)
     ]
     fooled = sum(_all(clean_before[i], s, True) and _all(edited_before[i], s, False) for i, s in enumerate(samples))
-    print(f"{len(samples)} curated edits; {fooled} fool the warm start (right when clean); {len(found)} of these are")
+    also = " fool the ablation too and" if arguments.ablation is not None else ""
+    print(
+        f"{len(samples)} curated edits; {fooled} fool the warm start (right when clean); {len(found)} of these{also} are"
+    )
     print(f"answered right {config.evaluate.samples} times of {config.evaluate.samples} after round {config.rounds}")
     if found:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
