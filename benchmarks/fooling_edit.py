@@ -4,8 +4,8 @@
 
 Asks both Defenders, k times each at the evaluation's temperature, about the clean and the edited picture of every
 sample that round 1 curated, prints how many edits are of that kind, and draws the first few of them. With
-`--ablation FOLDER`, a Defender's artifact such as `benchmarks/coevolution.py` names for `clean_rl`, only those that fool
-that one too.
+`--ablation FOLDER`, a Defender's artifact such as `benchmarks/coevolution.py` names for `clean_rl`, only those that
+fool that one too.
 """
 
 import argparse
@@ -71,10 +71,10 @@ def main() -> None:
     ]
     fooled = sum(_all(clean_before[i], s, True) and _all(edited_before[i], s, False) for i, s in enumerate(samples))
     also = " fool the ablation too and" if arguments.ablation is not None else ""
+    print(f"{len(samples)} curated edits; {fooled} fool the warm start (right when clean); {len(found)} of these{also}")
     print(
-        f"{len(samples)} curated edits; {fooled} fool the warm start (right when clean); {len(found)} of these{also} are"
+        f"are answered right {config.evaluate.samples} times of {config.evaluate.samples} after round {config.rounds}"
     )
-    print(f"answered right {config.evaluate.samples} times of {config.evaluate.samples} after round {config.rounds}")
     if found:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         gallery(found[: arguments.rows]).save(arguments.output)
