@@ -51,7 +51,7 @@ def run(
     overrides = [*(overrides or []), *(f'{key}="{value}"' for key, value in given.items() if value is not None)]
     try:
         campaign = load_campaign(config, overrides)
-        from_hub = [name for name in (campaign.models.attacker, campaign.models.defender) if not model_folder(name)]
+        from_hub = [name for name in campaign.named_models if not model_folder(name)]
     except ValueError as error:
         raise _refusal(error) from error
     if dry_run:
@@ -270,6 +270,9 @@ def attack(
     attacker_base: Annotated[str | None, typer.Option(help="The editor that an adapter was trained on.")] = None,
     defender: Annotated[str, typer.Option(help="A model or an artifact: name or folder.")] = "aot-tiny-vl",
     defender_base: Annotated[str | None, typer.Option(help="The model that an adapter was trained on.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="A model that is asked whether a photograph's edits are fair.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="Edits made.")] = 8,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled a picture.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an edit.")] = 6,
@@ -285,7 +288,7 @@ def attack(
     from aot_core.stages.attacking import Player, print_report
     from aot_core.stages.attacking import attack as attack_picture
 
-    named = [name for name in (attacker, attacker_base, defender, defender_base) if name]
+    named = [name for name in (attacker, attacker_base, defender, defender_base, judge) if name]
     try:
         if all(model_folder(name) for name in named):
             os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
@@ -298,7 +301,7 @@ def attack(
             output,
             attacker=Player(attacker, attacker_base),
             defender=Player(defender, defender_base),
-            settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed),
+            settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge),
             editor=EditorSettings(resolution=resolution) if resolution else None,
             device=device,
             dtype=dtype,  # pyright: ignore[reportArgumentType]

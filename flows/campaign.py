@@ -17,6 +17,7 @@ from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
+from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.errors import StageCancelledError
@@ -156,6 +157,10 @@ class OpenCampaign:
             editor=pin_model(extension.editor) if extension.editor else None,
             checker=pin_model(extension.checker) if extension.checker else None,
         )
+
+    def judge(self, settings: ValiditySettings) -> ExternalRef | None:
+        """The model that is asked about edited photographs, pinned; None where the settings name none."""
+        return pin_model(settings.judge) if settings.judge else None
 
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""

@@ -57,6 +57,7 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
             attacker_base=campaign.attacker_base,
             attackers=attackers,
             benchmark_folder=campaign.benchmarks,
+            judge=campaign.judge(config.evaluate.validity),
         )
         figures = EvaluateOutputs.model_validate(tasks.evaluate(campaign, exam).outputs)
     told = {

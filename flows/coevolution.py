@@ -73,6 +73,7 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
         defender_base=defender_base,
         attacker_base=attacker_base,
         adversaries=tuple(adversary.artifact for adversary in pool),
+        judge=campaign.judge(campaign.config.evaluate.validity),
     )
     tasks.evaluate(campaign, exam)
 
@@ -85,13 +86,15 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
             defender=defender,
             attacker_base=attacker_base,
             defender_base=defender_base,
+            judge=campaign.judge(campaign.config.attacker_round.reward.validity),
         )
         attack = tasks.attacker_round(campaign, match, k)
         attacker = attack.artifact
         if campaign.config.crossplay:
             # What the new Attacker does to the Defender that it was trained against, before that one learns from it.
             tasks.evaluate(campaign, _match(exam, defender, {k: attacker}), k - 1, label="crossplay")
-        fresh = CurateInputs(**{**dict(match), "attacker": attacker})
+        judge = campaign.judge(campaign.config.curate.validity)
+        fresh = CurateInputs(**{**dict(match), "attacker": attacker, "judge": judge})
         if campaign.config.curate.draw != "newest":
             pool = [*pool, attack]
             met = {"pool": tuple(a.artifact for a in pool[:-1]), "successes": tuple(successes(pool))}

@@ -86,7 +86,12 @@ def join_funnels(funnels: Sequence[Funnel]) -> Funnel:
 
 
 def make_edits(
-    editor: Editor, policy: AttackPolicy, targets: Sequence[Target], config: CurateConfig, rng: np.random.Generator
+    editor: Editor,
+    policy: AttackPolicy,
+    targets: Sequence[Target],
+    config: CurateConfig,
+    rng: np.random.Generator,
+    photo_judge: Answerer | None = None,
 ) -> tuple[list[ValidEdit], Funnel]:
     """Edit every target `edits_per_scene` times and check. Returns the valid edits and the funnel so far.
 
@@ -103,7 +108,7 @@ def make_edits(
     images = [target.image for target, _ in wanted]
     edited = editor.edit(images, [proposal.instruction for _, proposal in wanted], seed=config.seed)
     samples = [target.sample for target, _ in wanted]
-    checker = checker_for(samples[0], config.validity)
+    checker = checker_for(samples[0], config.validity, photo_judge)
     verdicts = checker.check(samples, [proposal for _, proposal in wanted], images, edited)
     intact = [verdict for verdict in verdicts if verdict.intact]
     confined = [verdict for verdict in intact if verdict.confined]
@@ -119,7 +124,8 @@ def make_edits(
     if not valid:
         raise AttackError(
             f"curate: 0 of {len(wanted)} edits are valid ({len(intact)} left the protected boxes intact, "
-            f"{len(confined)} of these changed nothing else, {len(semantic)} of these show objects); lower "
+            f"{len(confined)} of these changed nothing else, {len(semantic)} of these show objects, {len(valid)} of "
+            "these keep the truth); lower "
             "curate.validity.min_ssim or min_confidence, or train the Attacker with a higher attacker_round.kl"
         )
     return valid, funnel

@@ -22,7 +22,7 @@ from aot_core.attacker.scenes import AttackError, Attempt, Target, draw
 from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
 from aot_core.attacker.validity import checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
-from aot_core.contracts.protocols import Editor
+from aot_core.contracts.protocols import Answerer, Editor
 from aot_core.rl.advantages import group_advantages
 from aot_core.tracking.protocol import Tracker
 
@@ -38,12 +38,14 @@ def play_round(
     config: AttackerRoundConfig,
     tracker: Tracker,
     progress: Path | None = None,
+    photo_judge: Answerer | None = None,
 ) -> RoundHistory:
     """Train the editor and the attack policy against a frozen Defender. Logs `attacker/...` at every update.
 
     Args:
         progress: where checkpoints are written and, if a killed round left one, gone on from; editor and policy must
             then be those that the round began with.
+        photo_judge: the model that `reward.validity.judge` names.
 
     Raises AttackError where scenes offer no place for edits or an edit has another size than its scene,
     EditorFaultError for edits that are not finite, NonFiniteLossError when the loss is NaN, ProgressError for another
@@ -55,7 +57,7 @@ def play_round(
     bar = trange(state.update, config.updates, desc="attacker round", disable=None)
     for update in bar:
         started = time.monotonic()
-        judged, metrics = play_update(state, defender)
+        judged, metrics = play_update(state, defender, photo_judge)
         state.history.curve.append(metrics)
         state.history.edits += len(judged)
         # Seconds go to the tracker alone: the curve is part of the artifact, and equal rounds give equal artifacts.
@@ -71,7 +73,9 @@ def play_round(
     return state.history
 
 
-def play_update(state: RoundState, defender: SureAnswerer) -> tuple[list[JudgedEdit], dict[str, float]]:
+def play_update(
+    state: RoundState, defender: SureAnswerer, photo_judge: Answerer | None = None
+) -> tuple[list[JudgedEdit], dict[str, float]]:
     """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
     editor, policy, config, update = state.editor, state.policy, state.config, state.update
     attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
@@ -89,7 +93,7 @@ def play_update(state: RoundState, defender: SureAnswerer) -> tuple[list[JudgedE
         stochastic=stochastic_steps(config.sampling, update, config.seed),
     )
     images = editor.decode(edits.latents, edits.condition)
-    judged = judge(defender, attempts_P, images, config, seed=config.seed * 100_003 + update)
+    judged = judge(defender, attempts_P, images, config, config.seed * 100_003 + update, photo_judge)
     rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
     advantages_PG = None
     if config.scaling == "prompt":
@@ -111,13 +115,14 @@ def measure(
     defender: SureAnswerer,
     targets: Sequence[Target],
     config: AttackerRoundConfig,
+    photo_judge: Answerer | None = None,
 ) -> dict[str, float]:
     """The figures of `summarise` on fixed scenes, an edit each that the policy proposes, edited along the
     deterministic flow; the same random numbers each time."""
     attempts = draw(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy, len(targets))
     images = [attempt.target.image for attempt in attempts]
     edited = editor.edit(images, [attempt.proposal.instruction for attempt in attempts], seed=config.seed)
-    return summarise(judge(defender, attempts, edited, config, config.seed))
+    return summarise(judge(defender, attempts, edited, config, config.seed, photo_judge))
 
 
 def improve(
@@ -149,6 +154,7 @@ def judge(
     images: Sequence[Image.Image],
     config: AttackerRoundConfig,
     seed: int,
+    photo_judge: Answerer | None = None,
 ) -> list[JudgedEdit]:
     """Check and reward P * G edited images, group after group. Raises AttackError for an edit that has not its scene's
     size."""
@@ -162,7 +168,7 @@ def judge(
                 f"{target.image.width}x{target.image.height}; an edit keeps the size: use an editor that does so"
             )
     samples = [target.sample for target in targets]
-    checker = checker_for(samples[0], config.reward.validity)
+    checker = checker_for(samples[0], config.reward.validity, photo_judge)
     verdicts = checker.check(samples, proposals, [target.image for target in targets], images)
     questions = [sample.question for sample in samples]
     rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)

@@ -3,17 +3,20 @@ truth holds.
 
 Samples, proposals and pixels flow in, verdicts out: every figure by itself, so that a funnel can be counted
 and a reward explained. Truth is derived anew from what the edited image shows: an editor's first cheat is to
-answer the question "is there a red ring?" by painting one.
+answer the question "is there a red ring?" by painting one. A parser reads procedural scenes; about photographs an
+MLLM may be asked (`photo_judge`), which a stage hands in.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from aot_core.attacker import photo_judge
 from aot_core.contracts.attack import ValiditySettings
+from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import Box, Edit, Sample, SceneObject
 from aot_core.data import world
 from aot_core.data.parser import ParsedObject, parse_worlds
@@ -27,7 +30,8 @@ VISIBLE = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found on one edited image. Everything is measured, whether or not an earlier check failed."""
+    """What was found on one edited image. Everything is measured, whether or not an earlier check failed;
+    but a judge is only asked about what is fair otherwise."""
 
     ssim: float
     """Localized, on the protected boxes."""
@@ -67,10 +71,16 @@ class ValidityChecker(Protocol):
         ...
 
 
-def checker_for(sample: Sample, settings: ValiditySettings) -> ValidityChecker:
-    """The checker for a sample's kind of scene: procedural objects have a colour and a shape."""
+def checker_for(sample: Sample, settings: ValiditySettings, judge: Answerer | None = None) -> ValidityChecker:
+    """The checker for a sample's kind of scene: procedural objects have a colour and a shape.
+
+    Args:
+        judge: the model that `settings.judge` names, for photographs; a parser reads procedural scenes.
+
+    Raises ValueError where the settings name a judge for photographs and none is handed in.
+    """
     procedural = all({"colour", "shape"} <= set(thing.attributes) for thing in sample.scene.objects)
-    return WorldChecker(settings) if procedural else PhotoChecker(settings)
+    return WorldChecker(settings) if procedural else PhotoChecker(settings, judge)
 
 
 class WorldChecker:
@@ -136,11 +146,18 @@ def _other_readings(objects: Sequence[SceneObject], found: Sequence[ParsedObject
 
 
 class PhotoChecker:
-    """Photographs: no parser reads them. The truth holds by construction, as no region touches a protected
-    box, and an edit is done where its region changed."""
+    """Photographs: no parser reads them.
 
-    def __init__(self, settings: ValiditySettings) -> None:
-        self.settings = settings
+    Without a judge the truth holds by construction, as no region touches a protected box, and an edit is done where its
+    region changed: an editor that paints the answer, or a texture, in its region is not seen. A judge sees it.
+    """
+
+    def __init__(self, settings: ValiditySettings, judge: Answerer | None = None) -> None:
+        if settings.judge is not None and judge is None:
+            raise ValueError(
+                f"validity.judge names {settings.judge!r} and no model was handed in; leave it out, or load it"
+            )
+        self.settings, self.judge = settings, judge
 
     def check(
         self,
@@ -157,6 +174,17 @@ class PhotoChecker:
             shares = changed_shares(clean, edited, proposal.regions)
             done = 1.0 if min(changed) > 0.02 else 0.0
             verdicts.append(_verdict(self.settings, ssim, *shares, done, apart, sample.scene.objects, proposal.edits))
+        if self.judge is None:
+            return verdicts
+        fair = [number for number, verdict in enumerate(verdicts) if verdict.valid]
+        asked = ([things[number] for number in fair] for things in (samples, proposals, cleans, editeds))
+        for number, finding in zip(fair, photo_judge.find(self.judge, *asked), strict=True):
+            verdicts[number] = replace(
+                verdicts[number],
+                truth_kept=finding.truth,
+                semantic=finding.objects,
+                confidence=1.0 if finding.objects else 0.0,
+            )
         return verdicts
 
 

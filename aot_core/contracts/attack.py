@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import EditKind
 
 
@@ -51,6 +52,14 @@ class ValiditySettings(Frozen):
     """Share of the image's pixels that may change visibly outside the edited regions."""
     max_changed: float = Field(default=1.0, gt=0, le=1)
     """What an edit may cost: share of the image's pixels that may change visibly in all. 1 is no limit."""
+    judge: str | None = Field(default=None, min_length=1)
+    """An image-text-to-text model (hub name or folder) that is asked whether an edited photograph keeps the question's
+    truth, and whether what was added is an object, of the class that was named. None: photographs are held to geometry
+    and pixels alone. Not for the procedural world, which a parser reads. It should see better than the Defender: an
+    edit that misleads the judge too counts as unfair."""
+    judge_dtype: DType = "bfloat16"
+    judge_tokens: int = Field(default=64, ge=1)
+    """Of an answer at most. What it has not boxed by then counts against the edit."""
 
 
 class RewardSettings(Frozen):

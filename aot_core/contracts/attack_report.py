@@ -25,10 +25,12 @@ class ProbeSettings(Frozen):
     steps: int = Field(default=6, ge=1)
     """Denoising steps."""
     seed: int = Field(default=0, ge=0)
+    judge: str | None = Field(default=None, min_length=1)
+    """For photographs: the image-text-to-text model that is asked whether an edit is fair."""
 
     def reward(self, *, photograph: bool) -> RewardSettings:
         """The training reward's settings for this probe."""
-        validity = PHOTOGRAPHS if photograph else ValiditySettings()
+        validity = PHOTOGRAPHS.model_copy(update={"judge": self.judge}) if photograph else ValiditySettings()
         return RewardSettings(samples=self.samples, temperature=self.temperature, efficacy="share", validity=validity)
 
 
@@ -71,9 +73,10 @@ class AttackReport(Frozen):
     attacker: str
     defender: str
     settings: ProbeSettings
-    truth_by: Literal["parser", "regions"]
+    truth_by: Literal["parser", "regions", "judge"]
     """How the truth was checked: derived anew from what a parser reads in the edited picture, or, in photographs, from
-    no edited region touching a box of the question. The latter cannot see what the editor painted there."""
+    no edited region touching a box of the question (which cannot see what the editor painted there), or from that and
+    the word of `settings.judge`."""
     clean_answers: tuple[str | None, ...]
     clean_right: float
     edits: tuple[AttackedEdit, ...]

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsSettings
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 
 VERSION = 3
@@ -72,6 +73,14 @@ class SamplingSettings(Frozen):
         return self
 
 
+class OpponentSettings(EndpointSettings):
+    """A Defender behind an OpenAI-compatible endpoint. Its url and the model's name identify it, and nothing else: what
+    is served there must not change while a campaign runs."""
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Of an answer."""
+
+
 class AttackerRoundConfig(Frozen):
     """Group-relative policy optimisation of the editor's denoising steps."""
 
@@ -84,6 +93,10 @@ class AttackerRoundConfig(Frozen):
     tactics: TacticsSettings = TacticsSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
+    opponent: OpponentSettings | None = None
+    """Attack a Defender behind an endpoint (vLLM, a hosted model) in place of the campaign's own, whose weights are
+    then not loaded. It gives no letters' probabilities, so `reward.efficacy` must be "share" or "consecutive" and
+    `reward.dense` 0; and a round that was killed goes on, but to the same bits only if the endpoint repeats itself."""
     updates: int = Field(default=25, ge=1)
     """How often new edits are sampled; each batch is trained on `iterations` times."""
     candidates: int = Field(default=400, ge=1)
@@ -123,6 +136,16 @@ class AttackerRoundConfig(Frozen):
     gallery_rows: int = Field(default=8, ge=0)
     """Edits in the gallery that ends the round; 0 makes none."""
 
+    @model_validator(mode="after")
+    def _an_endpoint_tells_no_probabilities(self) -> "AttackerRoundConfig":
+        if self.opponent is not None and (self.reward.efficacy == "expected" or self.reward.dense):
+            raise ValueError(
+                "opponent: an endpoint gives no letters' probabilities, which reward.efficacy = "
+                f'"{self.reward.efficacy}" with reward.dense = {self.reward.dense:g} wants; set reward.efficacy = '
+                '"share" or "consecutive", and reward.dense = 0'
+            )
+        return self
+
 
 class AttackerRoundInputs(Frozen):
     dataset: ArtifactRef
@@ -130,9 +153,11 @@ class AttackerRoundInputs(Frozen):
     attacker: ArtifactRef
     """The Attacker so far: the last round's, or the warm start's."""
     defender: ArtifactRef
-    """The Defender to attack; it stays as it is."""
+    """The Defender to attack; it stays as it is. Not asked where the config names an `opponent`."""
     attacker_base: ExternalRef
     defender_base: ExternalRef
+    judge: ExternalRef | None = None
+    """`reward.validity.judge`, pinned."""
 
 
 class AttackerRoundOutputs(Frozen):

@@ -111,6 +111,16 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_parser_reads_the_procedural_world(self) -> "CampaignConfig":
+        named = [f"{section}.validity.judge" for section in self._judges]
+        if named and self.prepare_data.source.type == "procedural":
+            raise ValueError(
+                f"{', '.join(named)}: procedural scenes are read by a parser, which needs no judge; leave it out, or "
+                "give a source of photographs"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _somebody_to_start_from(self) -> "CampaignConfig":
         if self.attacker_start == "newest" and not self.adversaries:
             raise ValueError(
@@ -128,6 +138,28 @@ class CampaignConfig(Frozen):
                     "or set processes to 1"
                 )
         return self
+
+    @property
+    def _judges(self) -> dict[str, str]:
+        by_section = {
+            "attacker_round.reward": self.attacker_round.reward.validity.judge,
+            "curate": self.curate.validity.judge,
+            "evaluate": self.evaluate.validity.judge,
+        }
+        return {section: judge for section, judge in by_section.items() if judge}
+
+    @property
+    def named_models(self) -> tuple[str, ...]:
+        """Every model that the campaign loads by name, each a shipped model's, a folder or a hub name."""
+        extension = self.prepare_data.extension
+        named = (
+            self.models.attacker,
+            self.models.defender,
+            extension.editor,
+            extension.checker,
+            *self._judges.values(),
+        )
+        return tuple(name for name in named if name)
 
     def seeded(self, section: SeededConfig, round_index: int = 0) -> SeededConfig:
         """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other."""

@@ -71,6 +71,8 @@ class CurateInputs(Frozen):
     """The Defender that will be trained on the result."""
     attacker_base: ExternalRef
     defender_base: ExternalRef
+    judge: ExternalRef | None = None
+    """`validity.judge`, pinned."""
 
 
 class CurateOutputs(Frozen):

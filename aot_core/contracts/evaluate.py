@@ -85,6 +85,8 @@ class EvaluateInputs(Frozen):
     """Whether the procedural distractors are asked about too; a match of cross-play leaves them out."""
     benchmark_folder: ExternalRef | None = None
     """Holds the files of the benchmarks that the config names; None asks none of them."""
+    judge: ExternalRef | None = None
+    """`validity.judge`, pinned."""
 
 
 class Changes(Frozen):

@@ -17,6 +17,8 @@ from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.checkpoints import load_defender
 from aot_core.stages.context import StageContext
+from aot_core.stages.judging import load_judge
+from aot_core.stages.opponent import EndpointDefender
 
 
 def run_attacker_round(
@@ -24,9 +26,8 @@ def run_attacker_round(
 ) -> AttackerRoundOutputs:
     """Train the Attacker on scenes that the Defender answers right while they are clean."""
     rng = np.random.default_rng([config.seed, 12])
-    defender = load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
-    )
+    defender = _opponent(config, inputs, context)
+    photo_judge = load_judge(config.reward.validity, inputs.judge, context)
     targets = load_targets(context.fetch(inputs.dataset), rng, config.candidates)
     right = answered_right(defender, targets, config.reward.samples, config.reward.temperature, config.seed)
     targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
@@ -43,9 +44,9 @@ def run_attacker_round(
     held_out = min(config.probe, max(1, len(targets) // 3))
     # A single target is probe and lesson both: there is nothing to hold out of.
     probe, lessons = targets[:held_out], targets[held_out:] or targets
-    before = measure(attacker, policy, defender, probe, config)
-    history = play_round(attacker, policy, defender, lessons, config, context.tracker, context.progress)
-    after = measure(attacker, policy, defender, probe, config)
+    before = measure(attacker, policy, defender, probe, config, photo_judge)
+    history = play_round(attacker, policy, defender, lessons, config, context.tracker, context.progress, photo_judge)
+    after = measure(attacker, policy, defender, probe, config, photo_judge)
     for step, figures in ((0, before), (config.updates, after)):
         context.tracker.log_metrics({f"attacker/probe_{name}": value for name, value in figures.items()}, step=step)
     attacker.save(context.output)
@@ -72,6 +73,15 @@ def run_attacker_round(
         flat_groups=history.mean("flat_groups"),
         tactics={name.removeprefix(MIX): history.last(name) for name in history.curve[-1] if name.startswith(MIX)},
         tactics_kl=history.last("tactics_kl"),
+    )
+
+
+def _opponent(config: AttackerRoundConfig, inputs: AttackerRoundInputs, context: StageContext) -> SureAnswerer:
+    """Who is attacked: the endpoint that the config names, or else the campaign's Defender."""
+    if config.opponent is not None:
+        return EndpointDefender(config.opponent, context.scratch / "opponent")
+    return load_defender(
+        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
     )
 
 

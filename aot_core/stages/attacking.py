@@ -13,6 +13,7 @@ from rich.table import Table
 
 from aot_core.contracts.attack_report import AttackedEdit, AttackReport, ProbeSettings
 from aot_core.contracts.learning import DType, EditorSettings
+from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
 from aot_core.data.probe import ProbeError, is_photograph, sample_of
 
@@ -67,12 +68,17 @@ def attack(
     the picture, the question or a box is to blame.
     """
     sample, picture = sample_of(image, question, options, answer, boxes)
+    if settings.judge and not is_photograph(sample):
+        raise ProbeError(
+            "judge: a parser reads this picture of the procedural world, which needs no judge; leave it out"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ProbeError(f"output {str(output)!r} exists already and is not empty; give a new folder")
     places = attacker.artifact("attacker"), defender.artifact("defender")
     from aot_core.attacker.editing import Attacker
     from aot_core.attacker.tactics import AttackPolicy
     from aot_core.defender.checkpoints import load_defender
+    from aot_core.stages.judging import open_judge
     from aot_core.stages.runner import resolve_device
 
     where = resolve_device(device)
@@ -86,14 +92,16 @@ def attack(
         )
     policy = AttackPolicy.load(places[0]) if places[0] else AttackPolicy()
     asked = load_defender(places[1], defender.base or defender.name, where, dtype)
-    edits, clean = probe(loaded, policy, asked, sample, picture, settings)
+    validity = settings.reward(photograph=is_photograph(sample)).validity
+    judge = open_judge(validity.judge, validity, where) if validity.judge else None
+    edits, clean = probe(loaded, policy, asked, sample, picture, settings, judge)
     report = AttackReport(
         image=image.name,
         question=sample.question,
         attacker=attacker.name,
         defender=defender.name,
         settings=settings,
-        truth_by="regions" if is_photograph(sample) else "parser",
+        truth_by=("judge" if settings.judge else "regions") if is_photograph(sample) else "parser",
         clean_answers=clean,
         clean_right=_right(clean, sample),
         edits=tuple(edit for edit, _ in edits),
@@ -109,6 +117,7 @@ def probe(
     sample: Sample,
     picture: "Image",
     settings: ProbeSettings,
+    judge: Answerer | None = None,
 ) -> tuple[list[tuple[AttackedEdit, "Image"]], tuple[str | None, ...]]:
     """The edits with their pictures, the most successful first, and the answers to the clean picture.
 
@@ -122,7 +131,7 @@ def probe(
     pictures, samples = [picture] * len(attempts), [sample] * len(attempts)
     edited = attacker.edit(pictures, [proposal.instruction for proposal in proposals], seed=settings.seed)
     reward = settings.reward(photograph=is_photograph(sample))
-    verdicts = checker_for(sample, reward.validity).check(samples, proposals, pictures, edited)
+    verdicts = checker_for(sample, reward.validity, judge).check(samples, proposals, pictures, edited)
     questions = [sample.question] * len(attempts)
     rewards = attack_rewards(reward, defender, edited, questions, verdicts, settings.seed)
     # Training does not ask about edits that are not valid; here somebody wants to see what they would have done.

@@ -23,6 +23,7 @@ from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.checkpoints import load_defender
 from aot_core.stages.context import StageContext
+from aot_core.stages.judging import load_judge
 
 
 def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> CurateOutputs:
@@ -58,6 +59,7 @@ def _edits(
     if config.draw != "newest" and len(successes) != len(pool):
         raise ValueError(f"successes: {len(successes)} for {len(pool)} Attackers; give one for each, the newest last")
     drawn = rng.choice(len(pool), size=len(targets), p=draw_shares(config.draw, successes)) if len(pool) > 1 else None
+    photo_judge = load_judge(config.validity, inputs.judge, context)
     valid: list[ValidEdit] = []
     funnels: list[Funnel] = []
     failed: AttackError | None = None
@@ -70,7 +72,7 @@ def _edits(
         folder = context.fetch(reference)
         attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
         try:
-            edits, funnel = make_edits(attacker, AttackPolicy.load(folder), mine, config, rng)
+            edits, funnel = make_edits(attacker, AttackPolicy.load(folder), mine, config, rng, photo_judge)
         except AttackError as error:
             failed = error  # one of several that has nothing valid to offer ends nothing
             continue

@@ -32,6 +32,7 @@ from aot_core.contracts.evaluate import (
     attacker_condition,
 )
 from aot_core.contracts.evaluate import VERSION as VERSION
+from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, Sample
 from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.dataset import load_image, read_samples, save_image
@@ -58,6 +59,7 @@ from aot_core.evaluation.items import (
 )
 from aot_core.evaluation.pictures import fooling_gallery
 from aot_core.stages.context import StageContext
+from aot_core.stages.judging import load_judge
 
 _CHUNK = 64
 """Scenes edited together: so many pictures are in memory at once."""
@@ -184,6 +186,7 @@ def _attacks(
     players += [(adversary_condition(n), reference) for n, reference in enumerate(inputs.adversaries, start=1)]
     if players and inputs.attacker_base is None:
         raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
+    photo_judge = load_judge(config.validity, inputs.judge, context) if players else None
     conditions: list[Condition] = []
     valid: dict[str, float] = {}
     for name, reference in players:
@@ -191,14 +194,20 @@ def _attacks(
         weights = context.fetch(reference)
         attacker = Attacker.load(context.model(inputs.attacker_base), weights, context.device, steps=config.steps)
         policy = AttackPolicy.load(weights)
-        condition, valid[name] = _attack(config, attacker, policy, clean, name, context.scratch / name)
+        condition, valid[name] = _attack(config, attacker, policy, clean, name, context.scratch / name, photo_judge)
         if condition.samples:
             conditions.append(condition)
     return conditions, valid
 
 
 def _attack(
-    config: EvaluateConfig, attacker: Attacker, policy: AttackPolicy, clean: Condition, name: str, folder: Path
+    config: EvaluateConfig,
+    attacker: Attacker,
+    policy: AttackPolicy,
+    clean: Condition,
+    name: str,
+    folder: Path,
+    photo_judge: Answerer | None,
 ) -> tuple[Condition, float]:
     """Let one Attacker edit the clean scenes; every Attacker gets the same random numbers."""
     told: dict[str, str] = {}
@@ -219,7 +228,7 @@ def _attack(
         chosen, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
         cleans, asked = [target.image for target in chosen], [target.sample for target in chosen]
         edited = attacker.edit(cleans, [p.instruction for p in proposals], seed=config.seed + first)
-        verdicts = checker_for(asked[0], config.validity).check(asked, proposals, cleans, edited)
+        verdicts = checker_for(asked[0], config.validity, photo_judge).check(asked, proposals, cleans, edited)
         edits += len(edited)
         for sample, proposal, image, verdict in zip(asked, proposals, edited, verdicts, strict=True):
             if verdict.valid:

@@ -146,3 +146,22 @@ def test_a_general_editor_attacks_a_photograph(tmp_path: Path) -> None:
     assert all(Image.open(tmp_path / "out" / edit.file).size == (96, 64) for edit in report.edits)
     told = [edit.instruction.split(" Question")[0] for edit in report.edits]
     assert all("in the" in one and "dog" not in one for one in told)
+
+
+def test_a_photographs_edits_may_be_judged(tmp_path: Path) -> None:
+    """The shipped Defender cannot read what a judge is asked, and so speaks for no edit."""
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((96, 64), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg")
+    save_qwen(tmp_path / "editor", plus=False)
+    options = ("--option", "a cup", "--option", "a dog", "--answer", "a dog", "--boxes", "4,4,20,20")
+    how = ("--attacker", str(tmp_path / "editor"), "--resolution", "64", "--steps", "2", "--count", "2")
+    code, told = attack(tmp_path / "photo.jpg", tmp_path / "out", *options, *how, "--judge", "aot-tiny-vl")
+    assert code == 0, told
+    report = AttackReport.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert (report.truth_by, report.settings.judge, report.valid) == ("judge", "aot-tiny-vl", 0)
+
+
+def test_a_picture_that_a_parser_reads_needs_no_judge(scene: Path, tmp_path: Path) -> None:
+    code, told = attack(scene, tmp_path / "out", "--answer", "yes", "--judge", "aot-tiny-vl")
+    assert code == 2
+    assert "judge: a parser reads this picture" in told

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +18,8 @@ class Server:
     url: str = ""
     trouble: Callable[[str, int], str] = lambda _prompt, _time: ""
     """(prompt and seed, how often it was asked before) to what goes wrong; "" answers."""
+    says: Callable[[str, str], str] = lambda text, _picture: f"\\boxed{{A}} {text}"
+    """(prompt, the last picture's data URI) to an answer."""
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
@@ -28,6 +31,13 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    with serving() as state:
+        yield state
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server on loopback while the context lasts."""
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,8 +67,9 @@ def server() -> Iterator[Server]:
                     state.in_flight -= 1
 
         def _answer(self, trouble: str, body: dict[str, Any]) -> None:
-            text = body["messages"][0]["content"][-1]["text"]
-            good = json.dumps({"choices": [{"message": {"role": "assistant", "content": f"\\boxed{{A}} {text}"}}]})
+            *pictures, prompt = body["messages"][0]["content"]
+            said = state.says(prompt["text"], pictures[-1]["image_url"]["url"] if pictures else "")
+            good = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})
             replies: dict[str, tuple[int, str]] = {
                 "": (200, good),
                 "limit": (429, "{}"),
@@ -89,6 +100,8 @@ def server() -> Iterator[Server]:
     http.daemon_threads = True
     state.url = f"http://127.0.0.1:{http.server_port}/v1"
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield state
-    http.shutdown()
-    http.server_close()
+    try:
+        yield state
+    finally:
+        http.shutdown()
+        http.server_close()
