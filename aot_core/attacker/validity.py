@@ -177,8 +177,14 @@ class PhotoChecker:
         if self.judge is None:
             return verdicts
         fair = [number for number, verdict in enumerate(verdicts) if verdict.valid]
-        asked = ([things[number] for number in fair] for things in (samples, proposals, cleans, editeds))
-        for number, finding in zip(fair, photo_judge.find(self.judge, *asked), strict=True):
+        findings = photo_judge.find(
+            self.judge,
+            [samples[number] for number in fair],
+            [proposals[number] for number in fair],
+            [cleans[number] for number in fair],
+            [editeds[number] for number in fair],
+        )
+        for number, finding in zip(fair, findings, strict=True):
             verdicts[number] = replace(
                 verdicts[number],
                 truth_kept=finding.truth,
