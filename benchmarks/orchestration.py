@@ -68,13 +68,15 @@ class PlainCall:
 
 def run_plain(config: str, home: str) -> None:
     """A campaign without Prefect: no flow run, no task, no event; all else is the campaign's own code."""
-    from flows import coevolution, promotion, tasks
+    from flows import closing, coevolution, promotion, tasks
 
     with (
         patch.object(tasks, "run_stage", PlainCall()),
         patch.object(coevolution, "take_over"),
         patch.object(promotion, "create_markdown_artifact"),
         patch.object(promotion, "emit_event"),
+        patch.object(closing, "create_markdown_artifact"),
+        patch.object(closing, "create_table_artifact"),
     ):
         coevolution.coevolution.fn(load_campaign(Path(config)), home)
 

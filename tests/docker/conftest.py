@@ -138,7 +138,16 @@ def in_control_image(home: Path) -> list[str]:
     mounts = ["/var/run/docker.sock:/var/run/docker.sock", f"{home}:{home}", f"{ROOT}/configs:{ROOT}/configs:ro"]
     who = [f"--user={os.getuid()}:{os.getgid()}", f"--group-add={group}"]
     who += [f"--label={MANAGED}=true", f"--label={HOME}={home}"]  # cleared away with the others, should a test fail
-    return ["docker", "run", "--rm", "--network=host", *who, *(f"--volume={mount}" for mount in mounts)]
+    # The image's health check is its worker's: here it would fail for ever, and push the daemon's older events out.
+    return [
+        "docker",
+        "run",
+        "--rm",
+        "--no-healthcheck",
+        "--network=host",
+        *who,
+        *(f"--volume={mount}" for mount in mounts),
+    ]
 
 
 def until(condition: Callable[[], Any], seconds: float = 600) -> Any:
