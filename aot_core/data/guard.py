@@ -255,9 +255,10 @@ def _raised(info: Mapping[str, Any] | None) -> str:
 def _great_expectations() -> Any:
     """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # Before the import, which else tells of hundreds of functions that it documents.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     # This one sets a level of its own when it is imported.
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return great_expectations
