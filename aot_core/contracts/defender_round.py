@@ -91,7 +91,10 @@ class DefenderRoundConfig(Frozen):
     paper: 1)."""
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the updates in which the learning rate rises; then it stays."""
+    """Share of the updates in which the learning rate rises."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """What the learning rate does then: it stays, or falls to 0 in a line, so that a round does not end where the noise
+    of its last updates happened to point."""
     epsilon_low: float = Field(default=0.2, gt=0, lt=1)
     epsilon_high: float = Field(default=0.28, gt=0)
     """The ratio is clipped to 1 - epsilon_low .. 1 + epsilon_high."""

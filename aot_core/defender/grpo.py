@@ -155,7 +155,7 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
         temperature=config.temperature,
         max_completion_length=config.max_completion_tokens,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="linear" if config.schedule == "linear" else "constant_with_warmup",
         warmup_steps=config.warmup_ratio,
         max_grad_norm=config.max_grad_norm,
     )

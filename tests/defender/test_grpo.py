@@ -73,6 +73,9 @@ def test_arguments_are_dapo_s(tmp_path: Path) -> None:
     assert arguments.generation_batch_size == 24
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 3)
     assert (arguments.num_generations, arguments.num_iterations, arguments.max_steps) == (4, 3, 15)
+    assert arguments.lr_scheduler_type == "constant_with_warmup"
+    falling = grpo_arguments(config.model_copy(update={"schedule": "linear"}), tmp_path, "cpu")
+    assert falling.lr_scheduler_type == "linear" and falling.warmup_steps == config.warmup_ratio
     assert (arguments.save_strategy, arguments.save_steps) == ("steps", 30), "between generations"
     assert arguments.reward_weights == [0.8, 0.2]
     with pytest.raises(ValidationError, match="micro_batch 7 does not divide"):
