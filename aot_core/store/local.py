@@ -39,7 +39,8 @@ class LocalStore:
         return record if manifest_of(home / _FILES).sha256 == record.artifact.sha256 else None
 
     def put(self, stage: str, key: str, folder: Path) -> ArtifactRef:
-        """See `Store.put`. Replaces an unfinished or damaged predecessor of the same key."""
+        """See `Store.put`. Replaces an unfinished or damaged predecessor of the same key; an equal one stays where it
+        is, for somebody may be reading it."""
         home = self._home(stage, key)
         home.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home.parent))
@@ -47,9 +48,12 @@ class LocalStore:
             shutil.copytree(folder, staging / _FILES)
             manifest = manifest_of(staging / _FILES)
             (staging / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
-            if home.exists():
-                shutil.rmtree(home)
-            staging.rename(home)
+            if _holds(home, manifest):
+                shutil.rmtree(staging)
+            else:
+                if home.exists():
+                    shutil.rmtree(home)
+                staging.rename(home)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -117,6 +121,14 @@ class LocalStore:
 
     def _home(self, stage: str, key: str) -> Path:
         return self.root / stage / key
+
+
+def _holds(home: Path, manifest: Manifest) -> bool:
+    """Whether an artifact stands there whole, with these contents."""
+    told = home / _MANIFEST
+    if not told.is_file() or told.read_text() != manifest.model_dump_json(indent=1):
+        return False
+    return manifest_of(home / _FILES) == manifest
 
 
 def _remove(folder: Path) -> int:

@@ -21,6 +21,19 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, folder: Path) -> No
         manifest_of(folder)
 
 
+def test_what_is_put_again_stays_for_those_who_read_it(tmp_path: Path, folder: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    ref = store.put("curate", "k", folder)
+    read = store.fetch(ref)
+    file = next(path for path in read.rglob("*") if path.is_file())
+    before = file.stat().st_ino
+    assert store.put("curate", "k", folder) == ref
+    assert file.stat().st_ino == before
+    file.write_bytes(b"damaged")
+    assert store.put("curate", "k", folder) == ref
+    assert file.read_bytes() != b"damaged"
+
+
 def test_metrics_are_the_numbers_of_the_outputs(
     tmp_path: Path, folder: Path, record_of: Callable[..., StageRecord]
 ) -> None:
