@@ -23,14 +23,14 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, folder: Path) -> No
 
 def test_what_is_put_again_stays_for_those_who_read_it(tmp_path: Path, folder: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    ref = store.put("curate", "k", folder)
+    ref = store.put("curate", "0" * 64, folder)
     read = store.fetch(ref)
     file = next(path for path in read.rglob("*") if path.is_file())
     before = file.stat().st_ino
-    assert store.put("curate", "k", folder) == ref
+    assert store.put("curate", "0" * 64, folder) == ref
     assert file.stat().st_ino == before
     file.write_bytes(b"damaged")
-    assert store.put("curate", "k", folder) == ref
+    assert store.put("curate", "0" * 64, folder) == ref
     assert file.read_bytes() != b"damaged"
 
 
