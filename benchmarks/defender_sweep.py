@@ -55,7 +55,7 @@ def _row(seed: Seed, wanted: str, scenes: int, *, learn: bool) -> str:
     defender = seed.run("warm_start_defender", WarmStartDefenderInputs(dataset=seed.data, base=base)).artifact
     told: Sequence[object] = ("", "", "")
     if learn:
-        inputs = DefenderRoundInputs(curated=_lessons(seed, scenes), defender=defender, base=base)
+        inputs = DefenderRoundInputs(curated=lessons(seed, scenes), defender=defender, base=base)
         record = seed.run("defender_round", inputs, 1)
         defender = record.artifact
         told = [f"{record.outputs[name]:.3f}" for name in ("first_reward", "last_reward", "flat_groups")]
@@ -67,7 +67,7 @@ def _row(seed: Seed, wanted: str, scenes: int, *, learn: bool) -> str:
     return f"| {wanted or 'the warm start'} | " + " | ".join([*map(str, told), *figures]) + " |"
 
 
-def _lessons(seed: Seed, scenes: int) -> ArtifactRef:
+def lessons(seed: Seed, scenes: int) -> ArtifactRef:
     """Clean scenes of the train split with procedural semantic distractors, as a curated set."""
     folder = seed.store.fetch(seed.data)
     clean = [sample for sample in read_samples(folder, "train") if not sample.edits][:scenes]

@@ -36,7 +36,7 @@ class Defender:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._template = chat_prompt(processor, _MARK)
-        self._letter_prefix, self._letter_ids = _letter_tokens(processor)
+        self._letter_prefix, self._letter_ids = letter_tokens(processor)
 
     @classmethod
     def load(
@@ -130,7 +130,7 @@ def question_letters(question: Question) -> str:
     return LETTERS[: len(question.options)]
 
 
-def _letter_tokens(processor: Processor) -> tuple[str, dict[str, int]]:
+def letter_tokens(processor: Processor) -> tuple[str, dict[str, int]]:
     r"""How this tokenizer writes `\boxed{X}`: the text before the token that holds the letter, and that token's id."""
     spellings = {letter: processor.tokenizer(f"\\boxed{{{letter}}}").input_ids for letter in LETTERS}
     first = min(spellings.values(), key=len)
