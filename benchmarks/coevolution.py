@@ -11,7 +11,8 @@ Every Defender is asked the same questions: clean, with procedural distractors (
 and under every round's Attacker, and the last Attacker of the next seed's campaign, which it never met.
 
 Everything goes through the stages and their store: killed and started again it goes on, a seed more costs that seed.
-Writes OUTPUT.md (means over seeds, t intervals, paired tests over all items), OUTPUT.json and OUTPUT.png.
+Writes OUTPUT.md (means over seeds, t intervals, paired tests over all items), OUTPUT.json, OUTPUT.png and
+OUTPUT-rounds.png (each Attacker against the Defender before and after it).
 """
 
 import argparse
@@ -228,6 +229,15 @@ def write(
         for p in players
         if p != last
     ]
+    lines += [
+        "",
+        "Self-play: each Attacker against the Defender that it was trained against, and against the one that then "
+        "learned from it.",
+        "",
+        "| Attacker | Defender before | after | gain (95 % interval, McNemar's p) |",
+        "|---|---|---|---|",
+        *(_match(k, shares, answers) for k in range(1, rounds + 1)),
+    ]
     arms = " ".join(f"{name} {value:.0f}" for name, value in seconds.items())
     lines += ["", f"Seconds a seed, all Defenders together: {arms}.", ""]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -235,6 +245,7 @@ def write(
     told = {"strict": shares, "defenders": defenders}
     arguments.output.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     draw(arguments.output.with_suffix(".png"), shares, players, conditions, titles)
+    draw_matches(arguments.output.with_name(f"{arguments.output.name}-rounds.png"), shares, rounds)
     print("\n".join(lines))
 
 
@@ -258,6 +269,35 @@ def draw(
     axes[0].set(ylim=(max(0, 100 * lowest - 10), 100), ylabel="strict accuracy (%)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+def draw_matches(path: Path, shares: dict[str, dict[str, list[float]]], rounds: int) -> None:
+    """The saw of self-play: each Attacker against the Defender before and after it; a line a seed, and their mean."""
+    steps = [(f"Attacker {k}\n{when}", _defender(k - after), k) for k in range(1, rounds + 1) for after, when in PHASES]
+    by_seed = np.array([[100 * value for value in shares[player][attacker_condition(k)]] for _, player, k in steps])
+    figure, axis = plt.subplots(figsize=(1.3 * len(steps) + 1, 3.6))
+    axis.plot(by_seed, color="0.75", linewidth=1)
+    axis.plot(by_seed.mean(1), "C0o-", label=f"mean of {by_seed.shape[1]} seeds")
+    axis.set_xticks(range(len(steps)), [name for name, _, _ in steps], fontsize=8)
+    axis.set(ylabel="strict accuracy (%)")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+PHASES = ((1, "before"), (0, "after"))
+"""How many rounds behind its Attacker a Defender is, and what that is called."""
+
+
+def _defender(rounds: int) -> str:
+    return f"aot_{rounds}" if rounds else "sft"
+
+
+def _match(k: int, shares: dict[str, dict[str, list[float]]], answers: Answers) -> str:
+    before, after, condition = _defender(k - 1), _defender(k), attacker_condition(k)
+    cells = [_cell(shares[player][condition]) for player in (before, after)]
+    gain = _difference(answers[before][condition], answers[after][condition])
+    return f"| {k} | {cells[0]} | {cells[1]} | {gain} |"
 
 
 def _strict(items: list[Item]) -> float:
