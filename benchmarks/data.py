@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
-from aot_core.data.build import BuildJob, build_dataset
+from aot_core.data.build import BuildJob, build_dataset, notes_of
 from aot_core.data.checks import checks_frame
 from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.domains import open_source
@@ -125,9 +125,10 @@ def make(scenes: int, workers: int, folder: Path) -> dict[str, float]:
         effectiveness=EffectivenessSettings(enabled=False),
     )
     before = sum(_cpu())
-    made = build_dataset(BuildJob(config, None, folder / "work"), folder / "data", workers)
+    job = BuildJob(config, None, folder / "work")
+    made = build_dataset(job, folder / "data", workers)
     built = sum(_cpu())
-    frame = checks_frame(folder / "data", None, workers)
+    frame = checks_frame(folder / "data", None, workers, notes_of(job, made))
     looked = sum(_cpu())
     raise_for(validate(frame, data_expectations(config.implantation.min_ssim, config.guard)))
     joined = built - before - sum(made.seconds.values())
