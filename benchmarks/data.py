@@ -5,8 +5,9 @@
 
 Each row is a run of its own process from config to guarded data set: procedural scenes, the filter off. A scene is a
 question with all its versions. Wall time depends on what else the machine does; CPU time hardly does, so both are
-printed, and for several workers the CPU time of the longest way through: the parent's and a worker's share. What a
-process needs once, to load its libraries, is told apart (`start`): a small run before the clock does it.
+printed, the parent's `own` part of it, which is not shared out, and the CPU time of the longest `way` through: the
+parent's and a worker's share. What a process needs once, to load its libraries, is told apart (`start`): a small run
+before the clock does it. What workers need to start is in the figures.
 
 With `--photographs`, both sources of photographs are opened and read from instead: so many small files in a COCO
 folder, so many rows of Parquet; index time, time of a picture, peak memory.
@@ -31,14 +32,12 @@ from PIL import Image
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.data.build import BuildJob, build_dataset, notes_of
-from aot_core.data.checks import checks_frame
 from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.domains import open_source
-from aot_core.data.guard import data_expectations, raise_for, validate
 
 _HEAD = (
-    f"{'scenes':>7} {'workers':>7} {'start s':>8} {'wall s':>8} {'cpu s':>8} {'cpu s/1000':>10} {'way s':>8} "
-    f"{'peak MiB':>9} manifest"
+    f"{'scenes':>7} {'workers':>7} {'start s':>8} {'wall s':>8} {'cpu s':>8} {'cpu s/1000':>10} {'own s':>7} "
+    f"{'way s':>7} {'peak MiB':>9} manifest"
 )
 _READ = 200
 """So many pictures are read, from all over the source."""
@@ -69,11 +68,12 @@ def print_runs(sizes: list[int], workers: list[int]) -> None:
             found = run_apart("--one", "scenes", "--scenes", str(scenes), "--workers", str(count))
             print(
                 f"{scenes:>7} {count:>7} {found['start']:>8.1f} {found['wall']:>8.1f} {found['cpu']:>8.1f} "
-                f"{1000 * found['cpu'] / scenes:>10.2f} {found['way']:>8.1f} {found['peak']:>9.0f} "
-                f"{found['manifest'][:12]}"
+                f"{1000 * found['cpu'] / scenes:>10.2f} {found['own']:>7.1f} {found['way']:>7.1f} "
+                f"{found['peak']:>9.0f} {found['manifest'][:12]}"
             )
             steps = {name: 1000 * seconds / scenes for name, seconds in found["steps"].items()}
-            print(" " * 8, "cpu s/1000:", ", ".join(f"{name} {seconds:.2f}" for name, seconds in steps.items()))
+            told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in steps.items())
+            print(" " * 8, "cpu s/1000:", told, flush=True)
 
 
 def print_sources(sizes: list[int]) -> None:
@@ -111,6 +111,7 @@ def measure(scenes: int, workers: int) -> dict[str, Any]:
         "start": start,
         "wall": wall,
         "cpu": own + children,
+        "own": own,
         "way": own + children / max(1, workers),
         "peak": peak(),
         "manifest": manifest,
@@ -120,6 +121,10 @@ def measure(scenes: int, workers: int) -> dict[str, Any]:
 
 def make(scenes: int, workers: int, folder: Path) -> dict[str, float]:
     """From config to guarded data set; CPU seconds per step."""
+    # Late: workers import this file when they start, and have no use for these.
+    from aot_core.data.checks import checks_frame
+    from aot_core.data.guard import data_expectations, raise_for, validate
+
     config = PrepareDataConfig(
         splits=SplitSizes(warm_start=scenes * 2 // 5, train=scenes * 2 // 5, evaluate=scenes - 2 * (scenes * 2 // 5)),
         effectiveness=EffectivenessSettings(enabled=False),

@@ -5,7 +5,6 @@
 What looks across rows (splits, near-duplicates, letters) works on one slim frame: some hundred bytes a row.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,7 +42,7 @@ def checks_frame(
         near_duplicate_bits: source images of two splits whose hashes differ in so many bits of 192 at most are called
             alike; None looks for equal ones alone (for scenes that are drawn from seeds of their own).
         workers: processes for what no note tells.
-        notes: facts that were noted when the rows were made (`facts`). A group of rows that none fits is looked at anew.
+        notes: facts that were noted when the rows were made (`facts`). Rows that none fits are looked at anew.
 
     Raises DataError for a table that cannot be read or has other columns.
     """
@@ -97,7 +96,7 @@ def _opened(path: Path) -> pq.ParquetFile:
 def images_hold(folder: Path, base: str, rows: pa.Table) -> list[bool]:
     """For each row whether its images stand on disk, inside the folder, as they were written. Each is read once."""
     found: dict[str, str | None] = {}
-    directories: dict[str, str] = {}
+    directories: dict[str, Path] = {}
 
     def holds(name: str | None, sha256: str | None) -> bool:
         if name is None:
@@ -113,18 +112,19 @@ def images_hold(folder: Path, base: str, rows: pa.Table) -> list[bool]:
     ]
 
 
-def _sha256_inside(folder: Path, relative: str, directories: dict[str, str]) -> str | None:
+def _sha256_inside(folder: Path, relative: str, directories: dict[str, Path]) -> str | None:
     """The sha256 of a file inside the folder; None where none lies there. `directories` are those already resolved."""
     above, _, name = relative.rpartition("/")
     try:
         if above not in directories:
-            directories[above] = str(safe_path(folder, above)) if Path(above) != Path() else str(folder.resolve())
-        path = f"{directories[above]}/{name}"
+            directories[above] = safe_path(folder, above) if Path(above) != Path() else folder.resolve()
+        path = directories[above] / name
         # A link can lead anywhere: it is followed first, and must end inside.
-        path = str(safe_path(folder, relative)) if os.path.islink(path) else path
-    except DataError:
+        path = safe_path(folder, relative) if path.is_symlink() else path
+        stands = path.is_file()
+    except (DataError, OSError):  # Outside, or no name that a file can have.
         return None
-    return file_sha256(Path(path)) if os.path.isfile(path) else None
+    return file_sha256(path) if stands else None
 
 
 def near_duplicates(frame: pd.DataFrame, bits: int | None) -> list[str | None]:

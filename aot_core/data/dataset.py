@@ -290,7 +290,7 @@ def row_of(sample: Sample, hashes: Mapping[str, str], base: str = "") -> dict[st
 
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hex digits."""
-    with open(path, "rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size <= _READ_WHOLE:
             return hashlib.sha256(file.read()).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()

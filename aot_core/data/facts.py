@@ -3,10 +3,10 @@
     shard/rows.parquet --note_facts, in the shard's worker--> shard/facts.parquet --noted_facts--> the guard
     a row group of a data set --------------------------------table_facts, where no note fits----> the guard
 
-Facts are a function of a table's rows and of nothing else: files, other rows and the manifest are looked at by the guard
-itself, on disk, every time. A note is found by a digest of the rows it is about and of the code that found it out. The
-guard forms that digest of the rows that stand in the data set, so a note about other rows, or by other code, is not
-used; nor is one whose own bytes have changed.
+Facts are a function of a table's rows and of nothing else: files, other rows and the manifest are looked at by the
+guard itself, on disk, every time. A note is found by a digest of the rows it is about and of the code that found it
+out. The guard forms that digest of the rows that stand in the data set, so a note about other rows, or by other code,
+is not used; nor is one whose own bytes have changed.
 
 Row by row nothing is believed: a record that cannot be read, or that says something else than its row, is a finding and
 no crash.
@@ -139,7 +139,9 @@ def _agrees(sample: Sample, row: Mapping[str, Any], base: PurePosixPath) -> bool
     said = {
         **{name: getattr(sample, name) for name in ("sample_id", "split", "ssim", "clean_correct", "edited_correct")},
         **{name: getattr(scene, name) for name in ("source_id", "source_hash", "scene_id")},
-        **{"kind": question.query.kind, "question": question.text, "answer": question.answer},
+        "kind": question.query.kind,
+        "question": question.text,
+        "answer": question.answer,
         "options": list(question.options),
     }
     return all(row[name] == value for name, value in said.items()) and images_of(sample) == files

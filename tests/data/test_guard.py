@@ -216,7 +216,7 @@ def test_notes_tell_what_the_rows_tell(noted: tuple[Path, dict[str, Note]], monk
 
 
 def refuse(rows: pa.Table, base: str) -> pa.Table:
-    raise AssertionError(f"rows of {base} are looked at anew")
+    raise AssertionError(f"{len(rows)} rows of {base} are looked at anew")
 
 
 @pytest.mark.parametrize("what", ["row", "order", "note", "no note", "code"])
