@@ -70,6 +70,11 @@ class BuildJob:
     def shards_folder(self) -> Path:
         return self.work / "shards"
 
+    @property
+    def index(self) -> Path:
+        """Where the source's index lies: a folder of the plan's own, as a source can have changed since another one."""
+        return self.work / f"source-{self.plan[:16]}"
+
 
 @dataclass
 class BuildSummary:
@@ -125,7 +130,7 @@ def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
     plan, shards = job.plan, plan_shards(job.config)
     sweep(job.shards_folder)
     # Opened here first: a bad source is told before any worker starts, and its index is made once.
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     shares_of(job.config, source.size)
     summary = BuildSummary()
     held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, plan))}
@@ -195,7 +200,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def open_maker(job: BuildJob) -> ShardMaker:
     """The maker of a job's shards, its source and models open."""
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     return ShardMaker(job.config, source, job.plan, job.open_helpers())
 
 
@@ -245,7 +250,7 @@ def _end_with_parent() -> None:
 def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary:
     """Put finished shards together: link their images, join their tables row group by row group, manifest last."""
     output.mkdir(parents=True, exist_ok=True)
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     left_out = source.unusable
     unusable = {one.detail: one for one in left_out}
     with pq.ParquetWriter(output / REJECTIONS, REJECTION_SCHEMA) as rejections:
