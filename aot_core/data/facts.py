@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,14 +30,17 @@ from aot_core.data.truth import truth
 
 FACTS = "facts.parquet"
 
-_COPIED = ("sample_id", "split", "source_id", "scene_id", "kind", "question", "answer", "file_name", "source_hash")
+_COPIED = (
+    "sample_id", "split", "source_id", "scene_id", "kind", "question", "answer", "file_name", "source_hash",
+    "image_sha256", "ssim"
+)  # fmt: skip
+_ASKED = ("options", "edited_file_name", "clean_correct", "edited_correct", "record")
 _OF_THE_RECORD = (
     "record_agrees", "boxes_inside", "truth_when_clean", "truth_when_edited", "pair_is_whole", "unseen_only_evaluated"
 )  # fmt: skip
 FACTS_SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in (*_COPIED, "image_sha256")),
-        ("ssim", pa.float64()),
+        *((name, SCHEMA.field(name).type) for name in _COPIED),
         ("options", pa.int64()),
         ("answer_is_an_option", pa.bool_()),
         ("effective", pa.float64()),
@@ -80,7 +83,8 @@ def noted_facts(notes: Mapping[str, Note], rows: pa.Table, base: str) -> pa.Tabl
 
 def table_facts(rows: pa.Table, base: str) -> pa.Table:
     """The facts of rows of `dataset.SCHEMA`, found out now: a table of `FACTS_SCHEMA`, in their order."""
-    return pa.Table.from_pylist([row_facts(row, base) for row in rows.to_pylist()], schema=FACTS_SCHEMA)
+    asked = rows.select([*_COPIED, *_ASKED]).to_pylist()
+    return pa.Table.from_pylist([row_facts(row, base) for row in asked], schema=FACTS_SCHEMA)
 
 
 def digest_of(rows: pa.Table, base: str) -> str:
@@ -104,7 +108,7 @@ def row_facts(row: Mapping[str, Any], base: str) -> dict[str, Any]:
     """What one row says of itself, in the columns of `FACTS_SCHEMA`."""
     options, answer = row["options"] or [], row["answer"]
     facts: dict[str, Any] = {
-        **{name: row[name] for name in (*_COPIED, "image_sha256", "ssim")},
+        **{name: row[name] for name in _COPIED},
         "options": len(options),
         "answer_is_an_option": answer in list(LETTERS[: len(options)]) and len(set(options)) == len(options),
         "effective": _effective(row),
@@ -115,7 +119,7 @@ def row_facts(row: Mapping[str, Any], base: str) -> dict[str, Any]:
         return {**facts, **dict.fromkeys(_OF_THE_RECORD, False), "overlap": float("nan")}
     return {
         **facts,
-        "record_agrees": _agrees(sample, row, PurePosixPath(base)),
+        "record_agrees": _agrees(sample, row, "" if base == "." else f"{base}/"),
         "boxes_inside": _boxes_inside(sample),
         "overlap": _overlap(sample),
         "truth_when_clean": truth(sample.question.query, sample.scene.objects) == sample.question.answer_text,
@@ -132,9 +136,9 @@ def _effective(row: Mapping[str, Any]) -> float | None:
     return float(row["clean_correct"] == 1 and row["edited_correct"] == 0)
 
 
-def _agrees(sample: Sample, row: Mapping[str, Any], base: PurePosixPath) -> bool:
-    """Whether the record says what its row says."""
-    files = [(base / name).as_posix() for name in (row["file_name"], row["edited_file_name"]) if name is not None]
+def _agrees(sample: Sample, row: Mapping[str, Any], prefix: str) -> bool:
+    """Whether the record says what its row says. The row's file names lack the prefix."""
+    files = [f"{prefix}{name}" for name in (row["file_name"], row["edited_file_name"]) if name is not None]
     scene, question = sample.scene, sample.question
     said = {
         **{name: getattr(sample, name) for name in ("sample_id", "split", "ssim", "clean_correct", "edited_correct")},
