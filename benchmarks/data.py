@@ -5,11 +5,13 @@
 
 Each row is a run of its own process from config to guarded data set: procedural scenes, the filter off. A scene is a
 question with all its versions. Wall time depends on what else the machine does; CPU time hardly does, so both are
-printed, and for several workers the CPU time of the longest way through: the parent's and a worker's share. What a
-process needs once, to load its libraries, is told apart (`start`): a small run before the clock does it.
+printed, the parent's `own` part of it, which is not shared out, and the CPU time of the longest `way` through: the
+parent's and a worker's share. What a process needs once, to load its libraries, is told apart (`start`): a small run
+before the clock does it. What workers need to start is in the figures.
 
 With `--photographs`, both sources of photographs are opened and read from instead: so many small files in a COCO
-folder, so many rows of Parquet; index time, time of a picture, peak memory.
+folder, so many rows of Parquet; index time, time of a picture, peak memory. `own MiB` is the peak without mapped files,
+whose pages the system takes back when it wants them (Linux: RssAnon).
 """
 
 import argparse
@@ -20,8 +22,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,15 +34,13 @@ import numpy as np
 from PIL import Image
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
-from aot_core.data.build import BuildJob, build_dataset
-from aot_core.data.checks import checks_frame
+from aot_core.data.build import BuildJob, build_dataset, notes_of
 from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.domains import open_source
-from aot_core.data.guard import data_expectations, raise_for, validate
 
 _HEAD = (
-    f"{'scenes':>7} {'workers':>7} {'start s':>8} {'wall s':>8} {'cpu s':>8} {'cpu s/1000':>10} {'way s':>8} "
-    f"{'peak MiB':>9} manifest"
+    f"{'scenes':>7} {'workers':>7} {'start s':>8} {'wall s':>8} {'cpu s':>8} {'cpu s/1000':>10} {'own s':>7} "
+    f"{'way s':>7} {'peak MiB':>9} manifest"
 )
 _READ = 200
 """So many pictures are read, from all over the source."""
@@ -69,21 +71,23 @@ def print_runs(sizes: list[int], workers: list[int]) -> None:
             found = run_apart("--one", "scenes", "--scenes", str(scenes), "--workers", str(count))
             print(
                 f"{scenes:>7} {count:>7} {found['start']:>8.1f} {found['wall']:>8.1f} {found['cpu']:>8.1f} "
-                f"{1000 * found['cpu'] / scenes:>10.2f} {found['way']:>8.1f} {found['peak']:>9.0f} "
-                f"{found['manifest'][:12]}"
+                f"{1000 * found['cpu'] / scenes:>10.2f} {found['own']:>7.1f} {found['way']:>7.1f} "
+                f"{found['peak']:>9.0f} {found['manifest'][:12]}"
             )
             steps = {name: 1000 * seconds / scenes for name, seconds in found["steps"].items()}
-            print(" " * 8, "cpu s/1000:", ", ".join(f"{name} {seconds:.2f}" for name, seconds in steps.items()))
+            told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in steps.items())
+            print(" " * 8, "cpu s/1000:", told, flush=True)
 
 
 def print_sources(sizes: list[int]) -> None:
     """A row for every kind of source and size."""
-    print(f"{'source':>9} {'images':>8} {'open cpu s/1000':>16} {'cpu ms/picture':>15} {'peak MiB':>9}")
+    print(f"{'source':>9} {'images':>8} {'open cpu s/1000':>16} {'cpu ms/picture':>15} {'own MiB':>8} {'peak MiB':>9}")
     for kind in ("coco", "datasets"):
         for size in sizes:
             found = run_apart("--one", kind, "--photographs", str(size))
             opening, reading = 1000 * found["open"] / size, 1000 * found["read"] / _READ
-            print(f"{kind:>9} {size:>8} {opening:>16.3f} {reading:>15.2f} {found['peak']:>9.0f}")
+            told = f"{found['own']:>8.0f} {found['peak']:>9.0f}"
+            print(f"{kind:>9} {size:>8} {opening:>16.3f} {reading:>15.2f} {told}", flush=True)
 
 
 def run_apart(*arguments: str) -> dict[str, Any]:
@@ -111,6 +115,7 @@ def measure(scenes: int, workers: int) -> dict[str, Any]:
         "start": start,
         "wall": wall,
         "cpu": own + children,
+        "own": own,
         "way": own + children / max(1, workers),
         "peak": peak(),
         "manifest": manifest,
@@ -120,14 +125,19 @@ def measure(scenes: int, workers: int) -> dict[str, Any]:
 
 def make(scenes: int, workers: int, folder: Path) -> dict[str, float]:
     """From config to guarded data set; CPU seconds per step."""
+    # Late: workers import this file when they start, and have no use for these.
+    from aot_core.data.checks import checks_frame
+    from aot_core.data.guard import data_expectations, raise_for, validate
+
     config = PrepareDataConfig(
         splits=SplitSizes(warm_start=scenes * 2 // 5, train=scenes * 2 // 5, evaluate=scenes - 2 * (scenes * 2 // 5)),
         effectiveness=EffectivenessSettings(enabled=False),
     )
     before = sum(_cpu())
-    made = build_dataset(BuildJob(config, None, folder / "work"), folder / "data", workers)
+    job = BuildJob(config, None, folder / "work")
+    made = build_dataset(job, folder / "data", workers)
     built = sum(_cpu())
-    frame = checks_frame(folder / "data", None, workers)
+    frame = checks_frame(folder / "data", None, workers, notes_of(job, made))
     looked = sum(_cpu())
     raise_for(validate(frame, data_expectations(config.implantation.min_ssim, config.guard)))
     joined = built - before - sum(made.seconds.values())
@@ -149,12 +159,36 @@ def measure_source(kind: str, size: int) -> dict[str, float]:
                 "effectiveness": {"enabled": False},
             }
         )
-        started = time.process_time()
-        source = open_source(config, root / "source", root / "work")
-        opened = time.process_time()
-        for index in np.linspace(0, size - 1, _READ):
-            source.picture(int(index))
-        return {"open": opened - started, "read": time.process_time() - opened, "peak": peak()}
+        with watched() as own:
+            started = time.process_time()
+            source = open_source(config, root / "source", root / "work")
+            opened = time.process_time()
+            for index in np.linspace(0, size - 1, _READ):
+                source.picture(int(index))
+            ended = time.process_time()
+        return {"open": opened - started, "read": ended - opened, "own": max(own), "peak": peak()}
+
+
+@contextmanager
+def watched() -> Iterator[list[float]]:
+    """What memory this process holds besides mapped files, MiB, every 10 ms; 0 where the system does not say."""
+    held, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    held.append(int(line.split()[1]) / 1024)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if Path("/proc/self/status").is_file():
+        watcher.start()
+    try:
+        yield held
+    finally:
+        done.set()
+        if watcher.ident is not None:
+            watcher.join()
 
 
 def small_photographs() -> list[bytes]:

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 LEARNING = {
-    "accelerate", "datasets", "diffusers", "great-expectations", "peft", "torch", "torchmetrics", "transformers", "trl"
+    "accelerate", "datasets", "diffusers", "great-expectations", "peft", "torch", "transformers", "trl"
 }  # fmt: skip
 ORCHESTRATION = {"docker", "fastapi", "prefect", "typer"}
 LEFT_OUT = {"control": LEARNING, "stage-cpu": ORCHESTRATION, "stage-gpu": ORCHESTRATION}

@@ -25,9 +25,20 @@ from tqdm import tqdm
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.data.dataset import DATA, REJECTION_SCHEMA, REJECTIONS, SCHEMA, TABLE, write_manifest
 from aot_core.data.domains import open_source
+from aot_core.data.facts import FACTS, Note
 from aot_core.data.photographs import refuse_if_too_many
 from aot_core.data.pipeline import Helpers, ShardMaker, shares_of
-from aot_core.data.shards import REJECTED, ROWS, Shard, ShardRecord, find_shard, plan_key, plan_shards, sweep
+from aot_core.data.shards import (
+    REJECTED,
+    ROWS,
+    Shard,
+    ShardRecord,
+    find_shard,
+    plan_key,
+    plan_shards,
+    read_rows,
+    sweep,
+)
 from aot_core.data.sources import Unusable
 from aot_core.data.splits import SPLITS
 
@@ -58,6 +69,11 @@ class BuildJob:
     @property
     def shards_folder(self) -> Path:
         return self.work / "shards"
+
+    @property
+    def index(self) -> Path:
+        """Where the source's index lies: a folder of the plan's own, as a source can have changed since another one."""
+        return self.work / f"source-{self.plan[:16]}"
 
 
 @dataclass
@@ -100,12 +116,21 @@ def build_dataset(job: BuildJob, output: Path, workers: int = 1) -> BuildSummary
     return assemble(job, output, made)
 
 
+def notes_of(job: BuildJob, made: BuildSummary) -> dict[str, Note]:
+    """What the makers of the shards noted of their rows, for the guard of this build."""
+    return {
+        record.noted: Note(job.shards_folder / name / FACTS, record.files[FACTS], record.samples)
+        for name, record in made.records.items()
+        if record.noted
+    }
+
+
 def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
     """Make the shards that the work folder does not hold yet, in this process or in `workers` others."""
     plan, shards = job.plan, plan_shards(job.config)
     sweep(job.shards_folder)
     # Opened here first: a bad source is told before any worker starts, and its index is made once.
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     shares_of(job.config, source.size)
     summary = BuildSummary()
     held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, plan))}
@@ -134,13 +159,21 @@ def _run(job: BuildJob, shards: list[Shard], workers: int) -> Iterator[tuple[Sha
     # Spawned, not forked: torch's threads do not survive a fork.
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job,)) as pool:
-        futures: dict[Future[ShardRecord], Shard] = {pool.submit(_make_in_worker, shard): shard for shard in shards}
+        # The longest first, so that the workers finish together.
+        longest = sorted(shards, key=lambda shard: _images(job.config, shard), reverse=True)
+        futures: dict[Future[ShardRecord], Shard] = {pool.submit(_make_in_worker, shard): shard for shard in longest}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _images(config: PrepareDataConfig, shard: Shard) -> int:
+    """About so many images a shard holds: its making takes time in proportion."""
+    each = {"warm_start": 2, "train": 1, "evaluate": 1 + len(config.implantation.evaluated)}
+    return each[shard.split] * shard.wanted
 
 
 def make_one(job: BuildJob, name: str) -> ShardRecord:
@@ -167,7 +200,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def open_maker(job: BuildJob) -> ShardMaker:
     """The maker of a job's shards, its source and models open."""
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     return ShardMaker(job.config, source, job.plan, job.open_helpers())
 
 
@@ -217,7 +250,7 @@ def _end_with_parent() -> None:
 def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary:
     """Put finished shards together: link their images, join their tables row group by row group, manifest last."""
     output.mkdir(parents=True, exist_ok=True)
-    source = open_source(job.config, job.folder, job.work)
+    source = open_source(job.config, job.folder, job.index)
     left_out = source.unusable
     unusable = {one.detail: one for one in left_out}
     with pq.ParquetWriter(output / REJECTIONS, REJECTION_SCHEMA) as rejections:
@@ -230,9 +263,9 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
             with pq.ParquetWriter(output / DATA / split / TABLE, SCHEMA) as table:
                 for shard in own:
                     folder = job.shards_folder / shard.name
-                    table.write_table(pq.read_table(folder / ROWS))
+                    table.write_table(read_rows(folder / ROWS))
                     _link_images(folder, output / shard.base, summary.records[shard.name])
-                    rejected = pq.read_table(folder / REJECTED)
+                    rejected = read_rows(folder / REJECTED)
                     rejections.write_table(rejected)
                     for row in rejected.to_pylist():
                         if row["step"] != "source":
@@ -253,12 +286,12 @@ def _as_row(one: Unusable) -> dict[str, object]:
 def _link_images(folder: Path, target: Path, record: ShardRecord) -> None:
     """Put a shard's images into the data set: the same bytes under a second name, copied where the disk has none."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in record.files:
-        if name in (ROWS, REJECTED):
-            continue
+    for name in record.images:
+        # Plain strings: for so many files a Path takes longer than the link.
+        made, placed = f"{folder}/{name}", f"{target}/{name}"
         try:
-            os.link(folder / name, target / name)
+            os.link(made, placed)
         except FileExistsError:
             continue
         except OSError:
-            shutil.copyfile(folder / name, target / name)
+            shutil.copyfile(made, placed)

@@ -1,28 +1,28 @@
 """What the guard looks at: a row a sample, everything that spans columns, files or rows computed into plain columns.
 
-    tables --a row group a worker--> check_rows --joined--> checks_frame (looks across rows) ----> the guard
+    tables --a row group a worker--> facts (of the row) + hashes (on disk) --joined--> checks_frame (across rows)
 
-Row by row nothing is believed: a record that cannot be read, or that says something else than its row, is a finding and
-no crash. What looks across rows (splits, near-duplicates, letters) works on one slim frame: some hundred bytes a row.
+What looks across rows (splits, near-duplicates, letters) works on one slim frame: some hundred bytes a row.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 from scipy.stats import binomtest
 
-from aot_core.contracts.scene import LETTERS, Box, Sample
-from aot_core.data.dataset import file_sha256, images_of, read_manifest, tables_of
+from aot_core.contracts.scene import LETTERS
+from aot_core.data.dataset import SCHEMA, file_sha256, read_manifest, tables_of
+from aot_core.data.facts import Note, noted_facts, table_facts
 from aot_core.data.images import DataError, safe_path
 from aot_core.data.likeness import alike_across
-from aot_core.data.truth import truth
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -30,19 +30,31 @@ _ROWS_PER_WORKER = 2000
 """A worker process takes a second to start: fewer rows than this each are not worth one."""
 
 
-def checks_frame(folder: Path, near_duplicate_bits: int | None = None, workers: int = 1) -> pd.DataFrame:
+def checks_frame(
+    folder: Path,
+    near_duplicate_bits: int | None = None,
+    workers: int = 1,
+    notes: Mapping[str, Note] | None = None,
+) -> pd.DataFrame:
     """A row a sample, and what is checked of it.
 
     Args:
         near_duplicate_bits: source images of two splits whose hashes differ in so many bits of 192 at most are called
             alike; None looks for equal ones alone (for scenes that are drawn from seeds of their own).
+        workers: processes for what no note tells.
+        notes: facts that were noted when the rows were made (`facts`). Rows that none fits are looked at anew.
+
+    Raises DataError for a table that cannot be read or has other columns.
     """
-    groups = [
-        (folder, path, group) for path in tables_of(folder) for group in range(pq.ParquetFile(path).num_row_groups)
-    ]
-    total = sum(pq.ParquetFile(path).metadata.num_rows for path in tables_of(folder))
-    parts = in_processes(_check_group, groups, min(workers, total // _ROWS_PER_WORKER))
-    frame = pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+    notes = notes or {}
+    groups: list[tuple[Path, int]] = []
+    unnoted = -sum(note.rows for note in notes.values())
+    for path in tables_of(folder):
+        with _opened(path) as file:
+            groups += [(path, group) for group in range(file.num_row_groups)]
+            unnoted += file.metadata.num_rows
+    parts = in_processes(partial(_check_group, folder, notes), groups, min(workers, unnoted // _ROWS_PER_WORKER))
+    frame = pd.concat(parts, ignore_index=True)
     tables = read_manifest(folder)["tables"]
     sound = {name: file_sha256(folder / name) == sha256 for name, sha256 in tables.items()}
     # A table that the manifest does not name was added, one that differs was changed.
@@ -56,47 +68,63 @@ def checks_frame(folder: Path, near_duplicate_bits: int | None = None, workers: 
     return frame.drop(columns=["source_hash", "image_sha256", "options"])
 
 
-def _check_group(group: tuple[Path, Path, int]) -> list[dict[str, Any]]:
-    folder, path, number = group
-    table = path.relative_to(folder).as_posix()
-    with pq.ParquetFile(path) as file:
-        return [{**check_row(folder, table, row), "table": table} for row in file.read_row_group(number).to_pylist()]
+def _check_group(folder: Path, notes: Mapping[str, Note], group: tuple[Path, int]) -> pd.DataFrame:
+    path, number = group
+    table = path.relative_to(folder)
+    base = table.parent.as_posix()
+    with _opened(path) as file:
+        try:
+            rows = file.read_row_group(number, columns=SCHEMA.names, use_threads=False).cast(SCHEMA)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise DataError(
+                f"{path} cannot be read as a data set's table ({error}); make the data set again"
+            ) from error
+    facts = noted_facts(notes, rows, base)
+    frame = (table_facts(rows, base) if facts is None else facts).to_pandas()
+    frame["hashes_hold"] = images_hold(folder, base, rows)
+    frame["table"] = table.as_posix()
+    return frame
 
 
-def check_row(folder: Path, table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """The checks of one row of a table (its path relative to the data set's folder)."""
-    base = PurePosixPath(table).parent
-    options, answer = row["options"] or [], row["answer"]
-    checks: dict[str, Any] = {
-        **{name: row[name] for name in ("sample_id", "split", "source_id", "scene_id", "kind", "question", "answer")},
-        **{name: row[name] for name in ("file_name", "source_hash", "image_sha256", "ssim")},
-        "options": len(options),
-        "answer_is_an_option": answer in list(LETTERS[: len(options)]) and len(set(options)) == len(options),
-        "hashes_hold": all(
-            _holds(folder, base, row[name], row[sha])
-            for name, sha in (("file_name", "image_sha256"), ("edited_file_name", "edited_sha256"))
-            if row[name] is not None or name == "file_name"
-        ),
-        "effective": _effective(row),
-    }
-    unread = dict.fromkeys(
-        ("boxes_inside", "truth_when_clean", "truth_when_edited", "pair_is_whole", "unseen_only_evaluated"), False
-    )
+def _opened(path: Path) -> pq.ParquetFile:
     try:
-        sample = Sample.model_validate_json(row["record"])
-    except (ValidationError, TypeError):
-        return {**checks, **unread, "record_agrees": False, "overlap": float("nan")}
-    return {
-        **checks,
-        "record_agrees": _agrees(sample, row, base),
-        "boxes_inside": _boxes_inside(sample),
-        "overlap": _overlap(sample),
-        "truth_when_clean": truth(sample.question.query, sample.scene.objects) == sample.question.answer_text,
-        "truth_when_edited": not sample.edits
-        or truth(sample.question.query, sample.edited_objects) == sample.question.answer_text,
-        "pair_is_whole": bool(sample.edits) == (sample.edited_image is not None) == (sample.ssim is not None),
-        "unseen_only_evaluated": sample.split == "evaluate" or all(e.family != "unseen" for e in sample.edits),
-    }
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); make the data set again") from error
+
+
+def images_hold(folder: Path, base: str, rows: pa.Table) -> list[bool]:
+    """For each row whether its images stand on disk, inside the folder, as they were written. Each is read once."""
+    found: dict[str, str | None] = {}
+    directories: dict[str, Path] = {}
+
+    def holds(name: str | None, sha256: str | None) -> bool:
+        if name is None:
+            return False
+        if name not in found:
+            found[name] = _sha256_inside(folder, f"{base}/{name}", directories)
+        return found[name] is not None and found[name] == sha256
+
+    columns = [rows[name].to_pylist() for name in ("file_name", "image_sha256", "edited_file_name", "edited_sha256")]
+    return [
+        holds(clean, sha256) and (edited is None or holds(edited, edited_sha256))
+        for clean, sha256, edited, edited_sha256 in zip(*columns, strict=True)
+    ]
+
+
+def _sha256_inside(folder: Path, relative: str, directories: dict[str, Path]) -> str | None:
+    """The sha256 of a file inside the folder; None where none lies there. `directories` are those already resolved."""
+    above, _, name = relative.rpartition("/")
+    try:
+        if above not in directories:
+            directories[above] = safe_path(folder, above) if Path(above) != Path() else folder.resolve()
+        path = directories[above] / name
+        # A link can lead anywhere: it is followed first, and must end inside.
+        path = safe_path(folder, relative) if path.is_symlink() else path
+        stands = path.is_file()
+    except (DataError, OSError):  # Outside, or no name that a file can have.
+        return None
+    return file_sha256(path) if stands else None
 
 
 def near_duplicates(frame: pd.DataFrame, bits: int | None) -> list[str | None]:
@@ -139,37 +167,3 @@ def in_processes(work: Callable[[_T], _R], items: Sequence[_T], workers: int) ->
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(work, items)
-
-
-def _holds(folder: Path, base: PurePosixPath, name: str | None, sha256: str | None) -> bool:
-    try:
-        path = safe_path(folder, (base / (name or "")).as_posix())
-    except DataError:
-        return False
-    return path.is_file() and file_sha256(path) == sha256
-
-
-def _effective(row: dict[str, Any]) -> float | None:
-    """1 for a pair that fooled the base Defender, 0 for one that did not, None where it was not asked."""
-    if row["clean_correct"] is None or row["edited_correct"] is None:
-        return None
-    return float(row["clean_correct"] == 1 and row["edited_correct"] == 0)
-
-
-def _agrees(sample: Sample, row: dict[str, Any], base: PurePosixPath) -> bool:
-    """Whether the record says what its row says."""
-    files = [(base / name).as_posix() for name in (row["file_name"], row["edited_file_name"]) if name is not None]
-    said = (sample.sample_id, sample.split, sample.scene.source_id, sample.question.text, sample.question.answer)
-    flat = (row["sample_id"], row["split"], row["source_id"], row["question"], row["answer"])
-    return said == flat and list(sample.question.options) == row["options"] and images_of(sample) == files
-
-
-def _boxes_inside(sample: Sample) -> bool:
-    boxes: list[Box] = [thing.box for thing in (*sample.scene.objects, *sample.edited_objects)]
-    boxes += [*sample.question.protected, *(edit.region for edit in sample.edits)]
-    return all(b.right <= sample.scene.width + 0.5 and b.bottom <= sample.scene.height + 0.5 for b in boxes)
-
-
-def _overlap(sample: Sample) -> float:
-    """Square pixels of protected boxes that edits may change."""
-    return sum(edit.region.overlap(box) for edit in sample.edits for box in sample.question.protected)

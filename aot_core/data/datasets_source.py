@@ -1,11 +1,13 @@
 """Images with boxes in a folder that Hugging Face `datasets` loads: Parquet with images in it, or files with metadata.
 
-    folder --load_dataset--> Arrow files (in the work folder, mapped into memory) --by number--> Picture
+    folder --load_dataset, as a stream--> an Arrow file (in the work folder, mapped into memory) --by number--> Picture
 
-So memory does not grow with the folder. Images are decoded by `aot_core.data.images`, under its limits, and an image
+So memory does not grow with the folder; what is mapped counts as a process's only until it is wanted elsewhere, and
+workers share it. Images are decoded by `aot_core.data.images`, under its limits, and an image
 that is told by a path must lie inside the folder. What is wrong with one row leaves that row out, with its reason.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from aot_core.data.images import MAX_PIXELS, DataError, RowError, decode_image, 
 from aot_core.data.photographs import Annotated, checked_box, photograph, plain_name, refuse_lookalikes
 from aot_core.data.sources import Picture, Unusable
 
+ROWS = "rows.arrow"
+_ROWS_AT_A_TIME = 100
 _FILES = {".parquet", ".arrow", ".jsonl", ".json", ".csv", ".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -28,18 +32,20 @@ class DatasetsSource:
             raise DataError(f"source folder {folder} does not exist; give a folder that `datasets` loads")
         if not any(path.suffix.lower() in _FILES for path in folder.rglob("*")):
             raise DataError(f"source folder {folder} holds no Parquet and no images; give one that `datasets` loads")
-        import datasets
-        from datasets.exceptions import DatasetGenerationError
+        from datasets import Dataset
 
         self._folder, self._settings, self._max_pixels = folder.resolve(), settings, max_pixels
-        try:
-            rows = datasets.load_dataset(str(self._folder), split=settings.split, cache_dir=str(work / "datasets"))
-        except (ValueError, OSError, DatasetGenerationError) as error:
-            raise DataError(f"source folder {folder}, split {settings.split!r}: {error.__cause__ or error}") from error
-        assert isinstance(rows, datasets.Dataset), "a split was named and nothing is streamed"
-        self._names = _class_names(rows, settings)
-        wanted = [settings.image, settings.objects, *([settings.licence] if settings.licence else [])]
-        self._rows = rows.select_columns(wanted).cast_column(settings.image, datasets.Image(decode=False))
+        file = work / ROWS
+        if not file.is_file():
+            work.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{ROWS}.{os.getpid()}")
+            try:
+                _write_rows(partial, self._folder, settings)
+                partial.replace(file)
+            finally:
+                partial.unlink(missing_ok=True)
+        self._rows = rows = Dataset.from_file(str(file))
+        self._names = _class_names(rows.features, settings)
         self._seen: dict[str, None] = {}
         if not self._names:
             # Names told in words: gone over once, column alone, a batch at a time.
@@ -113,11 +119,38 @@ class DatasetsSource:
         return plain
 
 
-def _class_names(rows: Any, settings: DatasetsSettings) -> tuple[str, ...]:
+def _write_rows(file: Path, folder: Path, settings: DatasetsSettings) -> None:
+    """Write the wanted columns of a split, images undecoded, as one Arrow file that can be read by number."""
+    import datasets
+    import pyarrow as pa
+    from datasets.arrow_writer import ArrowWriter
+
+    try:
+        stream = datasets.load_dataset(str(folder), split=settings.split, streaming=True)
+        # A row group at a time. In one piece, as `load_dataset` itself does it, Arrow's scanner reads ahead of what is
+        # written, up to a gigabyte.
+        stream = stream.reshard()
+        if stream.features is None:
+            raise DataError(
+                f"source folder {folder} does not say what its columns are; give Parquet, or image files with metadata"
+            )
+        _class_names(stream.features, settings)
+        wanted = [settings.image, settings.objects, *([settings.licence] if settings.licence else [])]
+        stream = stream.select_columns(wanted).cast_column(settings.image, datasets.Image(decode=False))
+        with ArrowWriter(features=stream.features, path=str(file)) as writer:
+            for table in stream.with_format("arrow").iter(batch_size=_ROWS_AT_A_TIME):
+                writer.write_table(table)
+            writer.finalize()
+    except DataError:
+        raise
+    except (ValueError, TypeError, OSError, pa.ArrowException) as error:
+        raise DataError(f"source folder {folder}, split {settings.split!r}: {error}") from error
+
+
+def _class_names(features: Mapping[str, Any], settings: DatasetsSettings) -> tuple[str, ...]:
     """The names of a ClassLabel; empty where names are told in words. Raises DataError for columns that do not fit."""
     import datasets
 
-    features = rows.features
     for column in (settings.image, settings.objects, *([settings.licence] if settings.licence else [])):
         if column not in features:
             raise DataError(f"source: there is no column {column!r}; the folder has {', '.join(features)}")

@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.prepare_data import GuardSettings
 from aot_core.data.checks import checks_frame
+from aot_core.data.facts import Note
 from aot_core.data.images import DataError
 from aot_core.data.splits import SPLITS
 
@@ -66,6 +67,7 @@ def guard_dataset(
     photographs: bool = False,
     docs: Path | None = None,
     workers: int = 1,
+    notes: Mapping[str, Note] | None = None,
 ) -> list[Verdict]:
     """Check a data set on disk and leave report.json and report.html in the folder `report`.
 
@@ -74,11 +76,13 @@ def guard_dataset(
         photographs: whether near-duplicates are looked for. Drawn scenes have seeds of their own instead.
         docs: a folder for Great Expectations' Data Docs, a site of their own; none when left out. They hold the time of
             day, so they belong beside a data set and not into it.
+        workers: processes for what no note tells.
+        notes: what the build that made this data set noted of its rows (`build.notes_of`); of any other, nothing.
 
     Raises DataGuardError where an expectation fails, GuardBrokenError where one raises; the report is there first.
     """
     settings = settings or GuardSettings()
-    frame = checks_frame(folder, settings.near_duplicate_bits if photographs else None, workers)
+    frame = checks_frame(folder, settings.near_duplicate_bits if photographs else None, workers, notes)
     judged = bool(frame["effective"].notna().any())
     verdicts = validate(frame, data_expectations(min_ssim, settings, judged=judged), docs)
     write_report(report, verdicts, len(frame))

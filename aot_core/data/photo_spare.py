@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dstn, idstn
 
 from aot_core.contracts.scene import Box, EditKind, Question, SceneObject
 from aot_core.data.sources import Picture
@@ -101,6 +100,9 @@ def harmonic(framed: NDArray[np.float64]) -> NDArray[np.float64]:
 
     By the discrete sine transform, in which the five-point Laplacian is diagonal.
     """
+    # Late: drawn scenes have no use for it, and their workers start a tenth sooner without.
+    from scipy.fft import dstn, idstn
+
     h, w = framed.shape[0] - 2, framed.shape[1] - 2
     known = np.zeros((h, w, framed.shape[2]))
     known[0] += framed[0, 1:-1]

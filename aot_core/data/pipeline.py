@@ -13,12 +13,9 @@ Everything random comes from (seed, split, shard, attempt), so the same config g
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 from PIL import Image
@@ -95,13 +92,13 @@ class ShardMaker:
         with ShardWriter(work, shard, self._plan) as writer:
             if shard.split not in self._domains:
                 share = self._shares[shard.split]
-                with _timed(writer, "open"):
+                with writer.timed("open"):
                     self._domains[shard.split] = open_domain(
                         self._source, self._config, share.indices, self._helpers.outpainter
                     )
             run = _ShardRun(self._config, self._domains[shard.split], shard, self._helpers, writer)
             for number, draft in enumerate(run.drafts(self._shares[shard.split])):
-                with _timed(writer, "save"):
+                with writer.timed("save"):
                     save_draft(writer, self._config, shard, number, draft)
             return writer.finish()
 
@@ -144,16 +141,16 @@ class _ShardRun:
                     f"{self.shard.index} came out of {budget} attempts; lower it, raise limits.max_attempts, or "
                     f"loosen what rejected most: {self._worst()}"
                 )
-            with _timed(self.writer, "ssim"):
+            with self.writer.timed("ssim"):
                 compared = self._compared(chunk)
-            with _timed(self.writer, "filter"):
+            with self.writer.timed("filter"):
                 kept = self._filtered(compared)
             missing -= len(kept)
             yield from kept
 
     def _attempt(self, index: int, attempt: int) -> Draft | None:
         rng = np.random.default_rng(self.shard.seed(self.config.seed, attempt))
-        with _timed(self.writer, "source"):
+        with self.writer.timed("source"):
             try:
                 source = self.domain.picture(index)
             except RowError as error:
@@ -164,14 +161,14 @@ class _ShardRun:
         picture = self._scene(rng, source, attempt)
         if picture is None:
             return None
-        with _timed(self.writer, "question"):
+        with self.writer.timed("question"):
             question = self._question(rng, picture, attempt)
         if question is None:
             return None
         draft = Draft(picture, question, attempt=attempt)
         if self.shard.split == "train":
             return self._as_stored(draft)
-        with _timed(self.writer, "implantation"):
+        with self.writer.timed("implantation"):
             edited = self._edited(rng, draft)
         return None if edited is None else self._as_stored(edited)
 
@@ -185,11 +182,11 @@ class _ShardRun:
         if not settings.enabled:
             return source
         for _ in range(settings.attempts):
-            with _timed(self.writer, "extension"):
+            with self.writer.timed("extension"):
                 extended = self.domain.extend(rng, source)
-            rejection = check_extension(source, extended, settings, partial(_timed, self.writer))
+            rejection = check_extension(source, extended, settings, self.writer.timed)
             if rejection is None and self.helpers.checker is not None:
-                with _timed(self.writer, "checker"):
+                with self.writer.timed("checker"):
                     rejection = self.helpers.checker.check(source, extended, int(rng.integers(2**31)))
             if rejection is None:
                 self.writer.funnel["extension/accepted"] += 1
@@ -387,13 +384,3 @@ def save_draft(writer: ShardWriter, config: PrepareDataConfig, shard: Shard, num
         )
     base = str(Path(shard.base).parent)
     writer.rows.extend(row_of(one, hashes, base) for one in samples)
-
-
-@contextmanager
-def _timed(writer: ShardWriter, step: str) -> Iterator[None]:
-    """Count the block's CPU time as the step's."""
-    started = process_time()
-    try:
-        yield
-    finally:
-        writer.seconds[step] += process_time() - started

@@ -1,7 +1,7 @@
 """The unit of work: a shard is some of a split's questions, made from its own seed, finished or not there.
 
     config ----plan_shards----> Shard, Shard, ... ----ShardMaker.make----> folder/SHARD/{*.png, rows.parquet,
-                                                                           rejections.parquet, shard.json}
+                                                                    rejections.parquet, facts.parquet, shard.json}
 
 A shard's randomness is spawned from the campaign's seed by its split and number, and its source pictures are told by
 its number too: so whoever makes it, in whichever order, on however many workers, makes the same bytes. `shard.json` is
@@ -13,9 +13,11 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,11 @@ from aot_core.contracts.base import sha256_of
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.scene import Split
 from aot_core.data.dataset import DATA, REJECTION_SCHEMA, SCHEMA, file_sha256
+from aot_core.data.facts import FACTS, note_facts
 from aot_core.data.splits import SPLITS
 
 ROWS, REJECTED, SHARD = "rows.parquet", "rejections.parquet", "shard.json"
+_TABLES = (ROWS, REJECTED, FACTS)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class ShardRecord:
     """CPU seconds per step. Not part of the data set: nothing that ticks may be."""
     files: dict[str, str]
     """File to sha256."""
+    noted: str = ""
+    """The digest by which the guard finds what `facts.parquet` says of these rows."""
+
+    @property
+    def images(self) -> list[str]:
+        return [name for name in self.files if name not in _TABLES]
 
 
 class ShardWriter:
@@ -111,15 +121,29 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Count the block's CPU time as the step's."""
+        started = process_time()
+        try:
+            yield
+        finally:
+            self.seconds[step] += process_time() - started
+
     def add_image(self, name: str, content: bytes, sha256: str) -> None:
         (self.folder / name).write_bytes(content)
         self._files[name] = sha256
 
     def finish(self) -> ShardRecord:
         """Write the tables and the record, and move the folder into its place."""
-        pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), self.folder / ROWS)
-        pq.write_table(pa.Table.from_pylist(self.rejections, schema=REJECTION_SCHEMA), self.folder / REJECTED)
-        for name in (ROWS, REJECTED):
+        with self.timed("tables"):
+            pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), self.folder / ROWS)
+            pq.write_table(pa.Table.from_pylist(self.rejections, schema=REJECTION_SCHEMA), self.folder / REJECTED)
+        with self.timed("facts"):
+            # Of what was written, not of what was to be.
+            written = read_rows(self.folder / ROWS)
+            noted = note_facts(self.folder / FACTS, written, str(Path(self._shard.base).parent))
+        for name in (ROWS, REJECTED, FACTS):
             self._files[name] = file_sha256(self.folder / name)
         record = ShardRecord(
             shard=self._shard.name,
@@ -129,6 +153,7 @@ class ShardWriter:
             funnel=dict(sorted(self.funnel.items())),
             seconds={name: round(seconds, 4) for name, seconds in sorted(self.seconds.items())},
             files=dict(sorted(self._files.items())),
+            noted=noted,
         )
         with (self.folder / SHARD).open("w") as stream:
             json.dump(record.__dict__, stream, indent=1)
@@ -155,6 +180,12 @@ def find_shard(work: Path, shard: Shard, plan: str) -> ShardRecord | None:
 
 def _sound(folder: Path, files: Mapping[str, str]) -> bool:
     return all((folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in files.items())
+
+
+def read_rows(path: Path) -> pa.Table:
+    """A shard's table, on one thread: shards are read side by side."""
+    with pq.ParquetFile(path) as file:
+        return file.read(use_threads=False)
 
 
 def sweep(work: Path) -> None:

@@ -2,7 +2,7 @@
 
     source ----> Picture (image, scene) ----> extension ----> questions ----> implantation
 
-The procedural source draws them; `aot_core.data.photo_sources` reads them from annotated photographs.
+The procedural source draws them; `coco` and `datasets_source` read them from annotated photographs.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ from pathlib import Path
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs, PrepareDataOutputs
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.summary import PICTURES_FOLDER
-from aot_core.data.build import BuildJob, BuildSummary, build_dataset
+from aot_core.data.build import BuildJob, BuildSummary, build_dataset, notes_of
 from aot_core.data.card import DataCard, describe, write_card
 from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.guard import guard_dataset
@@ -41,6 +41,7 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
             photographs=config.source.type != "procedural",
             docs=docs,
             workers=context.threads,
+            notes=notes_of(job, made),
         )
     finally:
         # Also, and above all, of data that is not let through.

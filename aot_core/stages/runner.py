@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _LEFT_SECONDS = 7 * 24 * 3600
 _RECORDED_PACKAGES = (
-    "torch", "torchmetrics", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow"
+    "torch", "transformers", "diffusers", "trl", "peft", "datasets", "great-expectations", "mlflow"
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ METRIC_TAG = "aot.metric."
 LEDGER_TAG = "aot.ledger."
 
 _CODE = Path(__file__).with_name("defender_pyfunc.py")
-_REQUIRED = ("torch", "transformers", "peft", "pillow", "pydantic", "torchmetrics", "pyarrow")
+_REQUIRED = ("torch", "transformers", "peft", "pillow", "pydantic", "pyarrow")
 """What the pyfunc needs besides `aot_core` itself, which no index holds."""
 _NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 """A registered model that is not there, an alias that is not there."""

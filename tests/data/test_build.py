@@ -1,5 +1,6 @@
 """Shards: the same bytes in any order and on any number of workers, and a kill loses at most one of them."""
 
+import json
 import os
 import random
 import signal
@@ -11,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from aot_core.contracts.prepare_data import EffectivenessSettings, ImageFormat, PrepareDataConfig, SplitSizes
+from aot_core.contracts.prepare_data import (
+    CocoSettings,
+    EffectivenessSettings,
+    ImageFormat,
+    PrepareDataConfig,
+    SplitSizes,
+)
 from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildJob, BuildSummary, assemble, build_dataset, make_shards, open_maker
 from aot_core.data.dataset import MANIFEST, file_sha256, read_samples, wrong_hashes
+from aot_core.data.domains import open_source
 from aot_core.data.shards import find_shard, plan_shards
 
 CONFIG = PrepareDataConfig(
@@ -103,6 +111,19 @@ def test_shards_of_another_config_are_no_use(whole: Path) -> None:
     other = BuildJob(CONFIG.model_copy(update={"seed": 1}), None, whole / "work")
     assert find_shard(other.shards_folder, shard, other.plan) is None
     assert BuildJob(CONFIG, None, whole / "work", contents=("another source",)).plan != job.plan
+
+
+def test_a_source_that_was_changed_is_indexed_anew(coco: Callable[..., Path], tmp_path: Path) -> None:
+    """The work folder of a run that failed or was killed may hold the index of what the source was then."""
+    config = CONFIG.model_copy(update={"source": CocoSettings(type="coco")})
+    folder = coco()
+    job = BuildJob(config, folder, tmp_path / "work", contents=("as it was",))
+    assert "dog 0" in open_source(config, folder, job.index).names
+    instances = json.loads((folder / "instances.json").read_text())
+    instances["categories"][0]["name"] = "cat 0"
+    (folder / "instances.json").write_text(json.dumps(instances))
+    job = BuildJob(config, folder, tmp_path / "work", contents=("as it is",))
+    assert "cat 0" in open_source(config, folder, job.index).names
 
 
 def kill_and_finish(folder: Path, config: PrepareDataConfig, kills: int, rng: random.Random, shards: int) -> None:

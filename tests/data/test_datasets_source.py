@@ -1,5 +1,7 @@
 """A folder that `datasets` loads is a source as good as COCO's: same pictures, same policy for what is wrong."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,42 @@ def test_corners_and_columns(coco: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no Parquet and no images"):
         (tmp_path / "empty").mkdir()
         DatasetsSource(tmp_path / "empty", SETTINGS, tmp_path / "work")
+    with pytest.raises(DataError, match="does not say what its columns are"):
+        (tmp_path / "empty" / "train.json").write_text('[{"image": "a.png"}]')
+        DatasetsSource(tmp_path / "empty", SETTINGS, tmp_path / "other")
+    with pytest.raises(DataError, match="Bad split: test"):
+        DatasetsSource(folder, SETTINGS.model_copy(update={"split": "test"}), tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir()), "nothing half written is left"
+
+
+def test_memory_does_not_grow_with_the_rows(coco: Callable[..., Path], tmp_path: Path) -> None:
+    """What Arrow holds at a time is a row group, however many there are."""
+    images = coco() / "images"
+    group = {"bytes": (images / "0.png").read_bytes(), "path": None}
+    features = Features(
+        {
+            "image": Image(),
+            "objects": {"bbox": List(List(Value("float64"))), "category": List(Value("string"))},
+        }
+    )
+    row = {"image": group, "objects": {"bbox": BOXES, "category": ["dog", "ball"]}}
+    table = pa.Table.from_pylist([row] * 100, schema=features.arrow_schema)
+    held = []
+    for groups in (2, 40):
+        folder = tmp_path / f"rows-{groups}"
+        folder.mkdir()
+        with pq.ParquetWriter(folder / "train.parquet", features.arrow_schema) as writer:
+            for _ in range(groups):
+                writer.write_table(table)
+        code = (
+            "import sys, pyarrow; from pathlib import Path; from aot_core.data.datasets_source import DatasetsSource; "
+            "from aot_core.contracts.prepare_data import DatasetsSettings; "
+            "DatasetsSource(Path(sys.argv[1]), DatasetsSettings(type='datasets'), Path(sys.argv[2])); "
+            "print(pyarrow.default_memory_pool().max_memory())"
+        )
+        command = [sys.executable, "-c", code, str(folder), str(tmp_path / f"work-{groups}")]
+        held.append(int(subprocess.check_output(command, text=True)))
+    assert held[1] < 1.5 * held[0] and held[1] < 10 * table.nbytes
 
 
 def write_rows(folder: Path, rows: dict[str, list[Any]], features: Features) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, GuardSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import Question, Sample
-from aot_core.data import dataset, guard
-from aot_core.data.build import BuildSummary
+from aot_core.data import checks, dataset, facts, guard
+from aot_core.data.build import BuildJob, BuildSummary, build_dataset, notes_of
 from aot_core.data.checks import checks_frame, letter_probabilities
+from aot_core.data.facts import Note
 from aot_core.data.guard import DataGuardError, GuardBrokenError, guard_dataset
+from aot_core.data.images import DataError
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=12, train=6, evaluate=4), effectiveness=EffectivenessSettings(enabled=False)
@@ -191,3 +193,94 @@ def test_an_expectation_that_raises_is_no_verdict_on_the_data(good: tuple[Path, 
     assert {verdict.column for verdict in broken} == {"overlap"}
     with pytest.raises(GuardBrokenError, match=r"overlap.*does not exist"):
         guard.raise_for(verdicts)
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> tuple[Path, dict[str, Note]]:
+    """A data set of several shards, and what their makers noted."""
+    config = CONFIG.model_copy(update={"shard_size": 4})
+    job = BuildJob(config, None, tmp_path / "work")
+    made = build_dataset(job, tmp_path / "data")
+    notes = notes_of(job, made)
+    assert len(notes) == 3 + 2 + 1 and sum(note.rows for note in notes.values()) == 12 + 6 + 16
+    return tmp_path / "data", notes
+
+
+def test_notes_tell_what_the_rows_tell(noted: tuple[Path, dict[str, Note]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, notes = noted
+    looked_at = checks_frame(folder)
+    monkeypatch.setattr(checks, "table_facts", refuse)
+    pd.testing.assert_frame_equal(checks_frame(folder, notes=notes), looked_at)
+    with pytest.raises(AssertionError, match="looked at anew"):
+        checks_frame(folder)
+
+
+def refuse(rows: pa.Table, base: str) -> pa.Table:
+    raise AssertionError(f"{len(rows)} rows of {base} are looked at anew")
+
+
+@pytest.mark.parametrize("what", ["row", "order", "note", "no note", "code"])
+def test_a_note_about_anything_else_is_not_used(
+    noted: tuple[Path, dict[str, Note]], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder, notes = noted
+    table = folder / "data/train" / dataset.TABLE
+    with pq.ParquetFile(table) as file:
+        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    if what == "row":
+        rows = groups[0].to_pylist()
+        rows[1]["answer"] = "H"
+        groups[0] = pa.Table.from_pylist(rows, schema=dataset.SCHEMA)
+    elif what == "order":
+        groups[0] = groups[0].take([1, 0, *range(2, len(groups[0]))])
+    elif what == "note":
+        path = next(note.path for note in notes.values() if "train-00000" in str(note.path))
+        path.write_bytes(path.read_bytes() + b"\0")
+    elif what == "no note":
+        next(note.path for note in notes.values() if "train-00000" in str(note.path)).unlink()
+    else:
+        monkeypatch.setattr(facts, "_code", lambda: "of another release")
+    with pq.ParquetWriter(table, dataset.SCHEMA) as writer:
+        for group in groups:
+            writer.write_table(group)
+    dataset.write_manifest(folder)
+    expected = checks_frame(folder)
+    anew: list[int] = []
+
+    def counted(rows: pa.Table, base: str) -> pa.Table:
+        anew.append(len(rows))
+        return facts.table_facts(rows, base)
+
+    monkeypatch.setattr(checks, "table_facts", counted)
+    found = checks_frame(folder, notes=notes)
+    pd.testing.assert_frame_equal(found, expected)
+    assert anew == ([4] * 3 + [4, 2] + [16] if what == "code" else [4])
+    assert (~found["truth_when_clean"]).sum() == 0 and (~found["record_agrees"]).sum() == (what == "row")
+
+
+def test_files_are_looked_at_whatever_was_noted(noted: tuple[Path, dict[str, Note]], tmp_path: Path) -> None:
+    """An image that changed after its shard was made, and a table that changed after it was joined."""
+    folder, notes = noted
+    samples = dataset.read_samples(folder, "train")
+    image = folder / samples[5].image
+    whole = image.read_bytes()
+    image.unlink()
+    image.write_bytes(whole[:-1] + b"\0")
+    with pytest.raises(DataGuardError, match=rf"hashes_hold.*: 1 of 34 rows.*{samples[5].sample_id}"):
+        guard_dataset(folder, 0.85, tmp_path / "guard", notes=notes)
+    image.write_bytes(whole)
+    table = folder / "data/train" / dataset.TABLE
+    pq.write_table(pq.read_table(table), table)
+    with pytest.raises(DataGuardError, match=r"hashes_hold.*: 6 of 34 rows"):
+        guard_dataset(folder, 0.85, tmp_path / "guard", notes=notes)
+
+
+def test_a_table_of_other_columns_is_refused(noted: tuple[Path, dict[str, Note]]) -> None:
+    folder, _ = noted
+    table = folder / "data/train" / dataset.TABLE
+    pq.write_table(pq.read_table(table).drop_columns(["record"]), table)
+    with pytest.raises(DataError, match=r"train/metadata\.parquet cannot be read as a data set's table"):
+        checks_frame(folder)
+    table.write_bytes(b"no table")
+    with pytest.raises(DataError, match="make the data set again"):
+        checks_frame(folder)

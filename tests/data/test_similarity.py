@@ -1,5 +1,8 @@
 """Localized SSIM sees what happens in the boxes, and nothing else."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +42,24 @@ def test_it_is_the_mean_of_torchmetrics_map_inside_the_box() -> None:
     expected = full.mean(1)[0, 10:21, 5:16].mean()
     score = localized_ssim(noise(0), noise(1), [Box(x=5.5, y=10.2, width=10, height=10)])
     assert score == pytest.approx(float(expected), abs=1e-6)
-    assert ssim_maps(clean, edited).shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (7, 48, 96), (1, 11, 6)])
+def test_the_map_is_torchmetrics_to_the_bit(batch: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(height)
+    cleans = torch.randint(0, 256, (batch, 3, height, width), generator=generator) / 255
+    editeds = cleans.clone()
+    editeds[:, :, :, : width // 2] = torch.rand((batch, 3, height, width // 2), generator=generator)
+    _, full = structural_similarity_index_measure(
+        editeds, cleans, reduction="none", data_range=1.0, return_full_image=True
+    )
+    assert torch.equal(ssim_maps(cleans, editeds), full.mean(1))
+
+
+def test_a_worker_of_the_pipeline_starts_without_what_it_does_not_need() -> None:
+    slow = {"torchmetrics", "matplotlib", "transformers", "scipy", "pandas", "great_expectations"}
+    code = "import sys, aot_core.data.build; print(*sys.modules)"
+    assert not slow & set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
 
 
 def test_a_change_just_beyond_the_windows_reach_is_not_seen() -> None:
