@@ -1,52 +1,92 @@
 """What orchestration costs: a campaign with and without Prefect, and a stage under each launcher.
 
-    python benchmarks/orchestration.py campaign [CONFIG] [--repeats 3]
+    python benchmarks/orchestration.py campaign [CONFIG] [--set run.threads=1] [--repeats 3] [--arms plain inprocess]
     python benchmarks/orchestration.py stage [--repeats 5] [--launchers inprocess subprocess docker]
 
 `campaign` runs CONFIG (configs/smoke.toml) by turns as plain function calls (the same code with Prefect's task taken
-out of it) and in process under Prefect, each in a new process and a new home, with one Prefect server that is started
-beforehand, and prints the ratios of the pairs: by the clock, and by the CPU seconds of process and children, which a
-busy machine disturbs less. `stage` runs the same small `prepare_data` under each launcher, by turns, in a new store
-every time, and prints the seconds from the call to the result, less those that the stage itself worked.
+out of it) and under Prefect with each launcher, as `aot run` does it: a new process, a new home, Prefect's server
+started by the process itself. Every second round goes backwards. Printed are, as medians over the rounds: what the
+server's start took; what all the rest took as a ratio to the plain campaign of the same round, by the clock and by the
+CPU seconds of the process and everything that it started, the server among them (but not containers); and what a stage
+cost more. Seconds outside of the stages are the clock's less those that the stages' records name: an overhead in which
+the stages' own unrest does not show.
+
+A busy machine bends the clock, and with two threads the CPU seconds too (a thread that waits for the other spins): the
+load is printed with every run, and `--set run.threads=1` gives steadier CPU seconds.
+
+`stage` runs the same small `prepare_data` under each launcher, by turns, in a new store every time, and prints the
+seconds from the call to the result, less those that the stage itself worked.
 """
 
 import argparse
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from unittest.mock import patch
 
-from aot_core.contracts.campaign import RunSettings
+import psutil
+from prefect.client.orchestration import get_client
+
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageResult, StageSpec
+from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.launch import open_launcher
 from aot_core.stages.plan import plan_stage
 from aot_core.stages.runner import execute, find
+from flows import closing, coevolution, promotion, tasks
 
 ROOT = Path(__file__).parents[1]
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=24, train=8, evaluate=4), effectiveness=EffectivenessSettings(enabled=False)
 )
-KINDS = ("plain", "prefect")
+LAUNCHERS = tuple(n for n in get_args(RunSettings.model_fields["launcher"].annotation) if n != "kubernetes")
+PLAIN = "plain"
+
+
+class Server(Frozen):
+    """What Prefect's server costs, in seconds; nothing where there is none."""
+
+    clock: float = 0
+    """Until it answered."""
+    cpu: float = 0
+    """Until then, with what the campaign's process spent on starting it."""
+    serving: float = 0
+    """CPU seconds after that, while the campaign ran."""
+
+
+class Told(Frozen):
+    """What a campaign's own process says of it."""
+
+    server: Server
+    stages: int
+    work: float
+    """Seconds that the stages' records name."""
+    cpu: float
+    """CPU seconds of the thread that called the stages, in those calls; 0 where another process ran them."""
 
 
 class Cost(NamedTuple):
-    """Of one campaign, in seconds."""
+    """Of one campaign from its process's start to its end, in seconds, without the start of Prefect's server."""
 
     clock: float
     cpu: float
-    """Of its process and that process's children."""
+    """Of its process and what that one started, but for containers."""
+    outside: float
+    """By the clock, outside of the stages."""
+    outside_cpu: float
+    """The same in CPU seconds, if the stages ran in the process."""
+    server: Server
+    stages: int
 
 
 class PlainCall:
@@ -60,16 +100,14 @@ class PlainCall:
 
     def __call__(self, spec: StageSpec, _settings: RunSettings, return_state: bool) -> "PlainCall":
         assert return_state
-        return PlainCall(execute(spec))
+        return PlainCall(tasks.execute(spec))
 
     def result(self) -> StageResult | None:
         return self._result
 
 
-def run_plain(config: str, home: str) -> None:
-    """A campaign without Prefect: no flow run, no task, no event; all else is the campaign's own code."""
-    from flows import closing, coevolution, promotion, tasks
-
+def run_plain(config: CampaignConfig, home: str) -> Server:
+    """A campaign without Prefect: no server, no flow run, no task, no event; all else is the campaign's own code."""
     with (
         patch.object(tasks, "run_stage", PlainCall()),
         patch.object(coevolution, "take_over"),
@@ -78,83 +116,119 @@ def run_plain(config: str, home: str) -> None:
         patch.object(closing, "create_markdown_artifact"),
         patch.object(closing, "create_table_artifact"),
     ):
-        coevolution.coevolution.fn(load_campaign(Path(config)), home)
+        coevolution.coevolution.fn(config, home)
+    assert not psutil.Process().children(), "nothing has asked for a Prefect server"
+    return Server()
 
 
-def run_prefect(config: str, home: str) -> None:
-    """The campaign as `aot run` starts it."""
-    from flows.coevolution import coevolution
+def run_prefect(config: CampaignConfig, home: str) -> Server:
+    """The campaign as `aot run` starts it, but with the start of Prefect's server apart."""
+    clock, cpu = time.monotonic(), time.process_time()
+    with get_client(sync_client=True) as client:
+        client.hello().raise_for_status()
+    clock, cpu = time.monotonic() - clock, time.process_time() - cpu
+    (server,) = psutil.Process().children()
+    started = _cpu_of(server)
+    coevolution.coevolution(config, home)
+    return Server(clock=clock, cpu=cpu + started, serving=_cpu_of(server) - started)
 
-    coevolution(load_campaign(Path(config)), home)
+
+def _cpu_of(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return used.user + used.system
 
 
-def campaign_cost(kind: str, config: Path, api: str) -> Cost:
+def run_one(arm: str, config_json: str, home: str) -> None:
+    """A campaign in this process; what it has to tell is the last line that it prints."""
+    calls: list[float] = []
+
+    def timed(spec: StageSpec) -> StageResult:
+        began = time.thread_time()
+        try:
+            return execute(spec)
+        finally:
+            calls.append(time.thread_time() - began)
+
+    config = CampaignConfig.model_validate_json(config_json)
+    with patch.object(tasks, "execute", timed):
+        server = (run_plain if arm == PLAIN else run_prefect)(config, home)
+    (file,) = Home(home).campaigns.glob("*/summary.json")
+    summary = CampaignSummary.model_validate_json(file.read_bytes())
+    assert summary.status == "finished" and file.with_name("report.html").exists(), "it came to its end"
+    work = sum(step.record.seconds for step in summary.steps)
+    print(Told(server=server, stages=len(summary.steps), work=work, cpu=sum(calls)).model_dump_json())
+
+
+def campaign_cost(arm: str, config: CampaignConfig) -> Cost:
     """Run a campaign in a new process and a new home."""
+    if arm != PLAIN:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"launcher": arm})})
     with tempfile.TemporaryDirectory(prefix="aot-bench-") as folder:
         home = Home(folder)
         home.create()
-        environment = os.environ | home.environment() | {"PREFECT_API_URL": api}
-        command = [sys.executable, __file__, "one", kind, str(config), folder]
-        began, before = time.monotonic(), _children()
-        subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        cost = Cost(time.monotonic() - began, _children() - before)
-        assert list(home.campaigns.glob("*/report.html")), "it came to its end"
-        return cost
+        alone = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        command = [sys.executable, __file__, "one", arm, config.model_dump_json(), folder]
+        clock, cpu = time.monotonic(), _cpu_of_children()
+        ran = subprocess.run(
+            command, env=alone | home.environment(), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        clock, cpu = time.monotonic() - clock, _cpu_of_children() - cpu
+    told = Told.model_validate_json(ran.stdout.splitlines()[-1])
+    clock, cpu = clock - told.server.clock, cpu - told.server.cpu
+    return Cost(clock, cpu, clock - told.work, cpu - told.cpu, told.server, told.stages)
 
 
-def _children() -> float:
+def _cpu_of_children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-@contextmanager
-def prefect_server() -> Generator[str]:
-    """A Prefect server on loopback; yields its API's address."""
-    import httpx
-
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    api = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with tempfile.TemporaryDirectory(prefix="aot-bench-prefect-") as folder:
-        environment = os.environ | {"PREFECT_HOME": folder, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        began = time.monotonic()
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
-            try:
-                while not _answers(httpx, f"{api}/health"):
-                    assert server.poll() is None, "the Prefect server ended"
-                    time.sleep(0.2)
-                print(f"Prefect server: started in {time.monotonic() - began:.1f} s", flush=True)
-                yield api
-            finally:
-                server.terminate()
-
-
-def _answers(httpx: Any, url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.HTTPError:
-        return False
+def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> None:
+    """Rounds of one campaign an arm, and what each arm costs beside the plain one of its round."""
+    rounds: list[dict[str, Cost]] = []
+    for number in range(repeats):
+        costs: dict[str, Cost] = {}
+        for arm in arms if number % 2 == 0 else arms[::-1]:
+            costs[arm] = cost = campaign_cost(arm, config)
+            print(
+                f"round {number + 1}, {arm}: {cost.clock:.1f} s ({cost.outside:.1f} outside of the stages), CPU "
+                f"{cost.cpu:.1f} s; server's start {cost.server.clock:.1f} s, CPU {cost.server.cpu:.1f} s; {_load()}",
+                flush=True,
+            )
+        rounds.append(costs)
+    print(f"{config.name}, {rounds[0][arms[0]].stages} stages, n = {repeats} rounds: median (least to most)")
+    for arm in arms:
+        print(arm)
+        mine = [costs[arm] for costs in rounds]
+        _row("seconds by the clock", [cost.clock for cost in mine])
+        _row("seconds outside of the stages", [cost.outside for cost in mine])
+        _row("CPU seconds", [cost.cpu for cost in mine])
+        if arm != PLAIN:
+            _row("server's start, seconds", [cost.server.clock for cost in mine])
+            _row("server's start, CPU seconds", [cost.server.cpu for cost in mine])
+            _row("server thereafter, CPU seconds", [cost.server.serving for cost in mine])
+        if arm != PLAIN and PLAIN in arms:
+            _beside_plain(arm, [(cost, costs[PLAIN]) for cost, costs in zip(mine, rounds, strict=True)])
 
 
-def compare_campaigns(config: Path, repeats: int) -> None:
-    """Pairs of a campaign without and with Prefect, the order turned round each time."""
-    pairs: list[dict[str, Cost]] = []
-    with prefect_server() as api:
-        for number in range(repeats):
-            order = KINDS if number % 2 == 0 else KINDS[::-1]
-            pair = {kind: campaign_cost(kind, config, api) for kind in order}
-            pairs.append(pair)
-            load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-            shown = ", ".join(f"{kind} {cost.clock:.1f} s ({cost.cpu:.1f} s CPU)" for kind, cost in pair.items())
-            print(f"pair {number + 1}: {shown}; load {load} on {os.cpu_count()} CPUs", flush=True)
-    for what in Cost._fields:
-        ratios = [getattr(pair["prefect"], what) / getattr(pair["plain"], what) for pair in pairs]
-        print(
-            f"under Prefect / plain calls, {what}: median {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}), n = {len(ratios)} pairs"
-        )
+def _beside_plain(arm: str, pairs: list[tuple[Cost, Cost]]) -> None:
+    stages = pairs[0][0].stages
+    _row("ratio to plain, clock", [mine.clock / plain.clock for mine, plain in pairs])
+    _row("more a stage, seconds", [(mine.clock - plain.clock) / stages for mine, plain in pairs])
+    _row("and outside of it, seconds", [(mine.outside - plain.outside) / stages for mine, plain in pairs])
+    if arm != "docker":
+        _row("ratio to plain, CPU", [mine.cpu / plain.cpu for mine, plain in pairs])
+        _row("more a stage, CPU seconds", [(mine.cpu - plain.cpu) / stages for mine, plain in pairs])
+    if arm == "inprocess":
+        _row("and outside, CPU seconds", [(mine.outside_cpu - plain.outside_cpu) / stages for mine, plain in pairs])
+
+
+def _row(name: str, found: list[float]) -> None:
+    print(f"  {name:<34}{statistics.median(found):>9.3f}  ({min(found):.3f} to {max(found):.3f})")
+
+
+def _load() -> str:
+    return f"load {' '.join(f'{value:.1f}' for value in os.getloadavg())} on {os.cpu_count()} CPUs"
 
 
 def stage_cost(name: str) -> tuple[float, float]:
@@ -174,8 +248,7 @@ def compare_launchers(launchers: list[str], repeats: int) -> None:
     """By turns. The first in-process run is a warm-up: it imports what the others' processes import every time."""
     stage_cost("inprocess")
     runs = [{name: stage_cost(name) for name in launchers} for _ in range(repeats)]
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"seconds a stage, n = {len(runs)}; load {load} on {os.cpu_count()} CPUs")
+    print(f"seconds a stage, n = {len(runs)}; {_load()}")
     print(f"{'launcher':<12}{'overhead':>10}{'least':>8}{'most':>8}{'work':>8}")
     for name in launchers:
         costs, work = [run[name][0] for run in runs], [run[name][1] for run in runs]
@@ -186,26 +259,26 @@ def compare_launchers(launchers: list[str], repeats: int) -> None:
 
 
 def main() -> None:
-    known = [n for n in get_args(RunSettings.model_fields["launcher"].annotation) if n != "kubernetes"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     campaign = parts.add_parser("campaign")
     campaign.add_argument("config", type=Path, nargs="?", default=ROOT / "configs" / "smoke.toml")
+    campaign.add_argument("--set", action="append", default=[], dest="overrides")
+    campaign.add_argument("--arms", nargs="+", choices=(PLAIN, *LAUNCHERS), default=[PLAIN, *LAUNCHERS])
     campaign.add_argument("--repeats", type=int, default=3)
     stage = parts.add_parser("stage")
-    stage.add_argument("--launchers", nargs="+", choices=known, default=known)
+    stage.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     stage.add_argument("--repeats", type=int, default=5)
     one = parts.add_parser("one", help="one campaign, in this process")
-    one.add_argument("kind", choices=KINDS)
-    one.add_argument("config")
-    one.add_argument("home")
+    for name in ("arm", "config", "home"):
+        one.add_argument(name)
     given = parser.parse_args()
     if given.part == "campaign":
-        compare_campaigns(given.config, given.repeats)
+        compare_campaigns(load_campaign(given.config, given.overrides), given.arms, given.repeats)
     elif given.part == "stage":
         compare_launchers(given.launchers, given.repeats)
     else:
-        {"plain": run_plain, "prefect": run_prefect}[given.kind](given.config, given.home)
+        run_one(given.arm, given.config, given.home)
 
 
 if __name__ == "__main__":

@@ -44,13 +44,14 @@ def test_a_campaign_in_containers_ends_as_in_one_process(
 ) -> None:
     inside, _ = (process := aot(control=True)).communicate(timeout=3000)
     assert process.returncode == 0, inside
-    assert "promoted" in inside, "the orchestrator has no torch: its smoke test has a container too"
-    assert summary_of(tmp_path / "home").aliases == ("champion",)
+    ended = summary_of(tmp_path / "home")
+    assert ended.aliases == ("champion",), "the orchestrator has no torch: its smoke test has a container too"
+    assert ended.promotion_reason == "there is no champion yet; promoted"
     command = [sys.executable, "-m", "aot_core.cli", "run", "configs/smoke.toml", "--home", str(tmp_path / "other")]
     wide = os.environ | {"COLUMNS": "200"}
     here = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True).stdout
     assert table_of(inside) == table_of(here) != []
-    steps, others = summary_of(tmp_path / "home").steps, summary_of(tmp_path / "other").steps
+    steps, others = ended.steps, summary_of(tmp_path / "other").steps
     assert [step.record.stage for step in steps] == [step.record.stage for step in others]
     for mine, theirs in zip(steps, others, strict=True):
         assert mine.record.metrics == pytest.approx(theirs.record.metrics, rel=1e-3, abs=1e-3), mine.record.stage

@@ -1,5 +1,6 @@
 """Compose, Kubernetes, Prefect and workflow files are what their tools read: by schema, and against the code."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from prefect.utilities.templating import apply_values, find_placeholders
 
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
@@ -109,6 +111,60 @@ def test_a_job_is_named_by_store_and_key_and_carries_its_spec() -> None:
     assert StageSpec.model_validate_json(environment["AOT_SPEC"]) == spec
     secret = {name for name in CONTAINER_ENVIRONMENT if "AWS" in name or "TRACKING" in name}
     assert not secret & set(environment), "credentials come from the secret"
+
+
+POOLS = {file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "infra" / "pools").glob("*.json"))}
+
+
+def rendered(pool: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """A pool's job as a worker fills it in for a flow run."""
+    defaults = {name: v["default"] for name, v in pool["variables"]["properties"].items() if "default" in v}
+    return apply_values(pool["job_configuration"], defaults | values)
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_every_placeholder_of_a_pool_is_a_variable_and_is_used(kind: str) -> None:
+    pool = POOLS[kind]
+    used = {placeholder.name for placeholder in find_placeholders(pool["job_configuration"])}
+    assert used == set(pool["variables"]["properties"])
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_no_secret_is_written_into_a_pool(kind: str) -> None:
+    environment: dict[str, str] = POOLS[kind]["variables"]["properties"]["env"]["default"]
+    secret = {name: value for name, value in environment.items() if re.search("KEY|PASSWORD|USERNAME|AUTH", name)}
+    assert all(value.startswith("{{ prefect.blocks.secret.") for value in secret.values()), secret
+    assert len(secret) == {"docker": 4, "kubernetes": 0}[kind], "on a cluster they come from the namespace's secret"
+
+
+@pytest.mark.parametrize("gpus", ["0", "1"])
+def test_a_pools_job_is_valid_and_leans_on_what_the_cluster_was_given(gpus: str) -> None:
+    values = {"name": "a-flow-run", "command": ["prefect", "flow-run", "execute"], "labels": {"a": "b"}, "gpus": gpus}
+    job = rendered(POOLS["kubernetes"], **values)["job_manifest"]
+    pod = job["spec"]["template"]["spec"]
+    # Prefect's worker demands them here, where the API server drops them.
+    assert (pod.pop("parallelism"), pod.pop("completions")) == (1, 1)
+    (container,) = pod["containers"]
+    # The worker makes a list of it.
+    container["env"] = [{"name": name, "value": value} for name, value in container["env"].items()]
+    kubernetes_validate.validate(job, "1.30", strict=True)
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == gpus
+    there = {(d["kind"], d["metadata"]["name"]) for d in KUBERNETES}
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    wanted = {("ServiceAccount", pod["serviceAccountName"]), *(("PersistentVolumeClaim", claim) for claim in claims)}
+    assert claims and wanted <= there
+    assert container["envFrom"] == [{"secretRef": {"name": KubernetesSettings().secret}}]
+
+
+def test_a_docker_pools_container_gets_the_socket_and_nothing_else_of_the_host() -> None:
+    job = rendered(POOLS["docker"], docker_group="998")
+    assert job["container_create_kwargs"]["cap_drop"] == ["ALL"] and job["privileged"] is False
+    assert job["container_create_kwargs"]["group_add"] == ["998"]
+    assert {volume.split(":")[0] for volume in job["volumes"] if not volume.endswith(":ro")} == {
+        "/var/run/docker.sock",
+        COMPOSE["volumes"]["home"]["name"],
+    }
+    assert set(job["networks"]) == {network["name"] for network in COMPOSE["networks"].values()}
 
 
 def test_prefect_yaml_says_what_the_code_deploys() -> None:
