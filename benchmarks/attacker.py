@@ -34,7 +34,8 @@ import torch
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
-from aot_core.attacker.self_play import judge, measure, play_round
+from aot_core.attacker.scoring import judge
+from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attack import ProposalSettings, TacticsSettings
