@@ -5,8 +5,8 @@
 Opponents and data are those of the campaign's first three stages (run where the home lacks them). Both arms have the
 same scenes, groups, learning rate, KL, T = 10 denoising steps and reward; the attack policy is frozen and leaves
 what to paint to the editor, so that the editor alone learns. Attacked are the kinds of question that the base is most
-fragile about (`--kinds`). Success is an expectation, the probability that an edit is valid and three sampled answers
-are all wrong, averaged over the held-out scenes: it has no sampling noise of its own.
+fragile about (`--kinds`). Success is an expectation over the held-out scenes, without sampling noise of its own: the
+probability that an edit is valid and a sampled answer is wrong, or (3 of 3) that three sampled answers all are.
 
 - all steps: Flow-GRPO (arXiv 2505.05470) as published: an initial noise an edit, every step but the last stochastic and
   trained, no pass shared.
@@ -68,6 +68,8 @@ Point = tuple[float, int, dict[str, float]]
 """CPU seconds, updates done, the probe's figures."""
 Curves = dict[str, dict[str, list[Point]]]
 """By arm and seed."""
+FIGURES = ("reward", "success", "success 3 of 3", "valid")
+"""What is shown of a look; all but the last are compared."""
 
 
 class Measured(BaseModel):
@@ -242,9 +244,9 @@ def learn(match: Match, config: AttackerRoundConfig, looks: int) -> list[Point]:
     fixed = config.model_copy(update={"seed": 0})
 
     def look() -> dict[str, float]:
-        figures = measure(editor, policy, match.defender, match.probe, fixed)
-        print(f"seed {config.seed}, {arm}, after {tracker.spent:.0f} CPU s: {shown(figures)}", flush=True)
-        return figures
+        probed = measure(editor, policy, match.defender, match.probe, fixed)
+        print(f"seed {config.seed}, {arm}, after {tracker.spent:.0f} CPU s: {shown(figures_of(probed))}", flush=True)
+        return probed
 
     tracker = Probe(look, every=max(1, round(config.updates / looks)))
     tracker.points.append((0.0, 0, look()))
@@ -253,15 +255,25 @@ def learn(match: Match, config: AttackerRoundConfig, looks: int) -> list[Point]:
     return tracker.points
 
 
+def figures_of(probed: Mapping[str, float]) -> dict[str, float]:
+    """`FIGURES`, from what `measure` found."""
+    once = probed["valid"] * probed["efficacy"]  # efficacy is a mean over the valid edits alone
+    return dict(zip(FIGURES, (probed["reward"], once, probed["success"], probed["valid"]), strict=True))
+
+
+def read(curve: list[Point]) -> list[Point]:
+    return [(spent, done, figures_of(probed)) for spent, done, probed in curve]
+
+
 def mean_curve(curves: Collection[list[Point]]) -> list[Point]:
-    """The mean over the seeds, look by look: one arm looks after the same updates whatever the seed."""
+    """The mean of the figures over the seeds, look by look: an arm looks after the same updates whatever the seed."""
     return [
         (
             mean(spent for spent, _, _ in looks),
             looks[0][1],
-            {name: mean(figures[name] for _, _, figures in looks) for name in looks[0][2]},
+            {name: mean(figures[name] for _, _, figures in looks) for name in FIGURES},
         )
-        for looks in zip(*curves, strict=True)
+        for looks in zip(*map(read, curves), strict=True)
     ]
 
 
@@ -279,10 +291,12 @@ def report(curves: Curves) -> None:
     means = {name: mean_curve(found.values()) for name, found in curves.items()}
     for name, curve in means.items():
         print(f"{name}: mean of {len(curves[name])} seeds: {shown(curve[0][2])} -> {shown(curve[-1][2])}")
-    for figure in ("reward", "success"):
-        print(f"{figure}, mean of the seeds: {compared(*means.values(), figure)}")
+    for name in FIGURES[:-1]:
+        print(f"{name}, mean of the seeds: {compared(*means.values(), name)}")
         for seed in curves["all steps"]:
-            print(f"{figure}, seed {seed}: {compared(*(found[seed] for found in curves.values()), figure)}", flush=True)
+            print(
+                f"{name}, seed {seed}: {compared(*(read(found[seed]) for found in curves.values()), name)}", flush=True
+            )
 
 
 def compared(slow: list[Point], fast: list[Point], name: str) -> str:
@@ -299,12 +313,12 @@ def compared(slow: list[Point], fast: list[Point], name: str) -> str:
 
 
 def shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "success", "valid"))
+    return ", ".join(f"{name} {figures[name]:.3f}" for name in FIGURES)
 
 
 def plot(kept: Measured, output: Path) -> None:
     seconds = kept.seconds
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.6), constrained_layout=True)
     bottoms = dict.fromkeys(seconds, 0.0)
     for part in ("encode", "sample", "decode", "judge", "train"):
         heights = [seconds[name][part] for name in ARMS]
@@ -313,13 +327,13 @@ def plot(kept: Measured, output: Path) -> None:
             bottoms[name] += seconds[name][part]
     axes[0].set(title="an update", ylabel="CPU seconds")
     axes[0].legend(frameon=False)
-    for axis, figure_name in ((axes[1], "reward"), (axes[2], "success")):
-        for colour, (name, found) in zip(("tab:grey", "tab:red"), kept.curves.items(), strict=True):
-            for curve, width in [*((one, 0.6) for one in found.values()), (mean_curve(found.values()), 2.2)]:
-                x, y = [spent for spent, _, _ in curve], [figures[figure_name] for _, _, figures in curve]
-                label = f"{name}: mean of {len(found)} seeds" if width > 1 else None
+    for axis, name in zip(axes[1:], FIGURES, strict=False):
+        for colour, (arm, found) in zip(("tab:grey", "tab:red"), kept.curves.items(), strict=True):
+            for curve, width in [*((read(one), 0.6) for one in found.values()), (mean_curve(found.values()), 2.2)]:
+                x, y = [spent for spent, _, _ in curve], [figures[name] for _, _, figures in curve]
+                label = f"{arm}: mean of {len(found)} seeds" if width > 1 else None
                 axis.plot(x, y, color=colour, linewidth=width, label=label)
-        axis.set(title=f"{figure_name} on held-out scenes", xlabel="CPU seconds of training")
+        axis.set(title=f"{name} (held-out scenes)", xlabel="CPU seconds of training")
         axis.legend(frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110)
