@@ -134,6 +134,7 @@ def main() -> None:
     path = arguments.output.with_suffix(".json")
     if arguments.redraw:
         kept = Measured.model_validate_json(path.read_bytes())
+        kept.curves = of_both_arms(kept.curves)
         report(kept.curves)
         plot(kept, arguments.output)
         return
@@ -284,6 +285,12 @@ def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
             rise = high[name] - low[name]
             return after if rise <= 0 else before + (after - before) * max(0.0, (wanted - low[name]) / rise)
     return None
+
+
+def of_both_arms(curves: Curves) -> Curves:
+    """Without a seed that one arm has not played yet."""
+    both = set.intersection(*(set(found) for found in curves.values()))
+    return {arm: {seed: curve for seed, curve in found.items() if seed in both} for arm, found in curves.items()}
 
 
 def report(curves: Curves) -> None:
