@@ -1,10 +1,12 @@
 """Flow-GRPO with a window of trained steps against Flow-GRPO that trains every step, on one editor, in one process.
 
-    python benchmarks/attacker.py configs/tiny.toml --home .aot --seeds 0 1 2 --seconds 300 --output docs/attacker.png
+    python benchmarks/attacker.py configs/tiny.toml --home .aot --seeds 0 1 2 --seconds 120 --output docs/attacker.png
 
 Opponents and data are those of the campaign's first three stages (run where the home lacks them). Both arms have the
 same scenes, groups, learning rate, KL, T = 10 denoising steps and reward; the attack policy is frozen and leaves
-what to paint to the editor, so that the editor alone learns.
+what to paint to the editor, so that the editor alone learns. Attacked are the kinds of question that the base is most
+fragile about (`--kinds`). Success is an expectation over the held-out scenes, without sampling noise of its own: the
+probability that an edit is valid and a sampled answer is wrong, or (3 of 3) that three sampled answers all are.
 
 - all steps: Flow-GRPO (arXiv 2505.05470) as published: an initial noise an edit, every step but the last stochastic and
   trained, no pass shared.
@@ -12,29 +14,30 @@ what to paint to the editor, so that the editor alone learns.
   window's end to the picture.
 
 First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
-fixed held-out scenes (not counted in the time), and the time in which each arm's mean curve comes to where that of all
-steps ends.
+fixed held-out scenes (not counted in the time), and the time in which each arm's curve comes to where that of all
+steps ends, of the mean and of each seed. What is done stands in OUTPUT's .json, and a run with the same settings goes
+on from there.
 """
 
 import argparse
-import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
-from aot_core.attacker.self_play import judge, measure, play_round
+from aot_core.attacker.scoring import judge
+from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attack import ProposalSettings, TacticsSettings
@@ -42,6 +45,7 @@ from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSetti
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import PrepareDataInputs
+from aot_core.contracts.scene import QuestionKind
 from aot_core.contracts.spec import Place
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
@@ -58,8 +62,23 @@ ARMS = {
     "all steps": SamplingSettings(steps=10, sde_steps=9, shared_noise=False),
     "window": SamplingSettings(steps=10, window=WindowSettings(size=2, finish=3)),
 }
+PLACES = ("config", "home", "output", "seeds", "redraw")
+"""Arguments that change no curve."""
 Point = tuple[float, int, dict[str, float]]
 """CPU seconds, updates done, the probe's figures."""
+Curves = dict[str, dict[str, list[Point]]]
+"""By arm and seed."""
+FIGURES = ("reward", "success", "success 3 of 3", "valid")
+"""What is shown of a look; all but the last are compared."""
+
+
+class Measured(BaseModel):
+    """What is on file."""
+
+    about: dict[str, Any]
+    seconds: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """An update's CPU seconds by arm and part."""
+    curves: Curves = Field(default_factory=lambda: {name: {} for name in ARMS})
 
 
 @dataclass
@@ -100,52 +119,61 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--home", type=Path, default=Path(".aot"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=300.0, help="CPU seconds of an arm and seed")
-    parser.add_argument("--scenes", type=int, default=8, help="scenes an update")
-    parser.add_argument("--group", type=int, default=24, help="edits a scene (Flow-GRPO: 24)")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--candidates", type=int, default=400)
-    parser.add_argument("--probe", type=int, default=80, help="held-out scenes, an edit each")
+    parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds of an arm and seed")
+    parser.add_argument("--scenes", type=int, default=6, help="scenes an update")
+    parser.add_argument("--group", type=int, default=16, help="edits a scene (Flow-GRPO: 24)")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--kl", type=float, default=0.01)
+    parser.add_argument("--kinds", nargs="*", default=["count", "relation"], choices=get_args(QuestionKind))
+    parser.add_argument("--candidates", type=int, default=2400, help="scenes of the train split that are looked at")
+    parser.add_argument("--probe", type=int, default=300, help="held-out scenes, an edit each")
+    parser.add_argument("--looks", type=int, default=6, help="at the held-out scenes, of an arm and seed")
     parser.add_argument("--output", type=Path, default=Path("docs/attacker.png"))
     parser.add_argument("--redraw", action="store_true", help="report and draw again what OUTPUT's .json holds")
     arguments = parser.parse_args()
+    path = arguments.output.with_suffix(".json")
     if arguments.redraw:
-        kept = json.loads(arguments.output.with_suffix(".json").read_text())
-        report(kept["curves"])
-        plot(kept["curves"], kept["seconds"], arguments.output)
+        kept = Measured.model_validate_json(path.read_bytes())
+        kept.curves = of_both_arms(kept.curves)
+        report(kept.curves)
+        plot(kept, arguments.output)
         return
     torch.set_num_threads(1)
+    about = {name: value for name, value in vars(arguments).items() if name not in PLACES}
+    kept = Measured(about=about)
+    if path.is_file() and (found := Measured.model_validate_json(path.read_bytes())).about == about:
+        kept = found
     settings = AttackerRoundConfig(
         scenes=arguments.scenes,
         group_size=arguments.group,
         learning_rate=arguments.learning_rate,
         proposals_per_scene=1,
         iterations=1,
-        kl=0.01,
+        kl=arguments.kl,
         tactics=TacticsSettings(learning_rate=0.0),
         proposals=ProposalSettings(named_share=0.0),
     )
-    match = prepare(load_campaign(arguments.config), arguments.home, arguments.candidates, arguments.probe)
+    match = prepare(load_campaign(arguments.config), arguments)
     print(f"{len(match.lessons)} scenes to attack, {len(match.probe)} held out; {arguments.scenes} x {arguments.group}")
-    seconds = {name: update_seconds(match, with_sampling(settings, name)) for name in ARMS}
-    ratio = sum(seconds["all steps"].values()) / sum(seconds["window"].values())
+    for name in ARMS:
+        kept.seconds[name] = kept.seconds.get(name) or update_seconds(match, with_sampling(settings, name))
+    ratio = sum(kept.seconds["all steps"].values()) / sum(kept.seconds["window"].values())
     print(f"an update: {ratio:.1f}x less CPU time with the window", flush=True)
-    curves: dict[str, list[list[Point]]] = defaultdict(list)
     for seed in arguments.seeds:
         for name in ARMS:
-            config = with_sampling(settings, name).model_copy(update={"seed": seed})
-            updates = max(1, round(arguments.seconds / sum(seconds[name].values())))
-            curves[name].append(learn(match, config.model_copy(update={"updates": updates})))
-            last = curves[name][-1][-1]
-            print(f"seed {seed}, {name}: {last[1]} updates in {last[0]:.0f} CPU s: {shown(last[2])}", flush=True)
-        report(curves)
-        arguments.output.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "curves": curves}) + "\n")
-        plot(curves, seconds, arguments.output)
+            if str(seed) in kept.curves[name]:
+                continue
+            updates = max(1, round(arguments.seconds / sum(kept.seconds[name].values())))
+            config = with_sampling(settings, name).model_copy(update={"seed": seed, "updates": updates})
+            kept.curves[name][str(seed)] = learn(match, config, arguments.looks)
+            path.write_text(kept.model_dump_json() + "\n")
+        report(kept.curves)
+        plot(kept, arguments.output)
 
 
-def prepare(config: CampaignConfig, home: Path, candidates: int, probe: int) -> Match:
-    """The campaign's first three stages, from the store where they stand there."""
-    place = Place(store=str(Home(home).store), device="cpu", threads=1)
+def prepare(config: CampaignConfig, arguments: argparse.Namespace) -> Match:
+    """The campaign's first three stages, from the store where they stand there; what the Defender answers right."""
+    place = Place(store=str(Home(arguments.home).store), device="cpu", threads=1)
 
     def run(stage: Any, inputs: Any) -> ArtifactRef:
         return execute(plan_stage(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
@@ -158,10 +186,12 @@ def prepare(config: CampaignConfig, home: Path, candidates: int, probe: int) -> 
     store = open_store(place.store)
     dataset, base = store.fetch(data), str(model_folder(config.models.attacker) or config.models.attacker)
     defender = load_defender(store.fetch(defended), str(model_folder(config.models.defender) or config.models.defender))
-    targets = load_targets(dataset, np.random.default_rng([0, 12]), candidates)
+    targets = load_targets(dataset, np.random.default_rng([0, 12]), arguments.candidates)
+    targets = [target for target in targets if target.sample.question.query.kind in arguments.kinds]
     right = answered_right(defender, targets, 3, 1.0, 0)
     targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
-    return Match(store.fetch(attacker), base, defender, targets[:probe], targets[probe:])
+    held_out = arguments.probe
+    return Match(store.fetch(attacker), base, defender, targets[:held_out], targets[held_out:])
 
 
 def with_sampling(config: AttackerRoundConfig, arm: str) -> AttackerRoundConfig:
@@ -208,29 +238,43 @@ def timed_update(
     return clock
 
 
-def learn(match: Match, config: AttackerRoundConfig) -> list[Point]:
-    """An arm's curve on the held-out scenes: the same instructions and noise at each of about eight looks."""
+def learn(match: Match, config: AttackerRoundConfig, looks: int) -> list[Point]:
+    """An arm's curve on the held-out scenes: the same instructions and noise at each look, whatever the seed."""
     editor, policy = match.editor(config), AttackPolicy()
+    arm = next(name for name, sampling in ARMS.items() if sampling == config.sampling)
+    fixed = config.model_copy(update={"seed": 0})
 
     def look() -> dict[str, float]:
-        return measure(editor, policy, match.defender, match.probe, config)
+        probed = measure(editor, policy, match.defender, match.probe, fixed)
+        print(f"seed {config.seed}, {arm}, after {tracker.spent:.0f} CPU s: {shown(figures_of(probed))}", flush=True)
+        return probed
 
-    tracker = Probe(look, every=max(1, config.updates // 8))
+    tracker = Probe(look, every=max(1, round(config.updates / looks)))
     tracker.points.append((0.0, 0, look()))
     tracker.started = time.process_time()
     play_round(editor, policy, match.defender, match.lessons, config, tracker)
     return tracker.points
 
 
-def mean_curve(curves: list[list[Point]]) -> list[Point]:
-    """The mean over the seeds, look by look: one arm looks after the same updates whatever the seed."""
+def figures_of(probed: Mapping[str, float]) -> dict[str, float]:
+    """`FIGURES`, from what `measure` found."""
+    once = probed["valid"] * probed["efficacy"]  # efficacy is a mean over the valid edits alone
+    return dict(zip(FIGURES, (probed["reward"], once, probed["success"], probed["valid"]), strict=True))
+
+
+def read(curve: list[Point]) -> list[Point]:
+    return [(spent, done, figures_of(probed)) for spent, done, probed in curve]
+
+
+def mean_curve(curves: Collection[list[Point]]) -> list[Point]:
+    """The mean of the figures over the seeds, look by look: an arm looks after the same updates whatever the seed."""
     return [
         (
             mean(spent for spent, _, _ in looks),
             looks[0][1],
-            {name: mean(figures[name] for _, _, figures in looks) for name in looks[0][2]},
+            {name: mean(figures[name] for _, _, figures in looks) for name in FIGURES},
         )
-        for looks in zip(*curves, strict=True)
+        for looks in zip(*map(read, curves), strict=True)
     ]
 
 
@@ -243,32 +287,45 @@ def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
     return None
 
 
-def report(curves: dict[str, list[list[Point]]]) -> None:
+def of_both_arms(curves: Curves) -> Curves:
+    """Without a seed that one arm has not played yet."""
+    both = set.intersection(*(set(found) for found in curves.values()))
+    return {arm: {seed: curve for seed, curve in found.items() if seed in both} for arm, found in curves.items()}
+
+
+def report(curves: Curves) -> None:
     """Start and end of each arm's mean curve, and both arms' time to what the all-steps arm ends with, if it rose."""
-    means = {name: mean_curve(found) for name, found in curves.items()}
+    means = {name: mean_curve(found.values()) for name, found in curves.items()}
     for name, curve in means.items():
         print(f"{name}: mean of {len(curves[name])} seeds: {shown(curve[0][2])} -> {shown(curve[-1][2])}")
-    for name in ("reward", "success"):
-        slow, fast = means.values()
-        wanted = slow[-1][2][name]
-        if wanted <= slow[0][2][name]:
-            print(f"{name}: all steps ended no higher than it began; there is no time to compare", flush=True)
-            continue
-        times = [seconds_to(curve, name, wanted) for curve in (slow, fast)]
-        told = ", ".join(
-            f"{arm} {'never' if spent is None else f'{spent:.0f} CPU s'}"
-            for arm, spent in zip(means, times, strict=True)
-        )
-        ratio = f": {times[0] / times[1]:.1f}x" if times[0] and times[1] else ""
-        print(f"{name}: to {wanted:.3f}, where all steps' mean curve ends: {told}{ratio}", flush=True)
+    for name in FIGURES[:-1]:
+        print(f"{name}, mean of the seeds: {compared(*means.values(), name)}")
+        for seed in curves["all steps"]:
+            print(
+                f"{name}, seed {seed}: {compared(*(read(found[seed]) for found in curves.values()), name)}", flush=True
+            )
+
+
+def compared(slow: list[Point], fast: list[Point], name: str) -> str:
+    """Both curves' CPU seconds to the value that the slow one ends with."""
+    wanted = slow[-1][2][name]
+    if wanted <= slow[0][2][name]:
+        return "all steps ended no higher than it began; there is no time to compare"
+    times = [seconds_to(curve, name, wanted) for curve in (slow, fast)]
+    told = ", ".join(
+        f"{arm} {'never' if spent is None else f'{spent:.0f} CPU s'}" for arm, spent in zip(ARMS, times, strict=True)
+    )
+    ratio = f": {times[0] / times[1]:.1f}x" if times[0] and times[1] else ""
+    return f"to {wanted:.3f}, where all steps' curve ends: {told}{ratio}"
 
 
 def shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "success", "valid"))
+    return ", ".join(f"{name} {figures[name]:.3f}" for name in FIGURES)
 
 
-def plot(curves: dict[str, list[list[Point]]], seconds: dict[str, dict[str, float]], output: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+def plot(kept: Measured, output: Path) -> None:
+    seconds = kept.seconds
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.6), constrained_layout=True)
     bottoms = dict.fromkeys(seconds, 0.0)
     for part in ("encode", "sample", "decode", "judge", "train"):
         heights = [seconds[name][part] for name in ARMS]
@@ -277,13 +334,13 @@ def plot(curves: dict[str, list[list[Point]]], seconds: dict[str, dict[str, floa
             bottoms[name] += seconds[name][part]
     axes[0].set(title="an update", ylabel="CPU seconds")
     axes[0].legend(frameon=False)
-    for axis, figure_name in ((axes[1], "reward"), (axes[2], "success")):
-        for colour, (name, found) in zip(("tab:grey", "tab:red"), curves.items(), strict=True):
-            for curve, width in [*((one, 0.6) for one in found), (mean_curve(found), 2.2)]:
-                x, y = [spent for spent, _, _ in curve], [figures[figure_name] for _, _, figures in curve]
-                label = f"{name}: mean of {len(found)} seeds" if width > 1 else None
+    for axis, name in zip(axes[1:], FIGURES, strict=False):
+        for colour, (arm, found) in zip(("tab:grey", "tab:red"), kept.curves.items(), strict=True):
+            for curve, width in [*((read(one), 0.6) for one in found.values()), (mean_curve(found.values()), 2.2)]:
+                x, y = [spent for spent, _, _ in curve], [figures[name] for _, _, figures in curve]
+                label = f"{arm}: mean of {len(found)} seeds" if width > 1 else None
                 axis.plot(x, y, color=colour, linewidth=width, label=label)
-        axis.set(title=f"{figure_name} on held-out scenes", xlabel="CPU seconds of training")
+        axis.set(title=f"{name} (held-out scenes)", xlabel="CPU seconds of training")
         axis.legend(frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110)

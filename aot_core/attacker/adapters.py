@@ -2,7 +2,7 @@
 
 An `EditorAdapter` drives one kind of diffusers pipeline piece by piece; everything about LoRA, references and artifacts
 is `editing.Attacker`'s and the same for all. To add an editor: write its adapter, name it in `EDITORS`, and give
-`tests/attacker/test_editors.py` a tiny pipeline of that kind.
+`tests/attacker/conftest.py` a tiny pipeline of that kind: the contract suite is run over it.
 """
 
 from collections.abc import Sequence

@@ -11,7 +11,8 @@ Latents are (B, C, h, w).
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -143,6 +144,29 @@ def rollout(
             "attacker_round.learning_rate, or set model.dtype to bfloat16 or float32"
         )
     return Rollout(condition, transitions, latents)
+
+
+def joined(parts: Sequence[Rollout], condition_P: Condition, group_size: int) -> Rollout:
+    """Rollouts of a batch's scenes, part after part, as one.
+
+    Args:
+        condition_P: of the whole batch.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    transitions = []
+    for same_step in zip(*(part.transitions_T for part in parts), strict=True):
+        means = [transition.reference_mean for transition in same_step if transition.reference_mean is not None]
+        transitions.append(
+            replace(
+                same_step[0],
+                latents=torch.cat([transition.latents for transition in same_step]),
+                next_latents=torch.cat([transition.next_latents for transition in same_step]),
+                old_logprob=torch.cat([transition.old_logprob for transition in same_step]),
+                reference_mean=torch.cat(means) if means else None,
+            )
+        )
+    return Rollout(condition_P.repeat(group_size), transitions, torch.cat([part.latents for part in parts]))
 
 
 def optimise(

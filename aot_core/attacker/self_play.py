@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import trange
 
 from aot_core.attacker.editing import FlowEditor
-from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
-from aot_core.attacker.reward import SureAnswerer, attack_rewards, diversified
+from aot_core.attacker.flow_grpo import optimise, stochastic_steps
+from aot_core.attacker.reward import SureAnswerer
 from aot_core.attacker.round_state import JudgedEdit, RoundHistory, RoundState
-from aot_core.attacker.scenes import AttackError, Attempt, Target, draw
+from aot_core.attacker.scenes import Target, draw
+from aot_core.attacker.scoring import judge, sample_and_judge
 from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
-from aot_core.attacker.validity import checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer, Editor
 from aot_core.rl.advantages import group_advantages
@@ -79,21 +78,16 @@ def play_update(
     """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
     editor, policy, config, update = state.editor, state.policy, state.config, state.update
     attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
-    condition_P = editor.encode(
-        [attempt.target.image for attempt in attempts_P],
-        [attempt.proposal.instruction for attempt in attempts_P],
-    )
-    edits = rollout(
+    edits, judged = sample_and_judge(
         editor,
-        condition_P,
-        config.group_size,
-        config.sampling,
+        defender,
+        attempts_P,
+        config,
         state.generator,
-        with_reference=config.kl > 0,
+        config.seed * 100_003 + update,
         stochastic=stochastic_steps(config.sampling, update, config.seed),
+        photo_judge=photo_judge,
     )
-    images = editor.decode(edits.latents, edits.condition)
-    judged = judge(defender, attempts_P, images, config, config.seed * 100_003 + update, photo_judge)
     rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
     advantages_PG = None
     if config.scaling == "prompt":
@@ -146,34 +140,6 @@ def improve(
     loss.backward()
     optimizer.step()
     return metrics | shares
-
-
-def judge(
-    defender: SureAnswerer,
-    attempts_P: Sequence[Attempt],
-    images: Sequence[Image.Image],
-    config: AttackerRoundConfig,
-    seed: int,
-    photo_judge: Answerer | None = None,
-) -> list[JudgedEdit]:
-    """Check and reward P * G edited images, group after group. Raises AttackError for an edit that has not its scene's
-    size."""
-    group = len(images) // len(attempts_P)
-    attempts = [attempt for attempt in attempts_P for _ in range(group)]
-    targets, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
-    for target, image in zip(targets, images, strict=True):
-        if image.size != target.image.size:
-            raise AttackError(
-                f"the editor made {image.width}x{image.height} pixels of scene {target.sample.sample_id}, which has "
-                f"{target.image.width}x{target.image.height}; an edit keeps the size: use an editor that does so"
-            )
-    samples = [target.sample for target in targets]
-    checker = checker_for(samples[0], config.reward.validity, photo_judge)
-    verdicts = checker.check(samples, proposals, [target.image for target in targets], images)
-    questions = [sample.question for sample in samples]
-    rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)
-    rewards = diversified(config.reward, rewards, images, [one.proposal.regions for one in attempts_P], group)
-    return [JudgedEdit(*parts) for parts in zip(targets, proposals, images, rewards, strict=True)]
 
 
 def summarise(judged: Sequence[JudgedEdit]) -> dict[str, float]:

@@ -108,6 +108,9 @@ class AttackerRoundConfig(Frozen):
     """Instructions a scene: the attack policy learns by comparing them. With 1 it learns nothing."""
     group_size: int = Field(default=4, ge=2)
     """G: edits an instruction; Flow-GRPO compares them."""
+    sampled_scenes: int | None = Field(default=None, ge=1)
+    """Scenes whose edits are sampled at a time; None: all of the batch. Fewer take less memory, and an `opponent` is
+    asked about the ones before while the next are sampled. Which noise an edit gets depends on it."""
     iterations: int = Field(default=2, ge=1)
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
     micro_batch: int = Field(default=256, ge=1)

@@ -1,10 +1,14 @@
-"""A tiny editor without training, and samples of the procedural world."""
+"""A tiny editor without training, every kind of editor at tiny size, and samples of the procedural world."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from tiny_pipelines import save_flux, save_qwen
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
@@ -14,6 +18,7 @@ from aot_core.attacker.tiny_transformer import TinyEditTransformer
 from aot_core.contracts.scene import Query, Sample, Scene, SceneObject
 from aot_core.data import world
 from aot_core.data.questions import make_question
+from tests.attacker.editor_kinds import BIG, SETTINGS, Kind
 
 
 @pytest.fixture
@@ -55,3 +60,33 @@ def red_ring_sample() -> tuple[Sample, Image.Image]:
         image="images/s0.png",
     )
     return sample, world.render(objects, world.Backdrop())
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("pipelines")
+
+    def folder(name: str) -> Path:
+        if not (root / name).exists():
+            save_flux(root / name) if name == "flux" else save_qwen(root / name, plus=name == "qwen-plus")
+        return root / name
+
+    return folder
+
+
+@pytest.fixture(scope="session", params=["tiny", *BIG])
+def kind(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> Kind:
+    if request.param == "tiny":
+        return Kind("tiny", "aot-tiny-edit", None)
+    return Kind(request.param, str(folders(request.param)), SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def editor(kind: Kind) -> Attacker:
+    """As loaded; tests leave it as it is."""
+    return kind.load()
+
+
+@pytest.fixture(scope="session", params=BIG)
+def big(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> Kind:
+    return Kind(request.param, str(folders(request.param)), SETTINGS)
