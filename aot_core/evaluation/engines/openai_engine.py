@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import httpx
@@ -69,16 +69,19 @@ class OpenAIEngine:
         missing = [(ask, n) for ask in asks for n in range(ask.samples) if not journal.has(ask.key, n)]
         self._stopped.clear()
         with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="ask") as pool:
-            running = [pool.submit(self._ask, ask, sample, journal) for ask, sample in missing]
-            waiting = wait(running, return_when=FIRST_EXCEPTION).not_done
-            if waiting:
-                # Somebody failed for good: what is in flight is let finish and recorded, nothing new is begun.
+            try:
+                for done in as_completed([pool.submit(self._ask_or_stop, *one, journal) for one in missing]):
+                    done.result()
+            finally:  # the pool waits for what is in flight, which is recorded; whatever else there is returns at once
                 self._stopped.set()
-                for future in waiting:
-                    future.cancel()
-        failed = [error for future in running if not future.cancelled() and (error := future.exception())]
-        if failed:
-            raise failed[0]
+
+    def _ask_or_stop(self, ask: Ask, sample: int, journal: Journal) -> None:
+        """Ask; the first to fail for good keeps the others from beginning."""
+        try:
+            self._ask(ask, sample, journal)
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def _ask(self, ask: Ask, sample: int, journal: Journal) -> None:
         if self._stopped.is_set():
@@ -101,7 +104,7 @@ class OpenAIEngine:
                 told = str(error)
                 pause = error.pause if error.pause is not None else self.settings.pause_seconds * 2**attempt
             if attempt < self.settings.retries and self._stopped.wait(min(pause, _LONGEST_PAUSE)):
-                raise EngineError(f"{self.settings.url}: given up, for another question failed ({told})")
+                return  # another question failed for good: its error is the one to tell
         raise EngineError(
             f"{self.settings.url}: question {ask.key} failed {self.settings.retries + 1} times, at last with {told}; "
             "see to the endpoint and start again: what was answered is kept"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,22 @@ def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="refuses with HTTP 401"):
         asked(server, tmp_path / "a.jsonl", questions(200))
     assert len(server.asked) < 60 and set(server.asked.values()) == {1}
+
+
+def test_told_is_what_failed_for_good_and_not_who_was_waiting(server: Server, tmp_path: Path) -> None:
+    waiting = threading.Event()
+
+    def trouble(name: str, _: int) -> str:
+        if name.startswith("question 0#"):
+            waiting.set()
+            return "error"
+        waiting.wait()
+        return "key"
+
+    server.trouble = trouble
+    with pytest.raises(EngineError, match="refuses with HTTP 401"):
+        asked(server, tmp_path / "a.jsonl", questions(2, 1), pause_seconds=20.0)
+    assert set(server.asked.values()) == {1}
 
 
 def test_an_endpoint_that_stays_down_keeps_what_was_answered(server: Server, tmp_path: Path) -> None:
