@@ -81,7 +81,8 @@ def serving() -> Iterator[Server]:
                 "key": (401, '{"error": "wrong key"}'),
             }
             if trouble == "slow":
-                time.sleep(2.0)
+                self.connection.recv(1)  # until the client has waited long enough
+                self.close_connection = True
                 return
             if trouble == "cut":
                 self.close_connection = True

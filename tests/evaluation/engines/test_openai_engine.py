@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def engine(server: Server, **settings: object) -> OpenAIEngine:
-    quick = {"concurrency": 6, "timeout_seconds": 1.5, "retries": 4, "pause_seconds": 0.01}
+    quick = {"concurrency": 6, "timeout_seconds": 60, "retries": 4, "pause_seconds": 0.01}
     endpoint = EndpointSettings(url=server.url, model="served", **{**quick, **settings})  # pyright: ignore
     return OpenAIEngine(endpoint, max_new_tokens=32, temperature=0.7, seed=3)
 
@@ -50,7 +50,7 @@ def test_errors_time_outs_limits_and_garbage_lose_nothing(server: Server, tmp_pa
 
     server.trouble = trouble
     asks = questions(24)
-    answers = asked(server, tmp_path / "a.jsonl", asks)
+    answers = asked(server, tmp_path / "a.jsonl", asks, timeout_seconds=3)
     assert answers == {f"q{i}": [f"\\boxed{{A}} question {i}"] * 2 for i in range(24)}
     # Every question and sample was answered once, however often it had to be asked.
     assert len(server.answered) == 48 and set(server.answered.values()) == {1}
