@@ -41,6 +41,7 @@ from aot_core.data.shards import (
 )
 from aot_core.data.sources import Unusable
 from aot_core.data.splits import SPLITS
+from aot_core.startup import quick_exit, quick_imports
 
 HelpersFactory = Callable[[], Helpers]
 
@@ -223,10 +224,12 @@ _worker: tuple[BuildJob, ShardMaker] | None = None
 def _start_worker(job: BuildJob) -> None:
     global _worker
     _end_with_parent()
-    import torch
+    quick_exit()
+    with quick_imports():
+        import torch
 
-    torch.set_num_threads(1)
-    _worker = (job, open_maker(job))
+        torch.set_num_threads(1)
+        _worker = (job, open_maker(job))
 
 
 def _make_in_worker(shard: Shard) -> ShardRecord:

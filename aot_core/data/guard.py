@@ -26,6 +26,7 @@ from aot_core.data.checks import checks_frame
 from aot_core.data.facts import Note
 from aot_core.data.images import DataError
 from aot_core.data.splits import SPLITS
+from aot_core.startup import quick_imports
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -261,7 +262,8 @@ def _great_expectations() -> Any:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Before the import, which else tells of hundreds of functions that it documents.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    import great_expectations
+    with quick_imports():
+        import great_expectations
 
     # This one sets a level of its own when it is imported.
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageSpec
 from aot_core.stages.context import StageContext
+from aot_core.startup import quick_exit, quick_imports
 from aot_core.tracking.protocol import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -156,11 +157,13 @@ def _end(launched: "subprocess.Popen[bytes]") -> None:
 
 def main() -> int:
     """One of the processes. Its exit code tells the launcher alone whether to end the others."""
-    import torch
+    with quick_imports():
+        import torch
 
-    from aot_core.stages.runner import run_stage, tracker_of
-    from aot_core.store import open_store
+        from aot_core.stages.runner import run_stage, tracker_of
+        from aot_core.store import open_store
 
+    quick_exit()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     rank = int(os.environ["RANK"])

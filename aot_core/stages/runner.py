@@ -21,6 +21,7 @@ from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.stages.context import StageContext
 from aot_core.stages.parallel import run_in_processes
 from aot_core.stages.plan import contract_class
+from aot_core.startup import quick_imports
 from aot_core.store import LocalStore, open_store
 from aot_core.store.protocol import Store
 from aot_core.tracking.protocol import NullTracker, Tracker
@@ -85,12 +86,13 @@ def run_stage(spec: StageSpec, context: StageContext) -> dict[str, object]:
 
     Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError.
     """
-    import torch
+    with quick_imports():
+        import torch
 
+        run = getattr(import_module(f"aot_core.stages.{spec.stage}"), f"run_{spec.stage}")
     torch.set_num_threads(spec.place.threads)
     config = contract_class(spec.stage, "Config").model_validate(spec.config)
     inputs = contract_class(spec.stage, "Inputs").model_validate(spec.inputs)
-    run = getattr(import_module(f"aot_core.stages.{spec.stage}"), f"run_{spec.stage}")
     try:
         return run(config, inputs, context).model_dump(mode="json")
     except StageError:
@@ -122,7 +124,8 @@ def progress_folder(store: Store, spec: StageSpec) -> Path:
 
 def resolve_device(device: str) -> str:
     """ "auto" is the GPU where there is one. Raises StageBadInputError for "cuda" on a machine without."""
-    import torch
+    with quick_imports():
+        import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise StageBadInputError("place.device is 'cuda' and this machine has no usable GPU; use --device auto or cpu")
@@ -143,6 +146,7 @@ def tracker_of(spec: StageSpec) -> Tracker:
     """What the spec says to log to."""
     if spec.place.tracking is None:
         return NullTracker()
-    from aot_core.tracking.mlflow_tracking import MlflowTracker
+    with quick_imports():
+        from aot_core.tracking.mlflow_tracking import MlflowTracker
 
     return MlflowTracker(spec.place.tracking.uri, spec.place.tracking.run_id)
