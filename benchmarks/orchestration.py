@@ -15,7 +15,8 @@ A busy machine bends the clock, and with two threads the CPU seconds too (a thre
 load is printed with every run, and `--set run.threads=1` gives steadier CPU seconds.
 
 `stage` runs the same small `prepare_data` under each launcher, by turns, in a new store every time, and prints the
-seconds from the call to the result, less those that the stage itself worked.
+seconds from the call to the result, less those that the stage itself worked. What a new process imports after the
+stage has begun counts as its work, so the whole time beside that of a call in a warm process is printed as well.
 """
 
 import argparse
@@ -231,8 +232,15 @@ def _load() -> str:
     return f"load {' '.join(f'{value:.1f}' for value in os.getloadavg())} on {os.cpu_count()} CPUs"
 
 
-def stage_cost(name: str) -> tuple[float, float]:
-    """Seconds of launching, and seconds of work, of one stage under a launcher."""
+class StageCost(NamedTuple):
+    """Of one stage under a launcher, in seconds."""
+
+    launching: float
+    work: float
+
+
+def stage_cost(name: str) -> StageCost:
+    """Run a small stage, in a new store."""
     launcher = open_launcher(RunSettings.model_validate({"launcher": name}), execute, find)
     with tempfile.TemporaryDirectory(prefix="aot-bench-") as folder:
         place = Place(store=str(Path(folder) / "store"), device="cpu", threads=1)
@@ -241,7 +249,7 @@ def stage_cost(name: str) -> tuple[float, float]:
         record = launcher.run(spec).record
         seconds = time.monotonic() - began
         assert record is not None, "a launcher returns a record or raises"
-        return seconds - record.seconds, record.seconds
+        return StageCost(seconds - record.seconds, record.seconds)
 
 
 def compare_launchers(launchers: list[str], repeats: int) -> None:
@@ -249,13 +257,12 @@ def compare_launchers(launchers: list[str], repeats: int) -> None:
     stage_cost("inprocess")
     runs = [{name: stage_cost(name) for name in launchers} for _ in range(repeats)]
     print(f"seconds a stage, n = {len(runs)}; {_load()}")
-    print(f"{'launcher':<12}{'overhead':>10}{'least':>8}{'most':>8}{'work':>8}")
     for name in launchers:
-        costs, work = [run[name][0] for run in runs], [run[name][1] for run in runs]
-        print(
-            f"{name:<12}{statistics.median(costs):>10.2f}{min(costs):>8.2f}{max(costs):>8.2f}"
-            f"{statistics.median(work):>8.2f}"
-        )
+        print(name)
+        _row("launching", [run[name].launching for run in runs])
+        _row("work", [run[name].work for run in runs])
+        if "inprocess" in launchers and name != "inprocess":
+            _row("longer than in process", [sum(run[name]) - sum(run["inprocess"]) for run in runs])
 
 
 def main() -> None:

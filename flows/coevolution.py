@@ -30,6 +30,7 @@ from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.maintenance import take_over
+from flows.own_server import keep_own_server
 from flows.promotion import judge_defender, settle
 
 
@@ -133,6 +134,7 @@ def _match(exam: EvaluateInputs, defender: ArtifactRef, attackers: Mapping[int, 
 
 def main() -> int:
     """`python -m flows.coevolution HOME CONFIG_JSON`; the environment is already set (see `aot run`)."""
+    keep_own_server()
     home, config_json = sys.argv[1:]
     config = CampaignConfig.model_validate_json(config_json)
     outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)

@@ -28,6 +28,7 @@ from aot_core.home import Home
 from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import OpenCampaign
+from flows.own_server import keep_own_server
 
 if TYPE_CHECKING:
     from aot_core.data.build import BuildJob
@@ -110,6 +111,7 @@ def main() -> int:
     parser.add_argument("--runner", choices=sorted(RUNNERS), default="threads")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
+    keep_own_server()
     try:
         config = load_campaign(arguments.config, arguments.overrides)
         Home(arguments.home).create()

@@ -17,6 +17,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from aot_core.contracts.errors import LauncherError, StageCancelledError
+from flows.own_server import keep_own_server
 
 _TRY_SECONDS = 5.0
 """How long one slot is waited for before the next one is tried, and before anybody is asked whether to go on."""
@@ -57,5 +58,6 @@ def make_slots(count: int, prefix: str = "aot-gpu-") -> list[str]:
 
 
 if __name__ == "__main__":
+    keep_own_server()
     made = make_slots(int(sys.argv[1]))
     print(f"run.gpu_slots = {json.dumps(made)}" if made else "no GPU, so no slots; give --gpus N to queue all the same")
