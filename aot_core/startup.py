@@ -1,6 +1,6 @@
 """Processes that live for a stage or a few shards: how they start and end sooner.
 
-torch, transformers and diffusers make about half a million objects on import, and all of them stay. The garbage
+torch, transformers and diffusers make most of a million objects on import, and all of them stay. The garbage
 collector, which looks through them again and again while they come and a few times more when the interpreter ends, is
 a sixth of the imports' time and almost all of the end's (`benchmarks/orchestration.py stage`).
 """
