@@ -228,8 +228,8 @@ def test_the_rest_of_the_matrix_is_what_nobody_played() -> None:
     assert unplayed([one]) == unplayed([]) == {}
 
 
-def kill_in(home: Path, stage: str, round_index: int) -> None:
-    """Start the campaign and kill it, with all its children, a second after a stage has begun."""
+def kill_in(home: Path, stage: str, round_index: int, after: float = 1) -> None:
+    """Start the campaign and kill it, with all its children, so many seconds after a stage has begun."""
     process = aot(home)
     assert process.stdout is not None
     where = f"round {round_index}" if round_index else "start"
@@ -238,7 +238,7 @@ def kill_in(home: Path, stage: str, round_index: int) -> None:
             break
     else:
         pytest.fail(f"{stage} did not begin")
-    time.sleep(1)
+    time.sleep(after)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -263,7 +263,8 @@ def test_killed_in_a_stage_and_started_again_it_ends_the_same(finished: Path, tm
 @pytest.mark.slow
 def test_killed_in_every_stage_in_turn_it_ends_the_same(finished: Path, tmp_path: Path) -> None:
     for done, step in enumerate(read_summary(finished).steps):
-        kill_in(tmp_path, step.record.stage, step.round)
+        # Where the stage before it ran in the same process nothing is left to import, and curate takes half a second.
+        kill_in(tmp_path, step.record.stage, step.round, min(1, step.record.seconds / 3))
         assert len(read_summary(tmp_path).steps) == done, "what was finished before, and no more"
     finish(aot(tmp_path))
     assert_ended_like(tmp_path, finished)
