@@ -3,16 +3,18 @@
     python benchmarks/orchestration.py campaign [CONFIG] [--set run.threads=1] [--repeats 3] [--arms plain inprocess]
     python benchmarks/orchestration.py stage [--repeats 5] [--launchers inprocess subprocess docker]
 
-`campaign` runs CONFIG (configs/smoke.toml) by turns as plain function calls (the same code with Prefect's task taken
-out of it) and under Prefect with each launcher, as `aot run` does it: a new process, a new home, Prefect's server
-started by the process itself. Every second round goes backwards. Printed are, as medians over the rounds: what the
-server's start took; what all the rest took as a ratio to the plain campaign of the same round, by the clock and by the
-CPU seconds of the process and everything that it started, the server among them (but not containers); and what a stage
-cost more. Seconds outside of the stages are the clock's less those that the stages' records name: an overhead in which
-the stages' own unrest does not show.
+`campaign` runs CONFIG (configs/smoke.toml) as plain function calls (the same code with Prefect's task taken out of it)
+and under Prefect with each launcher, as `aot run` does it: a new process, a new home, Prefect's server started by the
+process itself. The campaigns of a round go in step: one has its turn from before a stage to before its next, the others
+wait, so that a machine whose speed drifts (these drift by 6 % within minutes) treats all alike; every second round goes
+backwards. Printed are, as medians over the rounds: what the server's start took; what all the rest took as a ratio to
+the plain campaign of the same round, by the clock and by the CPU seconds of the process and everything that it started,
+the server among them (but not containers; it idles while the others have their turns, and that counts too); and what a
+stage cost more. Seconds outside of the stages are the clock's less those that the stages' records name: an overhead in
+which the stages' own unrest does not show.
 
 A busy machine bends the clock, and with two threads the CPU seconds too (a thread that waits for the other spins): the
-load is printed with every run, and `--set run.threads=1` gives steadier CPU seconds.
+load is printed with every round, and `--set run.threads=1` gives steadier CPU seconds.
 
 `stage` runs the same small `prepare_data` under each launcher, by turns, in a new store every time, and prints the
 seconds from the call to the result, less those that the stage itself worked. What a new process imports after the
@@ -21,12 +23,12 @@ stage has begun counts as its work, so the whole time beside that of a call in a
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from unittest.mock import patch
@@ -79,6 +81,9 @@ class Told(Frozen):
 class Cost(NamedTuple):
     """Of one campaign from its process's start to its end, in seconds, without the start of Prefect's server."""
 
+    turns: tuple[float, ...]
+    """By the clock: from the start to before the first stage, and from before each stage to before the next or the
+    end. The first holds the server's start."""
     clock: float
     cpu: float
     """Of its process and what that one started, but for containers."""
@@ -139,9 +144,15 @@ def _cpu_of(process: psutil.Process) -> float:
     return used.user + used.system
 
 
-def run_one(arm: str, config_json: str, home: str) -> None:
-    """A campaign in this process; what it has to tell is the last line that it prints."""
+def run_one(arm: str, config_json: str, home: str, go: int, ready: int) -> None:
+    """A campaign in this process, which waits before each stage for its turn; what it has to tell is the last line that
+    it prints. `go` and `ready` are file descriptors: a byte for each turn that is given, and for each that is over."""
     calls: list[float] = []
+
+    def in_turn(*of: Any, **stage: Any) -> StageSpec:
+        os.write(ready, b".")
+        os.read(go, 1)
+        return plan(*of, **stage)
 
     def timed(spec: StageSpec) -> StageResult:
         began = time.thread_time()
@@ -150,8 +161,9 @@ def run_one(arm: str, config_json: str, home: str) -> None:
         finally:
             calls.append(time.thread_time() - began)
 
+    plan = tasks.plan
     config = CampaignConfig.model_validate_json(config_json)
-    with patch.object(tasks, "execute", timed):
+    with patch.object(tasks, "plan", in_turn), patch.object(tasks, "execute", timed):
         server = (run_plain if arm == PLAIN else run_prefect)(config, home)
     (file,) = Home(home).campaigns.glob("*/summary.json")
     summary = CampaignSummary.model_validate_json(file.read_bytes())
@@ -160,43 +172,87 @@ def run_one(arm: str, config_json: str, home: str) -> None:
     print(Told(server=server, stages=len(summary.steps), work=work, cpu=sum(calls)).model_dump_json())
 
 
-def campaign_cost(arm: str, config: CampaignConfig) -> Cost:
-    """Run a campaign in a new process and a new home."""
-    if arm != PLAIN:
-        config = config.model_copy(update={"run": config.run.model_copy(update={"launcher": arm})})
-    with tempfile.TemporaryDirectory(prefix="aot-bench-") as folder:
-        home = Home(folder)
+class RunningCampaign:
+    """A campaign in a process of its own and a new home, which goes on while it has its turn."""
+
+    def __init__(self, arm: str, config: CampaignConfig) -> None:
+        if arm != PLAIN:
+            config = config.model_copy(update={"run": config.run.model_copy(update={"launcher": arm})})
+        self._arm, self._config = arm, config
+        self._turns: list[float] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "RunningCampaign":
+        self._folder = tempfile.TemporaryDirectory(prefix="aot-bench-")
+        self._says = tempfile.TemporaryFile("w+")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            self._process.wait()
+        self._says.close()
+        self._folder.cleanup()
+
+    def turn(self) -> bool:
+        """Let it go on to before its next stage; False once it has come to its end."""
+        began = time.monotonic()
+        if self._process is None:
+            self._start()
+        else:
+            os.write(self._go, b".")
+        goes_on = bool(os.read(self._ready, 1))
+        if not goes_on:
+            assert self._process is not None
+            _, status, used = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self._cpu = used.ru_utime + used.ru_stime
+        self._turns.append(time.monotonic() - began)
+        return goes_on
+
+    def _start(self) -> None:
+        home = Home(self._folder.name)
         home.create()
         alone = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        command = [sys.executable, __file__, "one", arm, config.model_dump_json(), folder]
-        clock, cpu = time.monotonic(), _cpu_of_children()
-        ran = subprocess.run(
-            command, env=alone | home.environment(), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        theirs, self._go = os.pipe()
+        self._ready, tells = os.pipe()
+        command = [sys.executable, __file__, "one", self._arm, self._config.model_dump_json(), str(home.root)]
+        self._process = subprocess.Popen(
+            [*command, str(theirs), str(tells)],
+            env=alone | home.environment(),
+            cwd=ROOT,
+            stdout=self._says,
+            text=True,
+            pass_fds=(theirs, tells),
         )
-        clock, cpu = time.monotonic() - clock, _cpu_of_children() - cpu
-    told = Told.model_validate_json(ran.stdout.splitlines()[-1])
-    clock, cpu = clock - told.server.clock, cpu - told.server.cpu
-    return Cost(clock, cpu, clock - told.work, cpu - told.cpu, told.server, told.stages)
+        os.close(theirs)
+        os.close(tells)
 
-
-def _cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    def cost(self) -> Cost:
+        """After the end."""
+        assert self._process is not None and self._process.returncode == 0, f"{self._arm}: it failed"
+        self._says.seek(0)
+        told = Told.model_validate_json(self._says.read().splitlines()[-1])
+        clock, cpu = sum(self._turns) - told.server.clock, self._cpu - told.server.cpu
+        return Cost(tuple(self._turns), clock, cpu, clock - told.work, cpu - told.cpu, told.server, told.stages)
 
 
 def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> None:
-    """Rounds of one campaign an arm, and what each arm costs beside the plain one of its round."""
+    """Rounds of one campaign an arm, in step, and what each arm costs beside the plain one of its round."""
     rounds: list[dict[str, Cost]] = []
     for number in range(repeats):
-        costs: dict[str, Cost] = {}
-        for arm in arms if number % 2 == 0 else arms[::-1]:
-            costs[arm] = cost = campaign_cost(arm, config)
+        with ExitStack() as stack:
+            campaigns = {arm: stack.enter_context(RunningCampaign(arm, config)) for arm in arms}
+            in_turn = arms if number % 2 == 0 else arms[::-1]
+            while in_turn:
+                in_turn = [arm for arm in in_turn if campaigns[arm].turn()]
+            rounds.append({arm: campaigns[arm].cost() for arm in arms})
+        for arm, cost in rounds[-1].items():
             print(
                 f"round {number + 1}, {arm}: {cost.clock:.1f} s ({cost.outside:.1f} outside of the stages), CPU "
                 f"{cost.cpu:.1f} s; server's start {cost.server.clock:.1f} s, CPU {cost.server.cpu:.1f} s; {_load()}",
                 flush=True,
             )
-        rounds.append(costs)
     print(f"{config.name}, {rounds[0][arms[0]].stages} stages, n = {repeats} rounds: median (least to most)")
     for arm in arms:
         print(arm)
@@ -215,6 +271,8 @@ def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> 
 def _beside_plain(arm: str, pairs: list[tuple[Cost, Cost]]) -> None:
     stages = pairs[0][0].stages
     _row("ratio to plain, clock", [mine.clock / plain.clock for mine, plain in pairs])
+    each = [mine / plain for pair in pairs for mine, plain in zip(pair[0].turns[1:], pair[1].turns[1:], strict=True)]
+    _row("ratio of each stage, clock", each)
     _row("more a stage, seconds", [(mine.clock - plain.clock) / stages for mine, plain in pairs])
     _row("and outside of it, seconds", [(mine.outside - plain.outside) / stages for mine, plain in pairs])
     if arm != "docker":
@@ -277,15 +335,15 @@ def main() -> None:
     stage.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     stage.add_argument("--repeats", type=int, default=5)
     one = parts.add_parser("one", help="one campaign, in this process")
-    for name in ("arm", "config", "home"):
-        one.add_argument(name)
+    for name, kind in {"arm": str, "config": str, "home": str, "go": int, "ready": int}.items():
+        one.add_argument(name, type=kind)
     given = parser.parse_args()
     if given.part == "campaign":
         compare_campaigns(load_campaign(given.config, given.overrides), given.arms, given.repeats)
     elif given.part == "stage":
         compare_launchers(given.launchers, given.repeats)
     else:
-        run_one(given.arm, given.config, given.home)
+        run_one(given.arm, given.config, given.home, given.go, given.ready)
 
 
 if __name__ == "__main__":
