@@ -1,8 +1,8 @@
-"""Processes that live for a stage or a few shards: how they start and end sooner.
+"""What the garbage collector costs a process that works on stages, and how it costs less.
 
-torch, transformers and diffusers make most of a million objects on import, and all of them stay. The garbage
-collector, which looks through them again and again while they come and a few times more when the interpreter ends, is
-a sixth of the imports' time and almost all of the end's (`benchmarks/orchestration.py stage`).
+torch, transformers and diffusers make most of a million objects on import, and all of them stay. The collector, which
+looks through them again and again while they come and a few times more when the interpreter ends, is a sixth of the
+imports' time and almost all of the end's (`benchmarks/orchestration.py stage`); in between, half a second a look.
 """
 
 import atexit
@@ -21,6 +21,18 @@ def quick_imports() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def stage_imports() -> Iterator[None]:
+    """A stage's imports, in the block, which the collector will not look through again while the stage works.
+
+    What an earlier stage of this process left behind goes first: a model in a cycle would be kept for good.
+    """
+    gc.collect()
+    with quick_imports():
+        yield
+    gc.freeze()
 
 
 def quick_exit() -> None:

@@ -21,7 +21,7 @@ from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.stages.context import StageContext
 from aot_core.stages.parallel import run_in_processes
 from aot_core.stages.plan import contract_class
-from aot_core.startup import quick_imports
+from aot_core.startup import quick_imports, stage_imports
 from aot_core.store import LocalStore, open_store
 from aot_core.store.protocol import Store
 from aot_core.tracking.protocol import NullTracker, Tracker
@@ -86,7 +86,7 @@ def run_stage(spec: StageSpec, context: StageContext) -> dict[str, object]:
 
     Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError.
     """
-    with quick_imports():
+    with stage_imports():
         import torch
 
         run = getattr(import_module(f"aot_core.stages.{spec.stage}"), f"run_{spec.stage}")
