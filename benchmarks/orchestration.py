@@ -71,9 +71,8 @@ class Told(Frozen):
     """What a campaign's own process says of it."""
 
     server: Server
-    stages: int
-    work: float
-    """Seconds that the stages' records name."""
+    work: tuple[tuple[str, float], ...]
+    """Each stage's name and the seconds that its record names, as they came."""
     cpu: float
     """CPU seconds of the thread that called the stages, in those calls; 0 where another process ran them."""
 
@@ -92,7 +91,8 @@ class Cost(NamedTuple):
     outside_cpu: float
     """The same in CPU seconds, if the stages ran in the process."""
     server: Server
-    stages: int
+    work: tuple[tuple[str, float], ...]
+    """As it was told."""
 
 
 class PlainCall:
@@ -168,8 +168,8 @@ def run_one(arm: str, config_json: str, home: str, go: int, ready: int) -> None:
     (file,) = Home(home).campaigns.glob("*/summary.json")
     summary = CampaignSummary.model_validate_json(file.read_bytes())
     assert summary.status == "finished" and file.with_name("report.html").exists(), "it came to its end"
-    work = sum(step.record.seconds for step in summary.steps)
-    print(Told(server=server, stages=len(summary.steps), work=work, cpu=sum(calls)).model_dump_json())
+    work = tuple((step.record.stage, step.record.seconds) for step in summary.steps)
+    print(Told(server=server, work=work, cpu=sum(calls)).model_dump_json())
 
 
 class RunningCampaign:
@@ -234,7 +234,8 @@ class RunningCampaign:
         self._says.seek(0)
         told = Told.model_validate_json(self._says.read().splitlines()[-1])
         clock, cpu = sum(self._turns) - told.server.clock, self._cpu - told.server.cpu
-        return Cost(tuple(self._turns), clock, cpu, clock - told.work, cpu - told.cpu, told.server, told.stages)
+        outside = clock - sum(seconds for _, seconds in told.work)
+        return Cost(tuple(self._turns), clock, cpu, outside, cpu - told.cpu, told.server, told.work)
 
 
 def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> None:
@@ -253,7 +254,7 @@ def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> 
                 f"{cost.cpu:.1f} s; server's start {cost.server.clock:.1f} s, CPU {cost.server.cpu:.1f} s; {_load()}",
                 flush=True,
             )
-    print(f"{config.name}, {rounds[0][arms[0]].stages} stages, n = {repeats} rounds: median (least to most)")
+    print(f"{config.name}, {len(rounds[0][arms[0]].work)} stages, n = {repeats} rounds: median (least to most)")
     for arm in arms:
         print(arm)
         mine = [costs[arm] for costs in rounds]
@@ -269,10 +270,18 @@ def compare_campaigns(config: CampaignConfig, arms: list[str], repeats: int) -> 
 
 
 def _beside_plain(arm: str, pairs: list[tuple[Cost, Cost]]) -> None:
-    stages = pairs[0][0].stages
+    stages = len(pairs[0][0].work)
     _row("ratio to plain, clock", [mine.clock / plain.clock for mine, plain in pairs])
     each = [mine / plain for pair in pairs for mine, plain in zip(pair[0].turns[1:], pair[1].turns[1:], strict=True)]
     _row("ratio of each stage, clock", each)
+    for name in dict(pairs[0][0].work):
+        more = [
+            theirs - plainly
+            for mine, plain in pairs
+            for (stage, theirs), (_, plainly) in zip(mine.work, plain.work, strict=True)
+            if stage == name
+        ]
+        _row(f"more inside {name}, seconds", more)
     _row("more a stage, seconds", [(mine.clock - plain.clock) / stages for mine, plain in pairs])
     _row("and outside of it, seconds", [(mine.outside - plain.outside) / stages for mine, plain in pairs])
     if arm != "docker":
@@ -283,7 +292,7 @@ def _beside_plain(arm: str, pairs: list[tuple[Cost, Cost]]) -> None:
 
 
 def _row(name: str, found: list[float]) -> None:
-    print(f"  {name:<34}{statistics.median(found):>9.3f}  ({min(found):.3f} to {max(found):.3f})")
+    print(f"  {name:<42}{statistics.median(found):>9.3f}  ({min(found):.3f} to {max(found):.3f})")
 
 
 def _load() -> str:
