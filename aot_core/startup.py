@@ -27,7 +27,8 @@ def quick_imports() -> Iterator[None]:
 def stage_imports() -> Iterator[None]:
     """A stage's imports, in the block, which the collector will not look through again while the stage works.
 
-    What an earlier stage of this process left behind goes first: a model in a cycle would be kept for good.
+    What an earlier stage of this process left behind goes first: a model in a cycle would be kept for good. For the
+    same reason this is no block to import in while a stage works: that is `quick_imports`.
     """
     gc.collect()
     with quick_imports():

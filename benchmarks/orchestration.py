@@ -6,7 +6,7 @@
 `campaign` runs CONFIG (configs/smoke.toml) as plain function calls (the same code with Prefect's task taken out of it)
 and under Prefect with each launcher, as `aot run` does it: a new process, a new home, Prefect's server started by the
 process itself. The campaigns of a round go in step: one has its turn from before a stage to before its next, the others
-wait, so that a machine whose speed drifts (these drift by 6 % within minutes) treats all alike; every second round goes
+wait, so that a machine whose speed drifts (6 % within ten minutes was seen) treats all alike; every second round goes
 backwards. Printed are, as medians over the rounds: what the server's start took; what all the rest took as a ratio to
 the plain campaign of the same round, by the clock and by the CPU seconds of the process and everything that it started,
 the server among them (but not containers; it idles while the others have their turns, and that counts too); and what a
@@ -151,7 +151,7 @@ def run_one(arm: str, config_json: str, home: str, go: int, ready: int) -> None:
 
     def in_turn(*of: Any, **stage: Any) -> StageSpec:
         os.write(ready, b".")
-        os.read(go, 1)
+        assert os.read(go, 1), "who gives the turns is gone"
         return plan(*of, **stage)
 
     def timed(spec: StageSpec) -> StageResult:
@@ -191,6 +191,9 @@ class RunningCampaign:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             self._process.wait()
+        if self._process is not None:
+            os.close(self._go)
+            os.close(self._ready)
         self._says.close()
         self._folder.cleanup()
 
