@@ -25,8 +25,8 @@ from aot_core.contracts.loading import ConfigError
 from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
+from aot_core.engine.identity import pin_model, pin_source
 from aot_core.home import Home
-from aot_core.stages.plan import pin_model, pin_source
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 

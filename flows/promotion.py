@@ -29,11 +29,13 @@ from prefect.input import RunInput
 from prefect.states import Cancelled
 from pydantic import Field
 
+from aot_core.base_models.names import UnknownModelError
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
 from aot_core.contracts.spec import Place, TrackingTarget
+from aot_core.engine.identity import pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
 from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
 from aot_core.evaluation.items import Item, read_items
@@ -46,10 +48,8 @@ from aot_core.evaluation.stops import (
     unreadable_answers,
 )
 from aot_core.home import Home
-from aot_core.models import UnknownModelError
 from aot_core.promotion.commands import open_promoter
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
-from aot_core.stages.plan import pin_model
 from aot_core.store import Store, StoreError
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import mlflow_tracking as tracking

@@ -16,9 +16,9 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.engine.identity import plan_stage
+from aot_core.engine.runner import execute, find
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute, find
 from flows.campaign import OpenCampaign
 from flows.cancellation import watch_this_run
 from flows.slots import gpu_slot
