@@ -18,7 +18,7 @@ from rich.console import Console
 
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.errors import StageCancelledError
 from aot_core.contracts.loading import ConfigError
@@ -37,6 +37,7 @@ _CHECKPOINTS: dict[str, str] = {
     "defender_round": "defender",
 }
 """The stages whose artifact is a model, and whose it is."""
+_NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
 
@@ -236,9 +237,9 @@ class OpenCampaign:
 
 def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
     """What identifies a campaign: everything in its config but where it runs, and the contents it starts from."""
-    decisive = config.model_dump(mode="json", exclude={"run", "source_folder", "benchmark_folder", "promotion"})
+    told = {name: value for name, value in decisive(config).items() if name not in _NO_PART_OF_THE_KEY}
     pinned = [ref.sha256 or ref.name for ref in contents if ref is not None]
-    return sha256_of({"config": decisive, "pinned": pinned})
+    return sha256_of({"config": told, "pinned": pinned})
 
 
 def read_summary(folder: Path) -> CampaignSummary:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aot_core.base_models.names import UnknownModelError, model_folder
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageIdentity, StageName
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import Frozen, decisive
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.store.manifest import manifest_of
 
@@ -30,12 +30,12 @@ def plan_stage(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -
     identity = StageIdentity(
         stage=stage,
         version=contract(stage).VERSION,
-        config=config.model_dump(mode="json"),
-        inputs={name: _content(getattr(inputs, name)) for name in type(inputs).model_fields},
+        config=decisive(config),
+        inputs={name: _content(getattr(inputs, name)) for name in _decisive_inputs(inputs)},
     )
     return StageSpec(
         stage=stage,
-        config=identity.config,
+        config=config.model_dump(mode="json"),
         inputs=inputs.model_dump(mode="json"),
         identity=identity,
         place=place,
@@ -71,6 +71,11 @@ def pin_source(folder: str | None, field: str = "source_folder") -> ExternalRef 
 @lru_cache(maxsize=32)
 def _folder_sha256(folder: Path) -> str:
     return manifest_of(folder).sha256
+
+
+def _decisive_inputs(inputs: Frozen) -> list[str]:
+    """The inputs that are hashed: all but `LATER` ones at their default (`contracts.base`)."""
+    return list(decisive(inputs))
 
 
 def _content(value: Any) -> Any:
