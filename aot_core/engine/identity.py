@@ -8,13 +8,14 @@ from types import ModuleType
 from typing import Any
 
 from aot_core.base_models.names import UnknownModelError, model_folder
-from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageIdentity, StageName
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef, RecordName, StageIdentity, StageName
 from aot_core.contracts.base import Frozen, decisive
 from aot_core.contracts.spec import Place, StageSpec
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.store.manifest import manifest_of
 
 
-def contract(stage: StageName) -> ModuleType:
+def contract(stage: RecordName) -> ModuleType:
     """The module of a stage's contract: one name in four places."""
     return import_module(f"aot_core.contracts.{stage}")
 
@@ -23,6 +24,11 @@ def contract_class(stage: StageName, role: str) -> type[Frozen]:
     """A stage's Config, Inputs or Outputs class: `contract_class("prepare_data", "Config")`."""
     camel = "".join(word.capitalize() for word in stage.split("_"))
     return getattr(contract(stage), camel + role)
+
+
+def declaration(stage: RecordName) -> StageDeclaration:
+    """What a stage's contract says of it."""
+    return contract(stage).STAGE
 
 
 def plan_stage(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
