@@ -53,7 +53,7 @@ def deploy(
         raise _refusal(str(error)) from error
     place = Home(home)
     environment = _environment(place)
-    command = [sys.executable, "-m", "flows.deployments", "--config", str(config.resolve()), "--home", str(place.root)]
+    command = [sys.executable, "-m", "flows.deployments", "--config", str(config.absolute()), "--home", str(place.root)]
     command += ["--pool", pool, "--gpus", str(gpus)]
     command += [] if schedule is None else [f"--schedule={schedule}"]
     command += [f"--set={override}" for override in overrides]
