@@ -1,5 +1,7 @@
-"""From `aot ui` and `aot deploy` to runs that are due, on a home's real servers. `tests/services/test_schedules.py` waits
-until one starts, lives long, or dies."""
+"""From `aot ui` and `aot deploy` to runs that are due, on a home's real servers.
+
+`tests/services/test_schedules.py` waits until one starts, lives long, or dies.
+"""
 
 import os
 import socket

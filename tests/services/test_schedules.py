@@ -1,5 +1,7 @@
-"""A schedule at work: a campaign that starts by itself and takes longer than any silence is allowed to, one that dies, and
-the next one, which goes on. Prefect's real server and worker, a cron of every minute, no clock but the real one."""
+"""A schedule at work: a campaign starts by itself and outlives the silence limit, one dies, and the next goes on.
+
+Prefect's real server and worker, a cron of every minute, no clock but the real one.
+"""
 
 import os
 import signal
@@ -17,6 +19,7 @@ import psutil
 import pytest
 
 from aot_core.contracts.summary import CampaignSummary
+from flows.heartbeat import FREQUENCY
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
 
@@ -25,9 +28,12 @@ CLEAN = {key: value for key, value in os.environ.items() if not key.startswith((
 CLEAN |= {"PYTHONPATH": str(ROOT)}
 LIMIT = 90
 """Seconds of silence: three of the shortest heartbeats that Prefect allows."""
-HOLD = (
-    "from flows.slots import gpu_slot\nwith gpu_slot(['aot-gpu-0'], lambda: False): print('held', flush=True); input()"
-)
+HOLD = """
+from flows.slots import gpu_slot
+with gpu_slot(["aot-gpu-0"], lambda: False):
+    print("held", flush=True)
+    input()
+"""
 
 
 def aot(home: Path, *arguments: str) -> list[str]:
@@ -101,7 +107,9 @@ def alive(api: str) -> bool:
 
 @contextmanager
 def worker(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(aot(home, "worker"), cwd=ROOT, env=CLEAN) as process:
+    """Its own heartbeat is Prefect's usual one, far above the silence limit: what counts is the deployment's."""
+    environment = CLEAN | {FREQUENCY: "180"}
+    with subprocess.Popen(aot(home, "worker"), cwd=ROOT, env=environment) as process:
         try:
             yield process
         finally:
@@ -114,7 +122,7 @@ def worker(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 @contextmanager
 def gpu_held(api: str) -> Iterator[None]:
-    """Somebody else has the one GPU: a campaign's first stage waits, and its flow run lives on without doing anything."""
+    """Somebody else has the one GPU: a campaign's first stage waits, and its flow run lives on doing nothing."""
     command = [sys.executable, "-c", HOLD]
     environment = CLEAN | {"PREFECT_API_URL": api}
     with subprocess.Popen(
