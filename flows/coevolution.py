@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prefect import State, flow
+from prefect import State, flow, tags
 from prefect.states import Cancelled, Failed
 from rich.console import Console
 
@@ -29,6 +29,7 @@ from aot_core.store import StoreError
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
+from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import keep_own_server
 from flows.promotion import judge_defender, settle
@@ -137,7 +138,8 @@ def main() -> int:
     keep_own_server()
     home, config_json = sys.argv[1:]
     config = CampaignConfig.model_validate_json(config_json)
-    outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
+    with tags(TAG):
+        outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
     if isinstance(outcome, CampaignSummary):
         print_closing_table(outcome, Home(home))
         return 0

@@ -1,6 +1,6 @@
 """What a deployment's schedule starts: parameters that fit into JSON, everything secret from the worker's environment.
 
-Run by a Prefect worker (`prefect worker start --pool aot`) in a process of its own; `flows/deployments.py` says when.
+Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deployments.py` says when.
 """
 
 import os

@@ -14,6 +14,7 @@ import typer
 
 from aot_core.commands.cli_bench import bench_app
 from aot_core.commands.cli_data import data_app
+from aot_core.commands.cli_deploy import app as deploy_app
 
 if TYPE_CHECKING:
     from aot_core.promotion.transaction import Promoter
@@ -86,6 +87,9 @@ def setup(
     os.execve(sys.executable, command, os.environ | place.environment())
 
 
+app.add_typer(deploy_app)
+
+
 @app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="A campaign, such as configs/paper.toml.")],
@@ -126,8 +130,12 @@ def doctor(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def ui(
     home: HomeOption = DEFAULT_HOME,
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="5000, or the next that is free, unless given.")
+    ] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="4200, or the next that is free, unless given.")
+    ] = None,
 ) -> None:
     """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C."""
     from aot_core.commands.ui import serve
