@@ -1,6 +1,7 @@
 """From a campaign's last Defender to the registry: register it, judge it against the champion, ask, move the alias.
 
-    register -> champion measured on the same questions -> hard stops, gate -> decision (record, page, tags)
+    register -> champion (where there is none yet: the base) measured on the same questions
+             -> hard stops, gate -> decision (record, page, tags)
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
 
 `judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
@@ -251,11 +252,13 @@ def _decide(
             rival = _measure_champion(campaign, leading, tags, exam)
         except (StoreError, UnknownModelError) as error:
             trouble = f"champion {leading} cannot be measured on these questions ({error}); compare the two by hand"
+    base = None if leading else _measure_base(campaign, exam)
     items = _items(campaign, evaluation)
     figures = {f"challenger/{name}": value for name, value in evaluation.metrics.items()}
-    figures |= {f"champion/{name}": value for name, value in rival.metrics.items()} if rival else {}
+    for who, measured in (("champion", rival), ("base", base)):
+        figures |= {f"{who}/{name}": value for name, value in measured.metrics.items()} if measured else {}
     attempt = attempt_number(Ledger(store, settings.model).entries(), defender.sha256, sha256) if rival else 1
-    base = {
+    common = {
         "model": settings.model,
         "challenger": version,
         "challenger_sha256": defender.sha256,
@@ -273,15 +276,21 @@ def _decide(
         missing_figures(figures),
         data_guard(store.fetch(exam.dataset)),
         lineage_gaps(records, _NEEDED, gate),
-        seen_in_training(store.fetch(exam.dataset), lessons),
+        seen_in_training(
+            store.fetch(exam.dataset),
+            lessons,
+            store.fetch(exam.bank) if exam.bank else None,
+            campaign.config.defender_round.held_back,
+        ),
         benchmarks_seen(evaluation.metrics),
     )
     if trouble:
-        return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
-    verdict = judge(exam_of(items), exam_of(_items(campaign, rival)) if rival else None, gate, stops, attempt)
+        return Decision(**common, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
+    others = [exam_of(_items(campaign, measured)) if measured else None for measured in (rival, base)]
+    verdict = judge(exam_of(items), others[0], gate, stops, attempt, base=others[1])
     reason = "it leads already" if leading == version else verdict.reason
     return Decision(
-        **base,
+        **common,
         promote=verdict.promote,
         reason=reason,
         alpha=verdict.alpha,
@@ -296,6 +305,13 @@ def _measure_champion(campaign: OpenCampaign, leading: str, tags: dict[str, str]
     campaign.store.fetch(rival)
     campaign.say(f"measuring champion {leading} on the same questions")
     exam = exam.model_copy(update={"defender": rival, "defender_base": pin_model(tags[registry.BASE_TAG])})
+    return tasks.evaluate(campaign, exam, campaign.config.rounds, recorded=False)
+
+
+def _measure_base(campaign: OpenCampaign, exam: EvaluateInputs) -> StageRecord:
+    """The base model's evaluation on the same questions but the benchmarks': the first champion's bar."""
+    campaign.say("there is no champion yet; measuring the base on the same questions")
+    exam = exam.model_copy(update={"defender": None, "benchmark_folder": None})
     return tasks.evaluate(campaign, exam, campaign.config.rounds, recorded=False)
 
 
