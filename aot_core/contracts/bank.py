@@ -3,7 +3,8 @@
     bank so far + what an edition's rounds curated -> bank: deduplicated, bounded, every edit with its provenance
 
 A share of the bank (`suite`) is the regression suite: every challenger sits it, no Defender is ever trained on it. The
-rest is replayed: a share of every lesson (`defender_round.replay_share`) is drawn from it, against forgetting. Which of the two an edit belongs to is a function of its source picture and question alone, so it never changes sides.
+rest is replayed: a share of every lesson (`defender_round.replay_share`) is drawn from it, against forgetting. Which of
+the two an edit belongs to is a function of its source picture and question alone, so it never changes sides.
 """
 
 from pydantic import Field
@@ -23,7 +24,7 @@ class BankConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     """Of the choice of what goes where there is too much."""
     capacity: int = Field(default=2000, ge=1)
-    """Edits that the bank holds at most, suite included. Beyond it the hardest of each edition stay, in equal shares."""
+    """Edits that the bank holds at most, suite included. Beyond it each edition's hardest stay, in equal shares."""
     suite: float = Field(default=0.25, ge=0, le=0.9)
     """Share of the questions that is held back from lessons as the regression suite."""
 
