@@ -43,6 +43,12 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
     home: HomeOption = DEFAULT_HOME,
+    edition: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
@@ -57,6 +63,8 @@ def run(
         from_hub = [name for name in campaign.named_models if not model_folder(name)]
     except ValueError as error:
         raise _refusal(error) from error
+    if campaign.series is not None and edition is None:
+        edition = "next"
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
@@ -67,6 +75,7 @@ def run(
         # A campaign that names hub models may ask the hub for them; every other one stays off the network.
         del environment["HF_HUB_OFFLINE"]
     command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
+    command += [edition] if edition else []
     os.execve(sys.executable, command, os.environ | environment)
 
 

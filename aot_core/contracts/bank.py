@@ -32,8 +32,7 @@ class BankConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     """Of the choice of what goes where there is too much."""
     capacity: int = Field(default=2000, ge=1)
-    """Edits that the bank holds at most, suite included. Beyond it the hardest of each edition stay, in equal
-    shares."""
+    """Edits that the bank holds at most, suite included. Beyond it each edition's hardest stay, in equal shares."""
     suite: float = Field(default=0.25, ge=0, le=0.9)
     """Share of the questions that is held back from lessons as the regression suite. It stays as it is for a bank's
     whole life: with another, questions that were trained on would enter the suite."""
