@@ -30,6 +30,41 @@ def test_the_first_defender_leads_unless_something_stops_it() -> None:
     assert not verdict.promote and verdict.reason == "stopped: 3 test questions were seen in training"
 
 
+def floor(challenger: dict[str, dict[str, bool]], base: dict[str, dict[str, bool]]) -> tuple[bool, str]:
+    verdict = judge(challenger, None, SETTINGS, base=base)
+    return verdict.promote, verdict.reason
+
+
+def test_the_first_defender_must_not_lie_below_the_base() -> None:
+    base = exam(clean=380, semantic=300, attacker_1=320)
+    # Ten questions of 400 are the margin of 2.5 points; the worst case has none.
+    assert floor(exam(clean=370, semantic=320, attacker_1=300, regression_suite=0) | {"bench/pope": {"1": False}},
+                 base | exam(regression_suite=400)) == (
+        True,
+        "there is no champion yet; clean 0.925 against the base's 0.950; "
+        "worst case 0.750 (attacker_1) against the base's 0.750 (semantic)",
+    )  # fmt: skip
+    assert floor(exam(clean=369, semantic=400, attacker_1=400), base) == (
+        False,
+        "floor/clean: clean 0.922 against the base's 0.950",
+    )
+    assert floor(exam(clean=400, semantic=299, attacker_1=400), base) == (
+        False,
+        "floor/worst_case: worst case 0.748 (semantic) against the base's 0.750 (semantic)",
+    )
+    # An attack with few questions speaks only where none has more.
+    few = {"attacker_2": {"1": True, "2": True}}
+    lost = {"attacker_2": {"1": True, "2": False}}
+    assert floor(exam(clean=380, semantic=300, attacker_1=320) | lost, base | few)[0]
+    assert not floor(exam(clean=380) | lost, exam(clean=380) | few)[0]
+    assert floor(exam(clean=380), exam(clean=380)) == (
+        True,
+        "there is no champion yet; clean 0.950 against the base's 0.950",
+    )
+    with pytest.raises(GateError, match="challenger and base were measured under different conditions"):
+        floor(exam(clean=380), base)
+
+
 def test_a_better_one_leads() -> None:
     verdict = judge(exam(clean=380, semantic=340, attacker_1=350), CHAMPION, SETTINGS)
     assert verdict.promote, verdict.reason
@@ -75,6 +110,26 @@ def test_one_attack_that_became_much_worse_stops_the_rest() -> None:
     lines = {test.name: test for test in verdict.tests}
     assert not lines["regression/attacker_1"].passed and lines["superior/worst_case"].passed
     assert lines["regression/attacker_1"].p_adjusted == pytest.approx(2 * 0.5**40)
+
+
+def test_what_fooled_earlier_defenders_must_not_fool_again() -> None:
+    """A line of its own: neither the worst case, nor in Holm's family, and decided however few questions there are."""
+    better = exam(clean=380, semantic=340, attacker_1=350)
+    plain = {test.name: test for test in judge(better, CHAMPION, SETTINGS).tests}
+    suite = {f"e{i}": i >= 5 for i in range(20)}
+    champion = CHAMPION | {"regression_suite": dict.fromkeys(suite, True)}
+    verdict = judge(better | {"regression_suite": suite}, champion, SETTINGS)
+    lines = {test.name: test for test in verdict.tests}
+    refused = lines.pop("regression/suite")
+    assert lines == plain, "all else is as without it"
+    # Five lost, none won: 2^-5 = 0.03 is below 0.05, and Holm's correction would have let it pass.
+    assert refused.p_value == pytest.approx(0.5**5) and refused.p_adjusted is None
+    assert verdict.reason == "regression/suite: 0 questions won, 5 lost (McNemar p = 0.031, level 0.05)"
+    four = {key: right or key == "e0" for key, right in suite.items()}
+    assert judge(better | {"regression_suite": four}, champion, SETTINGS).promote, "2^-4 shows nothing"
+    # To be better there alone is not to be better.
+    worse_before = CHAMPION | {"regression_suite": dict.fromkeys(suite, False)}
+    assert not judge(CHAMPION | {"regression_suite": suite}, worse_before, SETTINGS).promote
 
 
 def test_too_few_questions_decide_nothing() -> None:

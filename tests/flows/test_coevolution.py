@@ -79,6 +79,14 @@ def test_every_stage_ran_and_a_defender_leads(finished: Path) -> None:
     assert ran == [*((0, stage) for stage in start), *((1, stage) for stage in ROUND_STAGES)]
     assert summary.status == "finished"
     assert summary.aliases == ("champion",)
+    # Nobody led before it: the base was its bar, on the same questions.
+    assert re.fullmatch(
+        r"there is no champion yet; clean [\d.]+ against the base's [\d.]+; worst case .*; promoted",
+        summary.promotion_reason,
+    )
+    decision = summary.decision
+    assert decision is not None and [test.name for test in decision.tests] == ["floor/clean", "floor/worst_case"]
+    assert decision.figures["base/n/clean"] == decision.figures["challenger/n/clean"]
     (report,) = (finished / "campaigns").glob("*/report.html")
     assert "Attacker 1" in report.read_text()
 
