@@ -22,7 +22,8 @@ from aot_core.attacker.round_state import JudgedEdit
 from aot_core.attacker.scenes import AttackError, Attempt
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer
-from aot_core.worlds.validity import Verdict, checker_for
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.validity import Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,7 +122,7 @@ def check(
             )
     samples = [attempt.target.sample for attempt in attempts]
     proposals, cleans = [one.proposal for one in attempts], [one.target.image for one in attempts]
-    return checker_for(samples[0], config.reward.validity, photo_judge).check(samples, proposals, cleans, images)
+    return world_of(samples[0]).check(config.reward.validity, samples, proposals, cleans, images, photo_judge)
 
 
 def earn(

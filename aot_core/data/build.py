@@ -39,9 +39,8 @@ from aot_core.data.shards import (
 )
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_exit, quick_imports
-from aot_core.worlds.photographs.annotated import refuse_if_too_many
-from aot_core.worlds.protocol import open_source
-from aot_core.worlds.sources import Unusable
+from aot_core.worlds.opening import open_source
+from aot_core.worlds.sources import Unusable, refuse_if_too_many
 
 HelpersFactory = Callable[[], Helpers]
 
@@ -275,9 +274,8 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
                             continue
                         unusable.setdefault(row["detail"], Unusable(row["source_id"], row["reason"], row["detail"]))
     summary.unusable = [unusable[detail] for detail in sorted(unusable)]
-    if job.config.source.type != "procedural":
-        assert source.size is not None, "photographs end"
-        refuse_if_too_many(summary.unusable, source.size + len(left_out), job.config.source.max_rejected)
+    if source.size is not None:
+        refuse_if_too_many(summary.unusable, source.size + len(left_out), source.max_rejected)
     write_manifest(output)
     return summary
 

@@ -27,12 +27,11 @@ from aot_core.data.dataset import as_stored, encode_image, row_of
 from aot_core.data.effectiveness import judge_pairs
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
 from aot_core.data.splits import SPLITS, Share, share_out
-from aot_core.worlds.checker import Checker
 from aot_core.worlds.extension import Rejection, check_extension
 from aot_core.worlds.images import DataError, RowError
-from aot_core.worlds.photographs.outpainting import Outpainter
-from aot_core.worlds.protocol import Domain, open_domain
-from aot_core.worlds.shapes.implantation import Implanted, random_kinds
+from aot_core.worlds.implantation import Implanted, random_kinds
+from aot_core.worlds.opening import world_from
+from aot_core.worlds.protocol import Checker, Domain, Outpainter
 from aot_core.worlds.similarity import localized_ssim_batch
 from aot_core.worlds.sources import Picture, Source
 
@@ -93,7 +92,7 @@ class ShardMaker:
             if shard.split not in self._domains:
                 share = self._shares[shard.split]
                 with writer.timed("open"):
-                    self._domains[shard.split] = open_domain(
+                    self._domains[shard.split] = world_from(self._config.source.type).open_domain(
                         self._source, self._config, share.indices, self._helpers.outpainter
                     )
             run = _ShardRun(self._config, self._domains[shard.split], shard, self._helpers, writer)
@@ -174,8 +173,7 @@ class _ShardRun:
 
     def _scene(self, rng: np.random.Generator, source: Picture, attempt: int) -> Picture | None:
         """The source extended, by the first extension that passes the checks."""
-        if source.backdrop is None:
-            # The same photograph gives many scenes.
+        if self.domain.repeats:
             name = f"{source.scene.source_id}-{self.shard.index:05d}-{attempt:05d}"
             source = replace(source, scene=source.scene.model_copy(update={"scene_id": name}))
         settings = self.config.extension
@@ -184,7 +182,7 @@ class _ShardRun:
         for _ in range(settings.attempts):
             with self.writer.timed("extension"):
                 extended = self.domain.extend(rng, source)
-            rejection = check_extension(source, extended, settings, self.writer.timed)
+            rejection = check_extension(self.domain.checks, source, extended, settings, self.writer.timed)
             if rejection is None and self.helpers.checker is not None:
                 with self.writer.timed("checker"):
                     rejection = self.helpers.checker.check(source, extended, int(rng.integers(2**31)))

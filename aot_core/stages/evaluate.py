@@ -59,7 +59,7 @@ from aot_core.evaluation.items import (
 )
 from aot_core.evaluation.pictures import fooling_gallery
 from aot_core.stages.judging import load_judge
-from aot_core.worlds.validity import checker_for
+from aot_core.worlds.opening import world_of
 
 _CHUNK = 64
 """Scenes edited together: so many pictures are in memory at once."""
@@ -228,7 +228,7 @@ def _attack(
         chosen, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
         cleans, asked = [target.image for target in chosen], [target.sample for target in chosen]
         edited = attacker.edit(cleans, [p.instruction for p in proposals], seed=config.seed + first)
-        verdicts = checker_for(asked[0], config.validity, photo_judge).check(asked, proposals, cleans, edited)
+        verdicts = world_of(asked[0]).check(config.validity, asked, proposals, cleans, edited, photo_judge)
         edits += len(edited)
         for sample, proposal, image, verdict in zip(asked, proposals, edited, verdicts, strict=True):
             if verdict.valid:

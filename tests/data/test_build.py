@@ -23,7 +23,7 @@ from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildJob, BuildSummary, assemble, build_dataset, make_shards, open_maker
 from aot_core.data.dataset import MANIFEST, file_sha256, read_samples, wrong_hashes
 from aot_core.data.shards import find_shard, plan_shards
-from aot_core.worlds.protocol import open_source
+from aot_core.worlds.opening import open_source
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=24, train=12, evaluate=8),

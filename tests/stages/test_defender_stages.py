@@ -33,8 +33,8 @@ from aot_core.stages.defender_round import run_defender_round
 from aot_core.stages.warm_start_defender import run_warm_start_defender
 from aot_core.store import LocalStore
 from aot_core.tracking.protocol import NullTracker
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 BASE = ExternalRef(name="aot-tiny-vl")
 LORA = DefenderModelSettings(lora=LoraSettings(rank=4, alpha=8))
