@@ -114,8 +114,8 @@ class Attacker:
         """The Attacker of an artifact folder, or the base itself where none is given.
 
         Args:
-            base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an
-            adapter. adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
+            base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an adapter.
+            adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
             dtype, settings: what the artifact was trained with unless given; float32 and the defaults without one.
 
         Raises UnknownModelError for a base that is not there, CheckpointError for a folder that holds no

@@ -30,7 +30,6 @@ from aot_core.contracts.evaluate import (
     adversary_condition,
     attacker_condition,
 )
-from aot_core.contracts.evaluate import VERSION as VERSION
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, Sample
 from aot_core.contracts.summary import PICTURES_FOLDER
