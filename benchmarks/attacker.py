@@ -36,7 +36,7 @@ from pydantic import BaseModel, Field
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
-from aot_core.attacker.scoring import judge
+from aot_core.attacker.scoring import score_edits
 from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.base_models.names import model_folder
@@ -232,8 +232,8 @@ def timed_update(
     given = (editor, condition, config.group_size, config.sampling, noise)
     edits = timed("sample", lambda: rollout(*given, with_reference=True, stochastic=window))
     edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))
-    judged = timed("judge", lambda: judge(match.defender, attempts, edited, config, repeat))
-    rewards = torch.tensor([one.reward.reward for one in judged]).view(-1, config.group_size)
+    scored = timed("judge", lambda: score_edits(match.defender, attempts, edited, config, repeat))
+    rewards = torch.tensor([one.reward.reward for one in scored]).view(-1, config.group_size)
     timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
     return clock
 
