@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 
 from aot_core.contracts.promotion import GateSettings
-from aot_core.evaluation.gate import judge
+from aot_core.evaluation.gate import decide
 from aot_core.evaluation.statistics import share
 
 ACCURACY = {
@@ -95,7 +95,7 @@ def measure(challengers: int, questions: int, kinship: float, scenario: str, ben
     differing = 0.0
     for _ in range(challengers):
         champion, challenger = simulate(rng, questions, kinship, SCENARIOS[scenario], benchmarks)
-        verdict = judge(challenger, champion, settings)
+        verdict = decide(challenger, champion, settings)
         promoted.append(verdict.promote)
         stopped.update([verdict.reason.partition(":")[0]] if not verdict.promote else [])
         clean = champion["clean"]

@@ -31,7 +31,7 @@ from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.maintenance import take_over
 from flows.own_server import keep_own_server
-from flows.promotion import judge_defender, settle
+from flows.promotion import gate_defender, settle
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
@@ -112,7 +112,7 @@ def _coevolve(campaign: OpenCampaign) -> Decision | None:
     if campaign.config.crossplay == "pool":
         for k, later in unplayed(exam.attackers).items():
             tasks.evaluate(campaign, _match(exam, defenders[k], later), k, label="crossplay-pool")
-    return judge_defender(campaign, defender, exam)
+    return gate_defender(campaign, defender, exam)
 
 
 def unplayed(attackers: Sequence[ArtifactRef]) -> dict[int, dict[int, ArtifactRef]]:

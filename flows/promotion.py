@@ -3,7 +3,7 @@
     register -> champion measured on the same questions -> hard stops, gate -> decision (record, page, tags)
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
 
-`judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
+`gate_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
 hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing,
 and a question whose asker died is asked again.
 """
@@ -37,7 +37,7 @@ from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSetting
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.engine.identity import pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
-from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
+from aot_core.evaluation.gate import attempt_alpha, decide, exam_of
 from aot_core.evaluation.items import Item, read_items
 from aot_core.evaluation.stops import (
     benchmarks_seen,
@@ -72,8 +72,8 @@ class Leave(RunInput):
     why: str = ""
 
 
-def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: EvaluateInputs) -> Decision:
-    """Register the Defender and let the gate judge it.
+def gate_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: EvaluateInputs) -> Decision:
+    """Register the Defender and let the gate decide.
 
     Args:
         defender: the last round's artifact.
@@ -277,15 +277,15 @@ def _decide(
     )
     if trouble:
         return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
-    verdict = judge(exam_of(items), exam_of(_items(campaign, rival)) if rival else None, gate, stops, attempt)
-    reason = "it leads already" if leading == version else verdict.reason
+    outcome = decide(exam_of(items), exam_of(_items(campaign, rival)) if rival else None, gate, stops, attempt)
+    reason = "it leads already" if leading == version else outcome.reason
     return Decision(
         **base,
-        promote=verdict.promote,
+        promote=outcome.promote,
         reason=reason,
-        alpha=verdict.alpha,
-        stops=verdict.stops,
-        tests=verdict.tests,
+        alpha=outcome.alpha,
+        stops=outcome.stops,
+        tests=outcome.tests,
     )
 
 

@@ -32,7 +32,7 @@ class GateError(ValueError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateOutcome:
     """What the rule says."""
 
     promote: bool
@@ -59,13 +59,13 @@ def attempt_alpha(settings: GateSettings, attempt: int) -> float:
     return settings.alpha / (attempt * (attempt + 1)) if settings.repeated_tries == "spend" else settings.alpha
 
 
-def judge(
+def decide(
     challenger: Exam,
     champion: Exam | None,
     settings: GateSettings,
     stops: Sequence[HardStop] = (),
     attempt: int = 1,
-) -> Verdict:
+) -> GateOutcome:
     """Whether the challenger may take the champion's place, and why.
 
     Args:
@@ -90,7 +90,7 @@ def judge(
         reason = "there is no champion yet"
     else:
         reason = next(test.note for test in tests)
-    return Verdict(stopped is None and failed is None, reason, alpha, tests, stops)
+    return GateOutcome(stopped is None and failed is None, reason, alpha, tests, stops)
 
 
 def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: float) -> tuple[GateTest, ...]:
