@@ -24,7 +24,7 @@ from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind, Sample, Split
 from aot_core.data.dataset import as_stored, encode_image, row_of
-from aot_core.data.effectiveness import judge_pairs
+from aot_core.data.effectiveness import measure_effectiveness
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
 from aot_core.data.splits import SPLITS, Share, share_out
 from aot_core.worlds.extension import Rejection, check_extension
@@ -280,7 +280,7 @@ class _ShardRun:
         # Seeds of their own, told by how many were asked before: beyond the attempts' seeds.
         spent = self.shard.wanted * self.config.limits.max_attempts
         rng = np.random.default_rng(self.shard.seed(self.config.seed, spent + self.asked))
-        judgements = judge_pairs(
+        measured = measure_effectiveness(
             answerer,
             [draft.picture.image for draft in asked],
             [draft.versions[0].picture.image for draft in asked],
@@ -290,15 +290,15 @@ class _ShardRun:
         )
         self.asked += len(asked)
         kept = []
-        for draft, judgement in zip(asked, judgements, strict=True):
+        for draft, found in zip(asked, measured, strict=True):
             kind = draft.question.query.kind
-            self.writer.funnel[f"effectiveness/{judgement.outcome}"] += 1
-            self.writer.funnel[f"effectiveness_{kind}/{judgement.outcome}"] += 1
-            if judgement.outcome == "effective" or rng.random() < settings.keep_ineffective:
-                kept.append(replace(draft, clean_correct=judgement.clean, edited_correct=judgement.edited))
+            self.writer.funnel[f"effectiveness/{found.outcome}"] += 1
+            self.writer.funnel[f"effectiveness_{kind}/{found.outcome}"] += 1
+            if found.outcome == "effective" or rng.random() < settings.keep_ineffective:
+                kept.append(replace(draft, clean_correct=found.clean, edited_correct=found.edited))
             else:
-                detail = f"right when clean {judgement.clean:.2f}, when edited {judgement.edited:.2f}"
-                rejection = Rejection(judgement.outcome, detail)
+                detail = f"right when clean {found.clean:.2f}, when edited {found.edited:.2f}"
+                rejection = Rejection(found.outcome, detail)
                 self._log(draft.attempt, draft.picture.scene.source_id, "effectiveness", rejection)
         return kept + unasked
 
