@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from aot_core.attacker.tactics import AttackPolicy, Decision, Tactician
+from aot_core.attacker.tactics import AttackPolicy, Choice, Tactician
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
@@ -33,7 +33,7 @@ class Attempt(NamedTuple):
 
     target: Target
     proposal: Proposal
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[Choice, ...] = ()
 
 
 def load_targets(folder: Path, rng: np.random.Generator, count: int) -> list[Target]:

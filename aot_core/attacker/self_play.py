@@ -19,7 +19,7 @@ from aot_core.attacker.reward import SureAnswerer
 from aot_core.attacker.round_state import RoundHistory, RoundState, ScoredEdit
 from aot_core.attacker.scenes import Target, draw
 from aot_core.attacker.scoring import sample_and_score, score_edits
-from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
+from aot_core.attacker.tactics import AttackPolicy, Choice, mix, policy_loss
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer, Editor
 from aot_core.rl.advantages import group_advantages
@@ -121,7 +121,7 @@ def measure(
 
 def improve(
     policy: AttackPolicy,
-    decisions_P: Sequence[Sequence[Decision]],
+    decisions_P: Sequence[Sequence[Choice]],
     rewards_PG: torch.Tensor,
     config: AttackerRoundConfig,
     optimizer: torch.optim.Optimizer,
