@@ -25,7 +25,7 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_shif
 from PIL import Image
 from torch import Tensor, nn
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.encodings import Encoding, EncodingCache, digest
 from aot_core.attacker.frames import fit, keep_source, restore
 from aot_core.attacker.tiny_edit import save_pipeline
@@ -37,7 +37,7 @@ _DECODED = 4
 
 
 @dataclass(frozen=True)
-class PackedCondition(Condition):
+class PackedConditioning(Conditioning):
     """B edits; `source` is (B, S, C). The last three are there under classifier-free guidance."""
 
     pictures: tuple[Image.Image, ...]
@@ -56,7 +56,7 @@ class PackedCondition(Condition):
 
 
 class Prompt(NamedTuple):
-    """B prompts, as in `PackedCondition`."""
+    """B prompts, as in `PackedConditioning`."""
 
     text: Tensor
     mask: Tensor
@@ -102,7 +102,7 @@ class PackedEditor(ABC):
                 part.to(self.device)
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> PackedCondition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> PackedConditioning:
         """Images of any sizes and an instruction each. The condition waits where the text encoders do.
 
         Raises ValueError where the numbers differ.
@@ -125,7 +125,7 @@ class PackedEditor(ABC):
         source = torch.cat([found[row[0]][0] for row in rows])
         prompts = _padded([found[row[1]] for row in rows])
         against = _padded([found[row[2]] for row in rows]) if self._guided else (None, None, None)
-        return PackedCondition(source, tuple(image.convert("RGB") for image in images), *prompts, *against)
+        return PackedConditioning(source, tuple(image.convert("RGB") for image in images), *prompts, *against)
 
     @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
@@ -153,14 +153,14 @@ class PackedEditor(ABC):
         # Not scaled to anything: both pipelines' flows start at a standard normal.
         return self.pipeline._pack_latents(torch.randn(shape, generator=generator), *shape).to(self.device)
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: PackedCondition) -> Tensor:
+    def velocity(self, latents: Tensor, time: Tensor, condition: PackedConditioning) -> Tensor:
         """dx/dt in float32: (B, S, C), of latents (B, S, C) at flow times (B,)."""
         size = len(latents) if torch.is_grad_enabled() else self.settings.forward_batch
         parts = [slice(first, first + size) for first in range(0, len(latents), size)]
         return torch.cat([self._guided_velocity(latents[rows], time[rows], condition.select(rows)) for rows in parts])
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, condition: PackedCondition) -> list[Image.Image]:
+    def decode(self, latents: Tensor, condition: PackedConditioning) -> list[Image.Image]:
         """The edits, each of its source's size. Raises NonFiniteLossError for latents that are not finite."""
         if not bool(latents.isfinite().all()):
             raise NonFiniteLossError(
@@ -211,7 +211,7 @@ class PackedEditor(ABC):
     def _guided(self) -> bool:
         return self.settings.true_cfg_scale > 1
 
-    def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedCondition) -> Tensor:
+    def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedConditioning) -> Tensor:
         given = condition.to(self.device)
         inputs = (latents.to(self.dtype), time.to(self.dtype), given.source)
         velocity = self._predict(*inputs, Prompt(given.text, given.text_mask, given.pooled))

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.scenes import AttackError
 from aot_core.contracts.errors import NonFiniteLossError
@@ -37,7 +37,7 @@ _LOG_EVERY = 10
 class EncodedPairs(NamedTuple):
     """B pairs, ready to train on."""
 
-    condition: Condition
+    condition: Conditioning
     target: Tensor
     """Clean latents of the edited images."""
 
