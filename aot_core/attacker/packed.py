@@ -55,7 +55,7 @@ class PackedConditioning(Conditioning):
     channel_dim: ClassVar[int] = 2
 
 
-class Prompt(NamedTuple):
+class EncodedPrompt(NamedTuple):
     """B prompts, as in `PackedConditioning`."""
 
     text: Tensor
@@ -200,7 +200,7 @@ class PackedEditor(ABC):
         """Tokens (B, S, C) to pixels (B, 3, H, W) in -1..1."""
 
     @abstractmethod
-    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: EncodedPrompt) -> Tensor:
         """One pass of the transformer: (B, S, C)."""
 
     def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -214,11 +214,11 @@ class PackedEditor(ABC):
     def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedConditioning) -> Tensor:
         given = condition.to(self.device)
         inputs = (latents.to(self.dtype), time.to(self.dtype), given.source)
-        velocity = self._predict(*inputs, Prompt(given.text, given.text_mask, given.pooled))
+        velocity = self._predict(*inputs, EncodedPrompt(given.text, given.text_mask, given.pooled))
         if self._guided:
             assert given.negative_text is not None
             assert given.negative_mask is not None
-            against = Prompt(given.negative_text, given.negative_mask, given.negative_pooled)
+            against = EncodedPrompt(given.negative_text, given.negative_mask, given.negative_pooled)
             velocity = self._combine(velocity, self._predict(*inputs, against))
         return velocity.float()
 
@@ -248,8 +248,8 @@ class PackedEditor(ABC):
                     part.to("cpu")
 
 
-def _padded(prompts: Sequence[Encoding]) -> Prompt:
+def _padded(prompts: Sequence[Encoding]) -> EncodedPrompt:
     """Prompts of unequal lengths as one batch."""
     text = nn.utils.rnn.pad_sequence([prompt[0][0] for prompt in prompts], batch_first=True)
     mask = nn.utils.rnn.pad_sequence([prompt[1][0].bool() for prompt in prompts], batch_first=True)
-    return Prompt(text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None)
+    return EncodedPrompt(text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None)
