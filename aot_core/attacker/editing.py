@@ -28,16 +28,13 @@ from aot_core.attacker.adapters import EDITORS, EditorAdapter, EditorFile, adapt
 from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.flow_sde import ode_step
 from aot_core.base_models.names import model_folder
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""
 _REFERENCE = "reference"
 """peft's name of the frozen adapter; the one that learns has peft's own, "default"."""
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no Attacker, or one that cannot be trained as the config says."""
 
 
 class FlowEditor(Protocol):
