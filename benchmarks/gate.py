@@ -18,7 +18,7 @@ import numpy as np
 
 from aot_core.contracts.promotion import GateSettings
 from aot_core.evaluation.gate import decide
-from aot_core.evaluation.statistics import share
+from aot_core.evaluation.statistics import proportion
 
 ACCURACY = {
     "clean": 0.91,
@@ -100,7 +100,7 @@ def measure(challengers: int, questions: int, kinship: float, scenario: str, ben
         stopped.update([verdict.reason.partition(":")[0]] if not verdict.promote else [])
         clean = champion["clean"]
         differing += sum(right != challenger["clean"][key] for key, right in clean.items()) / len(clean) / challengers
-    figure = share(promoted)
+    figure = proportion(promoted)
     reasons = ", ".join(f"{name} {100 * count / challengers:.1f}" for name, count in stopped.most_common(3))
     return (
         f"| {scenario} | {kinship:.2f} | {100 * differing:.1f} | {benchmarks} | "

@@ -41,7 +41,7 @@ class PairedDifference(NamedTuple):
     n: int
 
 
-def share(right: Sequence[bool]) -> Proportion:
+def proportion(right: Sequence[bool]) -> Proportion:
     """The share of True with its Wilson score interval (Wilson 1927), 95 %.
 
     Unlike the normal approximation it stays inside 0..1 and has a width at shares of 0 and 1. Raises
