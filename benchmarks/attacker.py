@@ -52,7 +52,7 @@ from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
-from aot_core.engine.identity import pin_model, plan_stage
+from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.engine.runner import execute
 from aot_core.home import Home
 from aot_core.store import open_store
@@ -176,7 +176,7 @@ def prepare(config: CampaignConfig, arguments: argparse.Namespace) -> Match:
     place = Place(store=str(Home(arguments.home).store), device="cpu", threads=1)
 
     def run(stage: Any, inputs: Any) -> ArtifactRef:
-        return execute(plan_stage(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
+        return execute(stage_spec(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
 
     attacker_base, defender_base = pin_model(config.models.attacker), pin_model(config.models.defender)
     asked = defender_base if config.prepare_data.effectiveness.enabled else None

@@ -75,7 +75,7 @@ def data(config: CampaignConfig, home: str, runner: str = "threads", workers: in
     """A campaign's data set by mapped shards; returns its artifact's address."""
     with OpenCampaign(config, Home(home)) as campaign:
         inputs = campaign.data_inputs()
-        spec = tasks.plan(campaign, "prepare_data", inputs)
+        spec = tasks.spec_of(campaign, "prepare_data", inputs)
         if open_store(spec.place.store).find("prepare_data", spec.key) is None:
             data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
         return tasks.prepare_data(campaign, inputs).artifact.uri

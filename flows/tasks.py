@@ -16,7 +16,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute, find
 from aot_core.launch import open_launcher
 from flows.campaign import OpenCampaign
@@ -56,13 +56,13 @@ def run_stage(spec: StageSpec, settings: RunSettings) -> StageResult | State[Any
         return Failed(message=str(error), data=error)
 
 
-def plan(
+def spec_of(
     campaign: OpenCampaign, name: StageName, inputs: Frozen, round_index: int = 0, *, recorded: bool = True
 ) -> StageSpec:
     """The spec of a stage in a round of a campaign."""
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
     config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
-    return plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
+    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded))
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:
@@ -70,7 +70,7 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
         campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True, label: str = ""
     ) -> StageRecord:
         settings = campaign.config.run
-        spec = plan(campaign, name, inputs, round_index, recorded=recorded)
+        spec = spec_of(campaign, name, inputs, round_index, recorded=recorded)
         held = campaign.store.find(name, spec.key)
         with campaign.stage(name, round_index, spec.key, held is not None):
             state = run_stage.with_options(

@@ -25,7 +25,7 @@ def contract_class(stage: StageName, role: str) -> type[Frozen]:
     return getattr(contract(stage), camel + role)
 
 
-def plan_stage(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
+def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
     """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone."""
     identity = StageIdentity(
         stage=stage,
