@@ -77,8 +77,8 @@ class Draft:
 class ShardMaker:
     """Makes any shard of a data set. One a process: it keeps its source, its domains and its models open."""
 
-    def __init__(self, config: PrepareDataConfig, source: Source, plan: str, helpers: Helpers | None = None) -> None:
-        self._config, self._source, self._plan = config, source, plan
+    def __init__(self, config: PrepareDataConfig, source: Source, key: str, helpers: Helpers | None = None) -> None:
+        self._config, self._source, self._key = config, source, key
         self._helpers = helpers or Helpers()
         self._domains: dict[Split, Domain] = {}
         self._shares = shares_of(config, source.size)
@@ -88,7 +88,7 @@ class ShardMaker:
 
         Raises DataError where the source does not yield enough, or too much of it cannot be used.
         """
-        with ShardWriter(work, shard, self._plan) as writer:
+        with ShardWriter(work, shard, self._key) as writer:
             if shard.split not in self._domains:
                 share = self._shares[shard.split]
                 with writer.timed("open"):
