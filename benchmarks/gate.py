@@ -1,4 +1,4 @@
-"""How often is the gate wrong? Simulated challengers of known quality, judged by the gate itself.
+"""How often is the gate wrong? Simulated challengers of known quality, decided by the gate itself.
 
     python benchmarks/gate.py [--challengers 2000] [--questions 1000] [--benchmarks 0 3 10]
 
@@ -95,9 +95,9 @@ def measure(challengers: int, questions: int, kinship: float, scenario: str, ben
     differing = 0.0
     for _ in range(challengers):
         champion, challenger = simulate(rng, questions, kinship, SCENARIOS[scenario], benchmarks)
-        verdict = decide(challenger, champion, settings)
-        promoted.append(verdict.promote)
-        stopped.update([verdict.reason.partition(":")[0]] if not verdict.promote else [])
+        outcome = decide(challenger, champion, settings)
+        promoted.append(outcome.promote)
+        stopped.update([outcome.reason.partition(":")[0]] if not outcome.promote else [])
         clean = champion["clean"]
         differing += sum(right != challenger["clean"][key] for key, right in clean.items()) / len(clean) / challengers
     figure = proportion(promoted)

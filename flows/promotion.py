@@ -1,4 +1,4 @@
-"""From a campaign's last Defender to the registry: register it, judge it against the champion, ask, move the alias.
+"""From a campaign's last Defender to the registry: register it, hold it against the champion, ask, move the alias.
 
     register -> champion measured on the same questions -> hard stops, gate -> decision (record, page, tags)
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
