@@ -23,10 +23,12 @@ from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.scene import LETTERS, Attributes, Box, Edit, QuestionKind, Sample, Scene
 from aot_core.defender.answering import Defender
 from aot_core.worlds.instructions import add_instruction
-from aot_core.worlds.questions import ask_world
+from aot_core.worlds.proposals import Proposal
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.proposals import Proposal, named_contents
-from aot_core.worlds.validity import Verdict, WorldChecker
+from aot_core.worlds.shapes.check import WorldChecker
+from aot_core.worlds.shapes.proposals import named_contents
+from aot_core.worlds.shapes.questions import ask_world
+from aot_core.worlds.validity import Verdict
 
 KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "count", "relation")
 HONEST = "honest"

@@ -42,7 +42,7 @@ from aot_core.contracts.spec import Place
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.data.dataset import load_image, read_samples, save_image, write_dataset
-from aot_core.engine.identity import pin_model, plan_stage
+from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.engine.runner import execute, git_commit
 from aot_core.evaluation.items import Item, paired, read_items
 from aot_core.evaluation.statistics import paired_difference
@@ -70,7 +70,7 @@ class Seed:
         section = cast("Frozen", getattr(self.config, stage)) if config is None else config
         seeded = self.config.seeded(section, 0 if stage == "evaluate" else round_index)
         print(f"seed {self.config.seed} round {round_index} {stage}", flush=True)
-        record = execute(plan_stage(stage, seeded, inputs, self.place)).record
+        record = execute(stage_spec(stage, seeded, inputs, self.place)).record
         assert record is not None, "execute returns a record or raises"
         self.seconds[stage] = self.seconds.get(stage, 0.0) + record.seconds
         return record

@@ -236,10 +236,6 @@ def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
     return sha256_of({"config": told, "pinned": pinned})
 
 
-def read_summary(folder: Path) -> CampaignSummary:
-    return CampaignSummary.model_validate_json((folder / "summary.json").read_bytes())
-
-
 def _read(field: str, path: str | None) -> str:
     """A file's text, "" where none is named. Raises ConfigError for one that cannot be read."""
     try:

@@ -33,7 +33,7 @@ from flows.course import Course, Ended
 from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import keep_own_server
-from flows.promotion import judge_defender, settle
+from flows.promotion import gate_defender, settle
 from flows.series import (
     BudgetSpentError,
     check_budget,
@@ -96,7 +96,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
         course,
         bank=keep_in_bank(campaign, course),
         exam=sit_fixed_exam(campaign, course),
-        decision=judge_defender(campaign, course),
+        decision=gate_defender(campaign, course),
     )
 
 

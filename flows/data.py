@@ -1,6 +1,6 @@
 """Shards as Prefect tasks: the data set's unit of work, mapped over threads here, over a Dask or Ray cluster elsewhere.
 
-    plan --one task a shard--> shards in the work folder --stage prepare_data--> artifact
+    config --one task a shard--> shards in the work folder --stage prepare_data--> artifact
 
     aot data map CONFIG.toml [--set section.field=value ...] [--runner threads|processes|dask|ray]
 
@@ -75,7 +75,7 @@ def data(config: CampaignConfig, home: str, runner: str = "threads", workers: in
     """A campaign's data set by mapped shards; returns its artifact's address."""
     with OpenCampaign(config, Home(home)) as campaign:
         inputs = campaign.data_inputs()
-        spec = tasks.plan(campaign, "prepare_data", inputs)
+        spec = tasks.spec_of(campaign, "prepare_data", inputs)
         if open_store(spec.place.store).find("prepare_data", spec.key) is None:
             data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
         return tasks.prepare_data(campaign, inputs).artifact.uri
@@ -83,9 +83,9 @@ def data(config: CampaignConfig, home: str, runner: str = "threads", workers: in
 
 def shard_names(spec: StageSpec) -> list[str]:
     """The shards that the stage's data set is made of."""
-    from aot_core.data.shards import plan_shards
+    from aot_core.data.shards import wanted_shards
 
-    return [shard.name for shard in plan_shards(PrepareDataConfig.model_validate(spec.config))]
+    return [shard.name for shard in wanted_shards(PrepareDataConfig.model_validate(spec.config))]
 
 
 def job_of(spec: StageSpec) -> "BuildJob":

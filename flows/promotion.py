@@ -1,10 +1,10 @@
-"""From a campaign's last Defender to the registry: register it, judge it against the champion, ask, move the alias.
+"""From a campaign's last Defender to the registry: register it, hold it against the champion, ask, move the alias.
 
     register -> champion (where there is none yet: the base) measured on the same questions
              -> hard stops, gate -> decision (record, page, tags)
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
 
-`judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
+`gate_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
 hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing,
 and a question whose asker died is asked again.
 """
@@ -40,7 +40,7 @@ from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSetting
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.engine.identity import declaration, pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
-from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
+from aot_core.evaluation.gate import attempt_alpha, decide, exam_of
 from aot_core.evaluation.items import Item, read_items
 from aot_core.evaluation.stops import (
     benchmarks_seen,
@@ -76,8 +76,8 @@ class Leave(RunInput):
     why: str = ""
 
 
-def judge_defender(campaign: OpenCampaign, course: Course) -> Decision:
-    """Register the Defender that a campaign has come to, and let the gate judge it by its last evaluation, whose inputs
+def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
+    """Register the Defender that a campaign has come to, and let the gate decide by its last evaluation, whose inputs
     the champion is given too."""
     settings, home = campaign.config.promotion, campaign.home
     defender, exam, evaluation = course.defender, course.exam, course.evaluation
@@ -281,15 +281,15 @@ def _decide(
     if trouble:
         return Decision(**common, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
     others = [exam_of(_items(campaign, measured)) if measured else None for measured in (rival, base)]
-    verdict = judge(exam_of(items), others[0], gate, stops, attempt, base=others[1])
-    reason = "it leads already" if leading == version else verdict.reason
+    outcome = decide(exam_of(items), others[0], gate, stops, attempt, base=others[1])
+    reason = "it leads already" if leading == version else outcome.reason
     return Decision(
         **common,
-        promote=verdict.promote,
+        promote=outcome.promote,
         reason=reason,
-        alpha=verdict.alpha,
-        stops=verdict.stops,
-        tests=verdict.tests,
+        alpha=outcome.alpha,
+        stops=outcome.stops,
+        tests=outcome.tests,
     )
 
 

@@ -16,7 +16,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
-from aot_core.engine.identity import declaration, plan_stage
+from aot_core.engine.identity import declaration, stage_spec
 from aot_core.engine.runner import execute, find
 from aot_core.launch import open_launcher
 from flows.campaign import OpenCampaign
@@ -56,7 +56,7 @@ def run_stage(spec: StageSpec, settings: RunSettings) -> StageResult | State[Any
         return Failed(message=str(error), data=error)
 
 
-def plan(
+def spec_of(
     campaign: OpenCampaign,
     name: StageName,
     inputs: Frozen,
@@ -69,7 +69,7 @@ def plan(
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
     seeded_by = 0 if declaration(name).same_in_all_rounds else round_index
     config = campaign.config.stage_config(name, seeded_by, of_series=of_series)
-    return plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
+    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded))
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:
@@ -83,7 +83,7 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
         of_series: bool = False,
     ) -> StageRecord:
         settings = campaign.config.run
-        spec = plan(campaign, name, inputs, round_index, recorded=recorded, of_series=of_series)
+        spec = spec_of(campaign, name, inputs, round_index, recorded=recorded, of_series=of_series)
         held = campaign.store.find(name, spec.key)
         with campaign.stage(name, round_index, spec.key, held is not None):
             state = run_stage.with_options(

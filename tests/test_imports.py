@@ -15,6 +15,8 @@ PLANTED = {
     "commands/cli.py": ("import torch", "flows, commands, promotion and tracking never import torch themselves"),
     "contracts/scene.py": ("import torch", "contracts, launch, store and what they stand on never reach torch"),
     "worlds/truth.py": ("import aot_core.data.dataset", "imports go down only"),
+    "data/pipeline.py": ("import aot_core.worlds.shapes.world", "worlds.opening alone opens a world"),
+    "worlds/photographs/check.py": ("import aot_core.worlds.shapes.world", "the worlds do not know each other"),
     "attacker/reward.py": ("import aot_core.defender.rewards", "imports go down only"),
     "evaluation/gate.py": ("import boto3", "boto3 is imported by store alone"),
     "tracking/registry.py": ("import docker", "docker is imported by launch alone"),

@@ -15,7 +15,9 @@ from aot_core.contracts.attack_report import AttackedEdit, AttackReport, ProbeSe
 from aot_core.contracts.learning import DType, EditorSettings
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
-from aot_core.worlds.probe import ProbeError, is_photograph, sample_of
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.probe import sample_of
+from aot_core.worlds.protocol import ProbeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +70,8 @@ def attack(
     the picture, the question or a box is to blame.
     """
     sample, picture = sample_of(image, question, options, answer, boxes)
-    if settings.judge and not is_photograph(sample):
+    photograph = world_of(sample).photographs
+    if settings.judge and not photograph:
         raise ProbeError(
             "judge: a parser reads this picture of the procedural world, which needs no judge; leave it out"
         )
@@ -85,14 +88,14 @@ def attack(
     loaded = Attacker.load(
         attacker.base or attacker.name, places[0], where, dtype, steps=settings.steps, settings=editor
     )
-    if is_photograph(sample) and loaded.adapter.settings is None:
+    if photograph and loaded.adapter.settings is None:
         raise ProbeError(
             f"attacker {attacker.name!r} edits the procedural world alone (64x64 pixels, questions in that world's "
             "words), and this is a photograph to it; give --attacker a general editor, such as Qwen/Qwen-Image-Edit"
         )
     policy = AttackPolicy.load(places[0]) if places[0] else AttackPolicy()
     asked = load_defender(places[1], defender.base or defender.name, where, dtype)
-    validity = settings.reward(photograph=is_photograph(sample)).validity
+    validity = settings.reward(photograph=photograph).validity
     judge = open_judge(validity.judge, validity, where) if validity.judge else None
     edits, clean = probe(loaded, policy, asked, sample, picture, settings, judge)
     report = AttackReport(
@@ -101,7 +104,7 @@ def attack(
         attacker=attacker.name,
         defender=defender.name,
         settings=settings,
-        truth_by=("judge" if settings.judge else "regions") if is_photograph(sample) else "parser",
+        truth_by=("judge" if settings.judge else "regions") if photograph else "parser",
         clean_answers=clean,
         clean_right=_right(clean, sample),
         edits=tuple(edit for edit, _ in edits),
@@ -124,14 +127,14 @@ def probe(
     Raises ProbeError where the picture has no room for an edit beside the protected boxes.
     """
     from aot_core.attacker.reward import answered_letters, attack_rewards
-    from aot_core.worlds.validity import checker_for
 
     attempts = _proposals(policy, sample, picture, settings)
     proposals = [attempt.proposal for attempt in attempts]
     pictures, samples = [picture] * len(attempts), [sample] * len(attempts)
     edited = attacker.edit(pictures, [proposal.instruction for proposal in proposals], seed=settings.seed)
-    reward = settings.reward(photograph=is_photograph(sample))
-    verdicts = checker_for(sample, reward.validity, judge).check(samples, proposals, pictures, edited)
+    world = world_of(sample)
+    reward = settings.reward(photograph=world.photographs)
+    verdicts = world.check(reward.validity, samples, proposals, pictures, edited, judge)
     questions = [sample.question] * len(attempts)
     rewards = attack_rewards(reward, defender, edited, questions, verdicts, settings.seed)
     # Training does not ask about edits that are not valid; here somebody wants to see what they would have done.

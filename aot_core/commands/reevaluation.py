@@ -17,7 +17,7 @@ from aot_core.contracts.artifact import StageRecord, flat_numbers
 from aot_core.contracts.evaluate import ITEMS_FILE, VERSION, EvaluateConfig, EvaluateInputs
 from aot_core.contracts.spec import Place
 from aot_core.engine.context import StageContext
-from aot_core.engine.identity import check_model, plan_stage
+from aot_core.engine.identity import check_model, stage_spec
 from aot_core.evaluation.items import Item, read_items
 from aot_core.store.manifest import manifest_of
 from aot_core.store.protocol import Store
@@ -115,7 +115,7 @@ def _evaluation(
         )
     inputs = EvaluateInputs.model_validate_json(kept)
     config = EvaluateConfig.model_validate(record.identity.config)
-    if plan_stage("evaluate", config, inputs, Place(store="")).key != record.key:
+    if stage_spec("evaluate", config, inputs, Place(store="")).key != record.key:
         raise ReevaluationError(f"{model} version {number}: the inputs that its run keeps are not its evaluation's")
     return record, inputs
 

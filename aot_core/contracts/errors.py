@@ -43,3 +43,8 @@ class LauncherError(StageBadInputError):
 
 class NonFiniteLossError(ValueError):
     """A training loss became NaN or infinite. Raised before any weight is written."""
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no Attacker or Defender where one is wanted, or one that cannot be trained as the config
+    says."""

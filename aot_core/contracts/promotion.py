@@ -1,7 +1,7 @@
 """What decides whether a Defender may lead: the gate's settings, its decision, and the ledger of what was done.
 
-evaluations of challenger and champion -> `Decision` (`aot_core.evaluation.gate`) -> `LedgerEntry`s
-(`aot_core.tracking.ledger`) -> the alias in MLflow.
+evaluations of challenger and champion -> the rule (`aot_core.evaluation.gate`) -> `Decision` -> `LedgerEntry`s
+(`aot_core.store.ledger`) -> the alias in MLflow.
 """
 
 from typing import Literal

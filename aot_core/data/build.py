@@ -1,8 +1,8 @@
 """From a config to a data set on disk: shards made by workers, found again after a kill, put together as a stream.
 
-    plan --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
+    config --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
 
-The work folder outlives a kill: the next run of the same plan finds the finished shards there. The output is made of
+The work folder outlives a kill: the next run of the same build finds the finished shards there. The output is made of
 hard links to them where the disk allows, so that nothing is written twice. No step's memory grows with the data set.
 """
 
@@ -31,17 +31,16 @@ from aot_core.data.shards import (
     ROWS,
     Shard,
     ShardRecord,
+    build_key,
     find_shard,
-    plan_key,
-    plan_shards,
     read_rows,
     sweep,
+    wanted_shards,
 )
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_exit, quick_imports
-from aot_core.worlds.photographs.annotated import refuse_if_too_many
-from aot_core.worlds.protocol import open_source
-from aot_core.worlds.sources import Unusable
+from aot_core.worlds.opening import open_source
+from aot_core.worlds.sources import Unusable, refuse_if_too_many
 
 HelpersFactory = Callable[[], Helpers]
 
@@ -59,13 +58,13 @@ class BuildJob:
     work: Path
     """Where finished shards lie; on several machines, a disk that they share."""
     contents: tuple[str, ...] = ()
-    """The sha256 (or hub name) of everything read from outside: with the config it identifies the plan."""
+    """The sha256 (or hub name) of everything read from outside: with the config it identifies the build."""
     open_helpers: HelpersFactory = Helpers
     """Loads the models, once a worker. A function at a module's top level, or a partial of one."""
 
     @property
-    def plan(self) -> str:
-        return plan_key(self.config, self.contents)
+    def key(self) -> str:
+        return build_key(self.config, self.contents)
 
     @property
     def shards_folder(self) -> Path:
@@ -73,8 +72,8 @@ class BuildJob:
 
     @property
     def index(self) -> Path:
-        """Where the source's index lies: a folder of the plan's own, as a source can have changed since another one."""
-        return self.work / f"source-{self.plan[:16]}"
+        """Where the source's index lies: a folder of the build's own, as a source may have changed since another."""
+        return self.work / f"source-{self.key[:16]}"
 
 
 @dataclass
@@ -128,13 +127,13 @@ def notes_of(job: BuildJob, made: BuildSummary) -> dict[str, Note]:
 
 def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
     """Make the shards that the work folder does not hold yet, in this process or in `workers` others."""
-    plan, shards = job.plan, plan_shards(job.config)
+    key, shards = job.key, wanted_shards(job.config)
     sweep(job.shards_folder)
     # Opened here first: a bad source is told before any worker starts, and its index is made once.
     source = open_source(job.config, job.folder, job.index)
     shares_of(job.config, source.size)
     summary = BuildSummary()
-    held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, plan))}
+    held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, key))}
     missing = [shard for shard in shards if shard.name not in held]
     summary.reused = len(held)
     made: dict[str, ShardRecord] = {}
@@ -182,13 +181,13 @@ def make_one(job: BuildJob, name: str) -> ShardRecord:
 
     Its process keeps the job's source and models open for the next one. Raises DataError as `make_shards`.
     """
-    (shard,) = [shard for shard in plan_shards(job.config) if shard.name == name]
-    held = find_shard(job.shards_folder, shard, job.plan)
+    (shard,) = [shard for shard in wanted_shards(job.config) if shard.name == name]
+    held = find_shard(job.shards_folder, shard, job.key)
     if held is not None:
         return held
     # Tasks in threads of one process take turns: torch's number of threads is the process's.
     with _ONE_AT_A_TIME, one_thread():
-        key = (job.plan, job.work)
+        key = (job.key, job.work)
         if key not in _makers:
             _makers.clear()
             _makers[key] = open_maker(job)
@@ -202,7 +201,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def open_maker(job: BuildJob) -> ShardMaker:
     """The maker of a job's shards, its source and models open."""
     source = open_source(job.config, job.folder, job.index)
-    return ShardMaker(job.config, source, job.plan, job.open_helpers())
+    return ShardMaker(job.config, source, job.key, job.open_helpers())
 
 
 @contextmanager
@@ -259,7 +258,7 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
     with pq.ParquetWriter(output / REJECTIONS, REJECTION_SCHEMA) as rejections:
         rejections.write_table(pa.Table.from_pylist([_as_row(one) for one in left_out], schema=REJECTION_SCHEMA))
         for split in SPLITS:
-            own = [shard for shard in plan_shards(job.config) if shard.split == split]
+            own = [shard for shard in wanted_shards(job.config) if shard.split == split]
             if not own:
                 continue
             (output / DATA / split).mkdir(parents=True, exist_ok=True)
@@ -275,9 +274,8 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
                             continue
                         unusable.setdefault(row["detail"], Unusable(row["source_id"], row["reason"], row["detail"]))
     summary.unusable = [unusable[detail] for detail in sorted(unusable)]
-    if job.config.source.type != "procedural":
-        assert source.size is not None, "photographs end"
-        refuse_if_too_many(summary.unusable, source.size + len(left_out), job.config.source.max_rejected)
+    if source.size is not None:
+        refuse_if_too_many(summary.unusable, source.size + len(left_out), source.max_rejected)
     write_manifest(output)
     return summary
 

@@ -44,7 +44,7 @@ class GuardBrokenError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExpectationResult:
     """What came of one expectation."""
 
     expectation: str
@@ -69,7 +69,7 @@ def guard_dataset(
     docs: Path | None = None,
     workers: int = 1,
     notes: Mapping[str, Note] | None = None,
-) -> list[Verdict]:
+) -> list[ExpectationResult]:
     """Check a data set on disk and leave report.json and report.html in the folder `report`.
 
     Args:
@@ -160,7 +160,9 @@ def data_expectations(min_ssim: float, settings: GuardSettings, *, judged: bool 
     return suite
 
 
-def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: Path | None = None) -> list[Verdict]:
+def validate(
+    frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: Path | None = None
+) -> list[ExpectationResult]:
     """Run a checkpoint of these expectations over a frame, and build Data Docs if they are wanted."""
     with tempfile.TemporaryDirectory(prefix="aot-guard-") as root:
         outcome, context = _run_checkpoint(frame, expectations, Path(root) if docs else None)
@@ -198,7 +200,7 @@ def _run_checkpoint(frame: pd.DataFrame, expectations: Sequence["Expectation"], 
     return checkpoint.run(batch_parameters={"dataframe": frame}), context
 
 
-def raise_for(verdicts: Sequence[Verdict]) -> None:
+def raise_for(verdicts: Sequence[ExpectationResult]) -> None:
     """Raise for the first kind of trouble there is: a guard that could not look, then data that is bad."""
     raised = [v for v in verdicts if v.raised]
     if raised:
@@ -210,7 +212,7 @@ def raise_for(verdicts: Sequence[Verdict]) -> None:
         raise DataGuardError(f"the data breaks {len(failed)} of {len(verdicts)} expectations: {named}")
 
 
-def write_report(folder: Path, verdicts: Sequence[Verdict], samples: int) -> None:
+def write_report(folder: Path, verdicts: Sequence[ExpectationResult], samples: int) -> None:
     """report.json for machines, report.html for people. Equal verdicts give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     passed = sum(v.success for v in verdicts)
@@ -223,9 +225,9 @@ def write_report(folder: Path, verdicts: Sequence[Verdict], samples: int) -> Non
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _verdict(result: Any) -> Verdict:
+def _verdict(result: Any) -> ExpectationResult:
     kwargs = result.expectation_config.kwargs
-    return Verdict(
+    return ExpectationResult(
         expectation=result.expectation_config.type,
         column=str(kwargs.get("column", "")),
         why=str((result.expectation_config.meta or {}).get("why", "")),

@@ -24,15 +24,14 @@ from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind, Sample, Split
 from aot_core.data.dataset import as_stored, encode_image, row_of
-from aot_core.data.effectiveness import judge_pairs
+from aot_core.data.effectiveness import measure_effectiveness
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
 from aot_core.data.splits import SPLITS, Share, share_out
-from aot_core.worlds.checker import Checker
 from aot_core.worlds.extension import Rejection, check_extension
 from aot_core.worlds.images import DataError, RowError
-from aot_core.worlds.photographs.outpainting import Outpainter
-from aot_core.worlds.protocol import Domain, open_domain
-from aot_core.worlds.shapes.implantation import Implanted, random_kinds
+from aot_core.worlds.implantation import Implanted, random_kinds
+from aot_core.worlds.opening import world_from
+from aot_core.worlds.protocol import Checker, Domain, Outpainter
 from aot_core.worlds.similarity import localized_ssim_batch
 from aot_core.worlds.sources import Picture, Source
 
@@ -78,8 +77,8 @@ class Draft:
 class ShardMaker:
     """Makes any shard of a data set. One a process: it keeps its source, its domains and its models open."""
 
-    def __init__(self, config: PrepareDataConfig, source: Source, plan: str, helpers: Helpers | None = None) -> None:
-        self._config, self._source, self._plan = config, source, plan
+    def __init__(self, config: PrepareDataConfig, source: Source, key: str, helpers: Helpers | None = None) -> None:
+        self._config, self._source, self._key = config, source, key
         self._helpers = helpers or Helpers()
         self._domains: dict[Split, Domain] = {}
         self._shares = shares_of(config, source.size)
@@ -89,11 +88,11 @@ class ShardMaker:
 
         Raises DataError where the source does not yield enough, or too much of it cannot be used.
         """
-        with ShardWriter(work, shard, self._plan) as writer:
+        with ShardWriter(work, shard, self._key) as writer:
             if shard.split not in self._domains:
                 share = self._shares[shard.split]
                 with writer.timed("open"):
-                    self._domains[shard.split] = open_domain(
+                    self._domains[shard.split] = world_from(self._config.source.type).open_domain(
                         self._source, self._config, share.indices, self._helpers.outpainter
                     )
             run = _ShardRun(self._config, self._domains[shard.split], shard, self._helpers, writer)
@@ -174,8 +173,7 @@ class _ShardRun:
 
     def _scene(self, rng: np.random.Generator, source: Picture, attempt: int) -> Picture | None:
         """The source extended, by the first extension that passes the checks."""
-        if source.backdrop is None:
-            # The same photograph gives many scenes.
+        if self.domain.repeats:
             name = f"{source.scene.source_id}-{self.shard.index:05d}-{attempt:05d}"
             source = replace(source, scene=source.scene.model_copy(update={"scene_id": name}))
         settings = self.config.extension
@@ -184,7 +182,7 @@ class _ShardRun:
         for _ in range(settings.attempts):
             with self.writer.timed("extension"):
                 extended = self.domain.extend(rng, source)
-            rejection = check_extension(source, extended, settings, self.writer.timed)
+            rejection = check_extension(self.domain.checks, source, extended, settings, self.writer.timed)
             if rejection is None and self.helpers.checker is not None:
                 with self.writer.timed("checker"):
                     rejection = self.helpers.checker.check(source, extended, int(rng.integers(2**31)))
@@ -282,7 +280,7 @@ class _ShardRun:
         # Seeds of their own, told by how many were asked before: beyond the attempts' seeds.
         spent = self.shard.wanted * self.config.limits.max_attempts
         rng = np.random.default_rng(self.shard.seed(self.config.seed, spent + self.asked))
-        judgements = judge_pairs(
+        measured = measure_effectiveness(
             answerer,
             [draft.picture.image for draft in asked],
             [draft.versions[0].picture.image for draft in asked],
@@ -292,15 +290,15 @@ class _ShardRun:
         )
         self.asked += len(asked)
         kept = []
-        for draft, judgement in zip(asked, judgements, strict=True):
+        for draft, found in zip(asked, measured, strict=True):
             kind = draft.question.query.kind
-            self.writer.funnel[f"effectiveness/{judgement.outcome}"] += 1
-            self.writer.funnel[f"effectiveness_{kind}/{judgement.outcome}"] += 1
-            if judgement.outcome == "effective" or rng.random() < settings.keep_ineffective:
-                kept.append(replace(draft, clean_correct=judgement.clean, edited_correct=judgement.edited))
+            self.writer.funnel[f"effectiveness/{found.outcome}"] += 1
+            self.writer.funnel[f"effectiveness_{kind}/{found.outcome}"] += 1
+            if found.outcome == "effective" or rng.random() < settings.keep_ineffective:
+                kept.append(replace(draft, clean_correct=found.clean, edited_correct=found.edited))
             else:
-                detail = f"right when clean {judgement.clean:.2f}, when edited {judgement.edited:.2f}"
-                rejection = Rejection(judgement.outcome, detail)
+                detail = f"right when clean {found.clean:.2f}, when edited {found.edited:.2f}"
+                rejection = Rejection(found.outcome, detail)
                 self._log(draft.attempt, draft.picture.scene.source_id, "effectiveness", rejection)
         return kept + unasked
 

@@ -1,6 +1,6 @@
 """The unit of work: a shard is some of a split's questions, made from its own seed, finished or not there.
 
-    config ----plan_shards----> Shard, Shard, ... ----ShardMaker.make----> folder/SHARD/{*.png, rows.parquet,
+    config ----wanted_shards----> Shard, Shard, ... ----ShardMaker.make----> folder/SHARD/{*.png, rows.parquet,
                                                                     rejections.parquet, facts.parquet, shard.json}
 
 A shard's randomness is spawned from the campaign's seed by its split and number, and its source pictures are told by
@@ -61,7 +61,7 @@ class Shard:
         return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), self.index, *further))
 
 
-def plan_shards(config: PrepareDataConfig) -> list[Shard]:
+def wanted_shards(config: PrepareDataConfig) -> list[Shard]:
     """All shards of a data set, in its order."""
     shards: list[Shard] = []
     for split in SPLITS:
@@ -75,7 +75,7 @@ def plan_shards(config: PrepareDataConfig) -> list[Shard]:
     return shards
 
 
-def plan_key(config: PrepareDataConfig, contents: Sequence[str]) -> str:
+def build_key(config: PrepareDataConfig, contents: Sequence[str]) -> str:
     """What makes two runs the same: the config, and the sha256 of everything read from outside."""
     return sha256_of({"config": config.model_dump(mode="json"), "contents": list(contents)})
 
@@ -86,7 +86,7 @@ class ShardRecord:
 
     shard: str
     plan: str
-    """`plan_key` of the run that made it; of another run a shard is no use."""
+    """`build_key` of the run that made it; of another run a shard is no use."""
     samples: int
     pairs: int
     funnel: dict[str, int]
@@ -105,8 +105,8 @@ class ShardRecord:
 class ShardWriter:
     """Collects a shard in a folder of its own beside its place, and puts it there when it is finished."""
 
-    def __init__(self, work: Path, shard: Shard, plan: str) -> None:
-        self._work, self._shard, self._plan = work, shard, plan
+    def __init__(self, work: Path, shard: Shard, key: str) -> None:
+        self._work, self._shard, self._key = work, shard, key
         work.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=f".{shard.name}.", dir=work))
         self.rows: list[dict[str, Any]] = []
@@ -147,7 +147,7 @@ class ShardWriter:
             self._files[name] = file_sha256(self.folder / name)
         record = ShardRecord(
             shard=self._shard.name,
-            plan=self._plan,
+            plan=self._key,
             samples=len(self.rows),
             pairs=sum(row["edited_file_name"] is not None for row in self.rows),
             funnel=dict(sorted(self.funnel.items())),
@@ -160,20 +160,20 @@ class ShardWriter:
             stream.flush()
             os.fsync(stream.fileno())
         target = self._work / self._shard.name
-        # What stands there is of another plan or was damaged: `find_shard` did not take it.
+        # What stands there is of another build or was damaged: `find_shard` did not take it.
         shutil.rmtree(target, ignore_errors=True)
         self.folder.rename(target)
         return record
 
 
-def find_shard(work: Path, shard: Shard, plan: str) -> ShardRecord | None:
+def find_shard(work: Path, shard: Shard, key: str) -> ShardRecord | None:
     """The record of a shard that an earlier run finished and whose files are what they were; else None."""
     path = work / shard.name / SHARD
     try:
         record = ShardRecord(**json.loads(path.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    if record.plan != plan or not _sound(path.parent, record.files):
+    if record.plan != key or not _sound(path.parent, record.files):
         return None
     return record
 

@@ -21,9 +21,9 @@ from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRound
 from aot_core.contracts.scene import Question, Sample
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.checkpoints import save
-from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.rewards import build_terms
+from aot_core.defender.round_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker

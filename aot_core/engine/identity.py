@@ -31,7 +31,7 @@ def declaration(stage: RecordName) -> StageDeclaration:
     return contract(stage).STAGE
 
 
-def plan_stage(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
+def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
     """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone."""
     identity = StageIdentity(
         stage=stage,

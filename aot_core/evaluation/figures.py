@@ -6,7 +6,7 @@ from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
-from aot_core.evaluation.statistics import share
+from aot_core.evaluation.statistics import proportion
 
 
 def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutputs:
@@ -25,7 +25,7 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
         groups.setdefault(item.condition, []).append(item)
     if CLEAN not in groups:
         raise ValueError("items hold no clean question; evaluate the clean scenes too")
-    strict = {name: share([item.strict for item in group]) for name, group in groups.items()}
+    strict = {name: proportion([item.strict for item in group]) for name, group in groups.items()}
     single = {name: [right for item in group for right in item.correct] for name, group in groups.items()}
     kinds: dict[str, list[bool]] = {}
     for item in items:

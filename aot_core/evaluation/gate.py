@@ -41,7 +41,7 @@ class GateError(ValueError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateOutcome:
     """What the rule says."""
 
     promote: bool
@@ -68,14 +68,14 @@ def attempt_alpha(settings: GateSettings, attempt: int) -> float:
     return settings.alpha / (attempt * (attempt + 1)) if settings.repeated_tries == "spend" else settings.alpha
 
 
-def judge(
+def decide(
     challenger: Exam,
     champion: Exam | None,
     settings: GateSettings,
     stops: Sequence[HardStop] = (),
     attempt: int = 1,
     base: Exam | None = None,
-) -> Verdict:
+) -> GateOutcome:
     """Whether the challenger may take the champion's place, and why.
 
     Args:
@@ -105,7 +105,7 @@ def judge(
         reason = "; ".join(["there is no champion yet", *(test.note for test in tests)])
     else:
         reason = next(test.note for test in tests)
-    return Verdict(stopped is None and failed is None, reason, alpha, tests, stops)
+    return GateOutcome(stopped is None and failed is None, reason, alpha, tests, stops)
 
 
 def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: float) -> tuple[GateTest, ...]:

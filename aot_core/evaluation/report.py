@@ -44,7 +44,7 @@ _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """An image inside the page."""
 
     title: str
@@ -109,7 +109,7 @@ def write_report(summary: CampaignSummary, path: Path) -> Path:
 def render_report(summary: CampaignSummary) -> str:
     """The report of a campaign, finished or not; parts whose stages have not run are left out."""
     charts = [
-        Picture(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
+        ReportImage(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
     ]
     view = _view(summary) | {"charts": charts, "galleries": _galleries(summary)}
     return _environment(autoescape=True).get_template("report.html.j2").render(view)
@@ -328,15 +328,15 @@ def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[bool],
     return drawn
 
 
-def _galleries(summary: CampaignSummary) -> list[tuple[str, list[Picture]]]:
+def _galleries(summary: CampaignSummary) -> list[tuple[str, list[ReportImage]]]:
     """Pictures by round, in the order of the stages."""
-    rounds: dict[int, list[Picture]] = {}
+    rounds: dict[int, list[ReportImage]] = {}
     for step in summary.steps:
         for name in step.pictures:
             path = Path(name)
             uri = _data_uri(path.read_bytes()) if path.is_file() else ""
             title = _gallery_title(step, path.stem)
-            rounds.setdefault(step.round, []).append(Picture(title, uri))
+            rounds.setdefault(step.round, []).append(ReportImage(title, uri))
     return [
         (f"Round {number}" if number else "Before the first round", pictures)
         for number, pictures in sorted(rounds.items())

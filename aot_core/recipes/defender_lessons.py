@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aot_core.contracts.scene import LETTERS, QuestionKind, SceneObject
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 KINDS: tuple[QuestionKind, ...] = ("attribute", "existence", "relation", "count")
 PROSE = 0.06

@@ -20,10 +20,11 @@ from aot_core.contracts.scene import LETTERS, DistractorFamily, Question, Questi
 from aot_core.data.answers import extract_letter, is_exactly_boxed
 from aot_core.defender.answering import Defender
 from aot_core.recipes.defender_lessons import KINDS
-from aot_core.worlds.questions import ask_world
+from aot_core.worlds.implantation import Implanted
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.implantation import Implanted, implant_world
-from aot_core.worlds.sources import Picture
+from aot_core.worlds.shapes.implantation import implant_world
+from aot_core.worlds.shapes.questions import ask_world
+from aot_core.worlds.shapes.source import DrawnPicture
 
 DISTRACTORS = (0, 1, 2, 3)
 FAMILIES: tuple[DistractorFamily, ...] = ("semantic", "irrelevant")
@@ -101,7 +102,7 @@ def _draw(
             continue
         backdrop = world.random_backdrop(rng)
         scene = Scene(scene_id="measured", source_id="measured", width=world.SIZE, height=world.SIZE, objects=objects)
-        clean = Picture(scene, world.render(objects, backdrop), backdrop=backdrop)
+        clean = DrawnPicture(scene, world.render(objects, backdrop), backdrop=backdrop)
         versions: dict[Version, Image] = {("semantic", 0): clean.image}
         for family, k in product(FAMILIES, DISTRACTORS[1:]):
             edited = implant_world(rng, clean, question, family, ("add",) * k, settings)

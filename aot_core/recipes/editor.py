@@ -16,7 +16,7 @@ from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_edit import TinyEditPipeline, save_pipeline
 from aot_core.contracts.base import Frozen
 from aot_core.recipes.editor_autoencoder import AutoencoderRecipe, train_autoencoder
-from aot_core.recipes.editor_measure import Skills, contact_sheet, measure
+from aot_core.recipes.editor_measure import EditorSkills, contact_sheet, measure
 from aot_core.recipes.editor_pairs import PairRecipe
 from aot_core.recipes.editor_transformer import TransformerRecipe, train_transformer
 from aot_core.tracking.protocol import Tracker
@@ -36,7 +36,7 @@ class Recipe(Frozen):
     """Enough that each kind of edit is asked for more than a thousand times."""
 
 
-def pretrain(output: Path, recipe: Recipe, seed: int, tracker: Tracker) -> Skills:
+def pretrain(output: Path, recipe: Recipe, seed: int, tracker: Tracker) -> EditorSkills:
     """Make, measure and describe the editor in `output`. Finished phases that stand there are taken over."""
     output.mkdir(parents=True, exist_ok=True)
     vae = _autoencoder_phase(output, recipe.autoencoder, seed, tracker)
@@ -52,7 +52,7 @@ def pretrain(output: Path, recipe: Recipe, seed: int, tracker: Tracker) -> Skill
     return skills
 
 
-def model_card(folder: Path, recipe: Recipe, seed: int, skills: Skills) -> str:
+def model_card(folder: Path, recipe: Recipe, seed: int, skills: EditorSkills) -> str:
     """The model card: what it is, how it was made, its weights' hashes and measured skills."""
     hashes = "\n".join(
         f"| `{path.relative_to(folder)}` | {path.stat().st_size} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"

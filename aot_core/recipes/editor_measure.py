@@ -22,7 +22,7 @@ from aot_core.worlds.shapes.parser import ParsedObject, parse_worlds
 from aot_core.worlds.similarity import localized_ssim_batch
 
 
-class Skills(Frozen):
+class EditorSkills(Frozen):
     pairs: int
     edits: int
     add: float
@@ -49,7 +49,7 @@ class Skills(Frozen):
         return [(name.replace("_", " "), f"{value:.3f}".removesuffix(".000")) for name, value in figures.items()]
 
 
-def measure(pipeline: TinyEditPipeline, pairs: int, seed: int, steps: int = 8) -> Skills:
+def measure(pipeline: TinyEditPipeline, pairs: int, seed: int, steps: int = 8) -> EditorSkills:
     """Edit held-out pairs and read the results."""
     rng = np.random.default_rng(seed)
     recipe = PairRecipe(question_share=0.0)
@@ -69,7 +69,7 @@ def measure(pipeline: TinyEditPipeline, pairs: int, seed: int, steps: int = 8) -
     boxes = [_untouched(pair) for pair in drawn]
     ssims = localized_ssim_batch(cleans, edited, boxes)
     objects = [[thing.box for thing in pair.clean] for pair in drawn]
-    return Skills(
+    return EditorSkills(
         pairs=pairs,
         edits=sum(map(len, done.values())),
         **{name: float(np.mean(flags)) if flags else 0.0 for name, flags in done.items()},  # pyright: ignore

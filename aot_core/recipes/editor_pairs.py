@@ -14,9 +14,9 @@ from PIL import Image
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Attributes, Query, QuestionKind, SceneObject
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
-from aot_core.worlds.questions import ask_world
+from aot_core.worlds.proposals import with_question
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.proposals import with_question
+from aot_core.worlds.shapes.questions import ask_world
 
 KINDS: tuple[QuestionKind, ...] = ("attribute", "existence", "relation", "count")
 

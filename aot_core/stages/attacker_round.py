@@ -11,7 +11,6 @@ from aot_core.attacker.round_state import RoundHistory
 from aot_core.attacker.scenes import AttackError, answered_right, load_targets
 from aot_core.attacker.self_play import MIX, measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.contracts.attacker_round import VERSION as VERSION
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
 from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.gallery import GalleryRow, gallery

@@ -15,7 +15,6 @@ from aot_core.attacker.curation import (
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.scenes import AttackError, Target, load_targets
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.contracts.curate import VERSION as VERSION
 from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs
 from aot_core.contracts.scene import Sample
 from aot_core.contracts.summary import PICTURES_FOLDER

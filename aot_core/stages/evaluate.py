@@ -30,7 +30,6 @@ from aot_core.contracts.evaluate import (
     adversary_condition,
     attacker_condition,
 )
-from aot_core.contracts.evaluate import VERSION as VERSION
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, Sample
 from aot_core.contracts.summary import PICTURES_FOLDER
@@ -60,7 +59,7 @@ from aot_core.evaluation.items import (
 from aot_core.evaluation.pictures import fooling_gallery
 from aot_core.evaluation.regression_suite import suite_conditions
 from aot_core.stages.judging import load_judge
-from aot_core.worlds.validity import checker_for
+from aot_core.worlds.opening import world_of
 
 _CHUNK = 64
 """Scenes edited together: so many pictures are in memory at once."""
@@ -229,7 +228,7 @@ def _attack(
         chosen, proposals = [attempt.target for attempt in attempts], [attempt.proposal for attempt in attempts]
         cleans, asked = [target.image for target in chosen], [target.sample for target in chosen]
         edited = attacker.edit(cleans, [p.instruction for p in proposals], seed=config.seed + first)
-        verdicts = checker_for(asked[0], config.validity, photo_judge).check(asked, proposals, cleans, edited)
+        verdicts = world_of(asked[0]).check(config.validity, asked, proposals, cleans, edited, photo_judge)
         edits += len(edited)
         for sample, proposal, image, verdict in zip(asked, proposals, edited, verdicts, strict=True):
             if verdict.valid:

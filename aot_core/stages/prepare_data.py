@@ -18,6 +18,7 @@ from aot_core.data.guard import guard_dataset
 from aot_core.data.pipeline import Helpers
 from aot_core.data.sheet import contact_sheet
 from aot_core.engine.context import StageContext
+from aot_core.worlds.opening import world_from
 
 GALLERY = f"{PICTURES_FOLDER}/pairs.png"
 _GALLERY_ROWS = 16
@@ -38,7 +39,7 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
             config.implantation.min_ssim,
             context.output / "guard",
             config.guard,
-            photographs=config.source.type != "procedural",
+            photographs=world_from(config.source.type).photographs,
             docs=docs,
             workers=context.threads,
             notes=notes_of(job, made),

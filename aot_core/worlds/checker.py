@@ -8,7 +8,6 @@ scene's objects have; realism about the extended picture alone.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from PIL import Image
 
@@ -27,17 +26,8 @@ REALISM = "Does the picture look like a single real photograph, without seams, s
 _GAP = 16
 
 
-class Checker(Protocol):
-    """Judges an extended scene."""
-
-    def check(self, source: Picture, extended: Extended, seed: int) -> Rejection | None:
-        """None where the scene passes all three checks, else the first that it fails. The same seed, the same
-        verdict."""
-        ...
-
-
 class MllmChecker:
-    """`Checker` by prompt."""
+    """`worlds.protocol.Checker` by prompt."""
 
     def __init__(self, judge: Answerer) -> None:
         self._judge = judge

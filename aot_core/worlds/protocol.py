@@ -1,41 +1,81 @@
-"""The two kinds of world that data is made from, behind one protocol: procedural scenes and photographs.
+"""What a world is: where its pictures come from, what is asked about them, how they are edited, when an edit is fair.
 
-source picture --extend--> scene --ask--> question --implant--> edited scene
+    source picture --extend--> scene --ask--> question --implant--> edited scene          the data set: `Domain`
+    sample --propose--> proposal --editor--> edited image --check--> verdict               an attack: `World`
+
+There are two, `worlds.shapes` and `worlds.photographs`. Which of them a config, a sample or a picture belongs to is
+asked in `worlds.opening`, and nowhere else. What both share (truth, similarity, the types that flow) stands here beside
+them.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
+from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
-from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind
-from aot_core.worlds.extension import Extended, extend_photo, extend_world
-from aot_core.worlds.images import DataError, RowError
-from aot_core.worlds.photographs.coco import CocoSource
-from aot_core.worlds.photographs.collage import add_things
-from aot_core.worlds.photographs.datasets import DatasetsSource
-from aot_core.worlds.photographs.implantation import Cutout, cutouts, implant_photo
-from aot_core.worlds.photographs.outpainting import Outpainter
-from aot_core.worlds.photographs.questions import ask_photo
-from aot_core.worlds.questions import ask_world
-from aot_core.worlds.shapes.implantation import Implanted, Rejection, implant_world
-from aot_core.worlds.sources import Picture, ProceduralSource, Source
+from aot_core.contracts.protocols import Answerer
+from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Sample, SceneObject
+from aot_core.worlds.implantation import Implanted
+from aot_core.worlds.proposals import Chooser, Proposal
+from aot_core.worlds.sources import Picture, Source
+from aot_core.worlds.validity import Verdict
 
-DONORS = 64
-"""From so many photographs of a split distractors are cut."""
+if TYPE_CHECKING:
+    # Not without torch, which commands do without.
+    from aot_core.worlds.extension import Extended, ExtensionCheck, Rejection
+
+
+class ProbeError(ValueError):
+    """The picture, the question or a box cannot be used. The message names the field and the fix."""
+
+
+class Reading(NamedTuple):
+    """What a world knows of a picture and a question that somebody brings along."""
+
+    query: Query
+    objects: tuple[SceneObject, ...]
+    protected: tuple[Box, ...]
+
+
+class Outpainter(Protocol):
+    """Paints what is new on a canvas."""
+
+    def outpaint(self, canvas: Image.Image, new: Image.Image, seed: int) -> Image.Image:
+        """The canvas with its new part painted, of the same size. `new` (mode L) is 255 where it is new."""
+        ...
+
+
+class Checker(Protocol):
+    """Judges an extended scene."""
+
+    def check(self, source: Picture, extended: "Extended", seed: int) -> "Rejection | None":
+        """None where the scene passes all three checks, else the first that it fails. The same seed, the same
+        verdict."""
+        ...
 
 
 class Domain(Protocol):
-    """How scenes of one kind are opened, extended, asked about and edited."""
+    """One split of a world's source: how its pictures are opened, extended, asked about and edited."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one source picture gives many scenes."""
+        ...
+
+    @property
+    def checks(self) -> Mapping[str, "ExtensionCheck"]:
+        """What an extended picture is checked for, by name, in order."""
+        ...
 
     def picture(self, index: int) -> Picture:
         """A source picture."""
         ...
 
-    def extend(self, rng: np.random.Generator, source: Picture) -> Extended:
+    def extend(self, rng: np.random.Generator, source: Picture) -> "Extended":
         """The picture on a larger canvas, not yet checked."""
         ...
 
@@ -50,93 +90,78 @@ class Domain(Protocol):
         question: Question,
         family: DistractorFamily,
         kinds: tuple[EditKind, ...],
-    ) -> Implanted | Rejection:
+    ) -> "Implanted | Rejection":
         """Carry out edits of the given kinds with distractors of a family."""
         ...
 
 
-class ProceduralDomain:
-    """Scenes that the project draws."""
+class World(Protocol):
+    """A kind of world. It keeps nothing: all that is opened is a `Source` or a `Domain`."""
 
-    def __init__(self, source: Source, config: PrepareDataConfig) -> None:
-        self._source, self._config = source, config
+    @property
+    def photographs(self) -> bool:
+        """Whether its pictures are photographs: no parser reads them, and two of them may look alike."""
+        ...
 
-    def picture(self, index: int) -> Picture:
-        return self._source.picture(index)
+    def open_source(self, config: PrepareDataConfig, folder: Path | None, work: Path) -> Source:
+        """The config's source; what is indexed is kept in the folder `work`, once for all that ask.
 
-    def extend(self, rng: np.random.Generator, source: Picture) -> Extended:
-        return extend_world(rng, source, self._config.extension)
+        Raises DataError where a source that needs a folder has none, or a bad one.
+        """
+        ...
 
-    def ask(self, rng: np.random.Generator, kind: QuestionKind, picture: Picture) -> Question | None:
-        return ask_world(rng, kind, picture.scene.objects)
+    def open_domain(
+        self, source: Source, config: PrepareDataConfig, indices: Sequence[int], outpainter: Outpainter | None = None
+    ) -> Domain:
+        """One split of the source, whose pictures have these numbers (endless sources: any)."""
+        ...
 
-    def implant(
+    def read(self, image: Image.Image, question: str, answer: str, boxes: tuple[Box, ...]) -> Reading | None:
+        """A picture and a question that somebody brings along; None where they are not of this world.
+
+        Args:
+            answer: the right option, in its words.
+            boxes: of what the question is about, as far as they are given.
+
+        Raises ProbeError where they are of this world and cannot be used.
+        """
+        ...
+
+    def propose(
         self,
         rng: np.random.Generator,
-        picture: Picture,
-        question: Question,
-        family: DistractorFamily,
-        kinds: tuple[EditKind, ...],
-    ) -> Implanted | Rejection:
-        return implant_world(rng, picture, question, family, kinds, self._config.implantation)
+        sample: Sample,
+        chooser: Chooser,
+        *,
+        edits: int,
+        kinds: Sequence[EditKind] = ("add",),
+        named_share: float = 0.0,
+        show_question: bool = True,
+    ) -> Proposal:
+        """Propose `edits` edits, each in a place of its own, around a sample's question.
 
+        Args:
+            kinds: what may be done; a kind named several times has more prior weight.
+            named_share: the prior weight of saying what to paint against leaving it open.
 
-class PhotoDomain:
-    """Photographs of one split. Distractors are cut from the same split's, so that splits share no pixel."""
+        Raises ProposalError where there is no room for them.
+        """
+        ...
 
-    def __init__(
-        self, source: Source, config: PrepareDataConfig, indices: Sequence[int], outpainter: Outpainter | None
-    ) -> None:
-        self._source, self._config, self._outpainter = source, config, outpainter
-        # A small source is gone over many times: its photographs stay decoded.
-        self.picture = lru_cache(maxsize=16)(source.picture)
-        self._donors: list[Cutout] = []
-        if len(indices) > 1:
-            for index in indices[:DONORS]:
-                try:
-                    self._donors.extend(cutouts(self.picture(index)))
-                except RowError:
-                    continue  # Counted, with its reason, where its own turn comes.
-
-    def extend(self, rng: np.random.Generator, source: Picture) -> Extended:
-        extended = extend_photo(rng, source, self._config.extension, self._outpainter)
-        return add_things(rng, extended, self._donors, self._config.extension)
-
-    def ask(self, rng: np.random.Generator, kind: QuestionKind, picture: Picture) -> Question | None:
-        return ask_photo(rng, kind, picture, self._source.names)
-
-    def implant(
+    def check(
         self,
-        rng: np.random.Generator,
-        picture: Picture,
-        question: Question,
-        family: DistractorFamily,
-        kinds: tuple[EditKind, ...],
-    ) -> Implanted | Rejection:
-        settings = self._config.implantation
-        return implant_photo(rng, picture, question, family, kinds, self._donors, self._source.kinds, settings)
+        settings: ValiditySettings,
+        samples: Sequence[Sample],
+        proposals: Sequence[Proposal],
+        cleans: Sequence[Image.Image],
+        editeds: Sequence[Image.Image],
+        judge: Answerer | None = None,
+    ) -> list[Verdict]:
+        """A verdict for every edited image.
 
+        Args:
+            judge: the model that `settings.judge` names, for photographs.
 
-def open_source(config: PrepareDataConfig, folder: Path | None, work: Path) -> Source:
-    """The config's source. Photographs are indexed in the folder `work`, once for all that ask.
-
-    Raises DataError where a source of photographs has no folder or a bad one.
-    """
-    if config.source.type == "procedural":
-        return ProceduralSource(config.source, config.seed)
-    if folder is None:
-        raise DataError(
-            f"source_folder: a {config.source.type} source needs a folder; name the one that holds your photographs"
-        )
-    if config.source.type == "coco":
-        return CocoSource(folder, config.source, work, config.limits.max_image_pixels)
-    return DatasetsSource(folder, config.source, work, config.limits.max_image_pixels)
-
-
-def open_domain(
-    source: Source, config: PrepareDataConfig, indices: Sequence[int], outpainter: Outpainter | None = None
-) -> Domain:
-    """The domain of one split, whose source pictures have these numbers (endless sources: any)."""
-    if isinstance(source, ProceduralSource):
-        return ProceduralDomain(source, config)
-    return PhotoDomain(source, config, indices, outpainter)
+        Raises ValueError where the sequences differ in length, or where photographs need a judge and have none.
+        """
+        ...

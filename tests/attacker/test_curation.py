@@ -10,8 +10,8 @@ from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.scene import Sample
 from aot_core.worlds.instructions import read_instruction
+from aot_core.worlds.proposals import Proposal
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.proposals import Proposal
 from aot_core.worlds.validity import Verdict
 
 FUNNEL = Funnel(edited=100, intact=100, confined=100, semantic=100, valid=100)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aot_core.attacker.editing import Attacker, CheckpointError
+from aot_core.attacker.editing import Attacker
 from aot_core.base_models.names import UnknownModelError
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import LoraSettings, ModelSettings
 from aot_core.worlds.shapes import world
 

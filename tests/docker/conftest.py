@@ -16,7 +16,7 @@ import pytest
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageSpec
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.launch.container import HOME, MANAGED
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def spec_of(tmp_path: Path) -> Callable[..., StageSpec]:
             "threads": 1,
             "home": str(tmp_path / "home"),
         }
-        return plan_stage("prepare_data", config, PrepareDataInputs(), Place(**(where | place)))
+        return stage_spec("prepare_data", config, PrepareDataInputs(), Place(**(where | place)))
 
     return make
 

@@ -13,7 +13,7 @@ from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRound
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageOutOfMemoryError
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.engine.context import StageContext
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.parallel import Report, _command, _judge, run_in_processes
 from aot_core.store import LocalStore
 
@@ -24,14 +24,14 @@ def spec_of(store: Path, accelerate: str = "", processes: int = 2) -> StageSpec:
     some = ArtifactRef(uri=f"aot://curate/{'a' * 64}", sha256="b" * 64)
     inputs = DefenderRoundInputs(curated=some, defender=some, base=ExternalRef(name="aot-tiny-vl"))
     place = Place(store=str(store), device="cpu", accelerate=accelerate)
-    return plan_stage("defender_round", DefenderRoundConfig(processes=processes), inputs, place)
+    return stage_spec("defender_round", DefenderRoundConfig(processes=processes), inputs, place)
 
 
 def test_the_number_of_processes_is_part_of_what_a_round_is_and_how_weights_lie_is_not(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert spec.processes == 2
     assert spec.key == spec_of(tmp_path, (ACCELERATE / "fsdp.yaml").read_text()).key
-    one = plan_stage("defender_round", DefenderRoundConfig(), DefenderRoundInputs(**spec.inputs), spec.place)
+    one = stage_spec("defender_round", DefenderRoundConfig(), DefenderRoundInputs(**spec.inputs), spec.place)
     assert one.processes == 1 and one.key != spec.key
 
 

@@ -12,7 +12,7 @@ import pytest
 from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageResult, StageSpec
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.launch.subprocess import SubprocessLauncher
 from aot_core.store import LocalStore
@@ -23,7 +23,7 @@ SMALL = PrepareDataConfig(
 
 
 def make_spec(store: Path, config: PrepareDataConfig = SMALL) -> StageSpec:
-    return plan_stage("prepare_data", config, PrepareDataInputs(), Place(store=str(store), device="cpu", threads=1))
+    return stage_spec("prepare_data", config, PrepareDataInputs(), Place(store=str(store), device="cpu", threads=1))
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
@@ -89,6 +89,6 @@ def test_an_input_that_is_not_in_the_store_is_named(tmp_path: Path) -> None:
 
     missing = ArtifactRef(uri="aot://prepare_data/" + "0" * 64, sha256="0" * 64)
     inputs = WarmStartDefenderInputs(dataset=missing, base=ExternalRef(name="aot-tiny-vl"))
-    spec = plan_stage("warm_start_defender", WarmStartDefenderConfig(), inputs, Place(store=str(tmp_path)))
+    spec = stage_spec("warm_start_defender", WarmStartDefenderConfig(), inputs, Place(store=str(tmp_path)))
     with pytest.raises(StageBadInputError, match="is not in"):
         execute(spec)

@@ -19,8 +19,8 @@ from aot_core.evaluation.items import (
     read_items,
     write_items,
 )
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 
 def sample(number: int, family: DistractorFamily | None = None) -> Sample:

@@ -21,8 +21,8 @@ from aot_core.evaluation.report import (
     tiles,
     write_report,
 )
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 RIGHT = {
     0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},

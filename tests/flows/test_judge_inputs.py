@@ -39,7 +39,7 @@ def given_to_stages(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[st
 
     names = get_args(StageName)
     monkeypatch.setattr(coevolution, "tasks", SimpleNamespace(**{name: stage(name) for name in names}))
-    monkeypatch.setattr(coevolution, "judge_defender", lambda *_: None)
+    monkeypatch.setattr(coevolution, "gate_defender", lambda *_: None)
     config = load_campaign(PAPER, ["rounds=1", *overrides])
     coevolution._coevolve(Unopened(config))
     return given

@@ -15,7 +15,7 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
 from aot_core.contracts.spec import Place, StageSpec
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.home import Home
 from aot_core.launch.kubernetes import job_manifest, job_name
 
@@ -77,7 +77,7 @@ def test_the_example_environment_names_every_variable_of_compose() -> None:
 
 def spec_of(device: Any = "auto") -> StageSpec:
     place = Place(store="s3://bucket/team", device=device, campaign="c" * 64)
-    return plan_stage("prepare_data", PrepareDataConfig(), PrepareDataInputs(), place)
+    return stage_spec("prepare_data", PrepareDataConfig(), PrepareDataInputs(), place)
 
 
 def documents(file: Path) -> list[dict[str, Any]]:

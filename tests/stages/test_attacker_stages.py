@@ -29,7 +29,7 @@ from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, Warm
 from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
 from aot_core.engine.context import StageContext
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.stages.attacker_round import run_attacker_round
 from aot_core.stages.curate import run_curate
@@ -144,7 +144,7 @@ def round_in(root: Path, store: LocalStore, refs: list[ArtifactRef]) -> StageSpe
         attacker_base=ATTACKER,
         defender_base=DEFENDER,
     )
-    return plan_stage("attacker_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+    return stage_spec("attacker_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
 
 
 def test_a_round_killed_in_the_middle_ends_with_the_same_bits(

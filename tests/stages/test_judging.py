@@ -24,7 +24,7 @@ from aot_core.contracts.spec import Place
 from aot_core.data.dataset import write_dataset
 from aot_core.defender.answering import Defender
 from aot_core.engine.context import StageContext
-from aot_core.engine.identity import pin_model, plan_stage
+from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.stages.attacker_round import run_attacker_round
 from aot_core.stages.curate import run_curate
 from aot_core.stages.evaluate import run_evaluate
@@ -125,7 +125,7 @@ def test_the_judge_is_loaded_as_the_settings_say(store: LocalStore, tmp_path: Pa
 
 def test_the_judges_contents_identify_the_stage(given: dict[str, Any]) -> None:
     def key(config: CurateConfig, judge: ExternalRef | None) -> str:
-        return plan_stage("curate", config, CurateInputs(**given, judge=judge), Place(store="")).key
+        return stage_spec("curate", config, CurateInputs(**given, judge=judge), Place(store="")).key
 
     judged = CurateConfig(validity=JUDGED)
     one, other = (ExternalRef(name="judge", sha256=digit * 64) for digit in "ab")

@@ -19,7 +19,7 @@ from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataCo
 from aot_core.contracts.scene import Query, Question
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.data.build import BuildJob, build_dataset
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.evaluation.engines.protocol import EngineError
 from aot_core.stages.opponent import EndpointDefender
@@ -73,7 +73,7 @@ def spec(store: LocalStore, folder: Path, opponent: OpponentSettings) -> StageSp
         attacker_base=ExternalRef(name="aot-tiny-edit"),
         defender_base=ExternalRef(name="aot-tiny-vl"),
     )
-    return plan_stage("attacker_round", config, inputs, Place(store=str(store.root), device="cpu", threads=1))
+    return stage_spec("attacker_round", config, inputs, Place(store=str(store.root), device="cpu", threads=1))
 
 
 def test_a_round_is_played_against_an_endpoint(server: Server, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_endpoint_identifies_the_round(server: Server, tmp_path: Path) -> No
     config = AttackerRoundConfig.model_validate(planned.config)
     inputs = AttackerRoundInputs.model_validate(planned.inputs)
     other = config.model_copy(update={"opponent": settings(server, model="another")})
-    assert plan_stage("attacker_round", other, inputs, planned.place).key != planned.key
+    assert stage_spec("attacker_round", other, inputs, planned.place).key != planned.key
 
 
 def test_an_endpoint_that_is_down_is_a_crash_that_may_be_tried_again(server: Server, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from PIL.Image import Image
 from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings
 from aot_core.contracts.scene import Question
 from aot_core.worlds.checker import MllmChecker, side_by_side
-from aot_core.worlds.extension import Rejection, extend_photo
+from aot_core.worlds.extension import Rejection
 from aot_core.worlds.photographs.coco import CocoSource
+from aot_core.worlds.photographs.extension import extend_photo
 
 
 class Judge:

@@ -18,7 +18,7 @@ from aot_core.contracts.scene import Box, Scene, SceneObject
 from aot_core.worlds.images import DataError, RowError
 from aot_core.worlds.likeness import perceptual_hash
 from aot_core.worlds.photographs.places import with_place
-from aot_core.worlds.sources import Picture, Unusable
+from aot_core.worlds.sources import Picture
 
 
 class Annotated(NamedTuple):
@@ -115,14 +115,3 @@ def refuse_lookalikes(names: Iterable[str], field: str) -> None:
 def file_id(stem: str, number: object) -> str:
     """A source's id: from the file's name what is plain, and its number, so that no two share one."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', stem)[:60]}-{number}"
-
-
-def refuse_if_too_many(unusable: Sequence[Unusable], total: int, most: float) -> None:
-    """Raises DataError, naming the first ones, where more than the share `most` of the photographs is unusable."""
-    if total and len(unusable) <= most * total:
-        return
-    named = "; ".join(one.detail for one in unusable[:3])
-    raise DataError(
-        f"{len(unusable)} of {total} photographs cannot be used, more than source.max_rejected = {most:g} allows: "
-        f"{named or 'there are none'}"
-    )

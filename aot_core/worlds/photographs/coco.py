@@ -28,10 +28,9 @@ from aot_core.worlds.photographs.annotated import (
     file_id,
     photograph,
     plain_name,
-    refuse_if_too_many,
     refuse_lookalikes,
 )
-from aot_core.worlds.sources import Picture, Unusable
+from aot_core.worlds.sources import Picture, Unusable, refuse_if_too_many
 
 INDEX = "photographs.sqlite"
 
@@ -124,6 +123,10 @@ class CocoSource:
     def unusable(self) -> list[Unusable]:
         """The photographs that the index left out."""
         return [Unusable(*row) for row in self._index.execute("SELECT source_id, reason, detail FROM unusable")]
+
+    @property
+    def max_rejected(self) -> float:
+        return self._settings.max_rejected
 
     def picture(self, index: int) -> Picture:
         query = "SELECT source_id, file, width, height, licence, things FROM photographs WHERE number = ?"

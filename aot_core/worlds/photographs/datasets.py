@@ -74,6 +74,10 @@ class DatasetsSource:
         """None is left out beforehand: each is found when its turn comes."""
         return []
 
+    @property
+    def max_rejected(self) -> float:
+        return self._settings.max_rejected
+
     def picture(self, index: int) -> Picture:
         settings = self._settings
         row: dict[str, Any] = self._rows[index]

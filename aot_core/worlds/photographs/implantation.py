@@ -23,10 +23,10 @@ from PIL import Image, ImageChops, ImageFilter
 from aot_core.contracts.prepare_data import ImplantationSettings
 from aot_core.contracts.scene import Box, DistractorFamily, Edit, EditKind, Question, SceneObject
 from aot_core.worlds.extension import Rejection
+from aot_core.worlds.implantation import Implanted, in_neighbourhood
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
 from aot_core.worlds.photographs.places import place_of, with_place
 from aot_core.worlds.photographs.spare import PART, WHOLE, grown, hidden_share, paint_out, spare_things, widened
-from aot_core.worlds.shapes.implantation import Implanted, in_neighbourhood
 from aot_core.worlds.sources import Picture, move
 
 LEAST_SIDE, MOST_SIDE = 0.14, 0.32

@@ -8,7 +8,7 @@ around it, so that what a question is about is the photograph's own pixels.
 """
 
 import inspect
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
@@ -22,16 +22,8 @@ _MULTIPLE = 16
 """Latent pipelines want sides that are multiples of so many pixels."""
 
 
-class Outpainter(Protocol):
-    """Paints what is new on a canvas."""
-
-    def outpaint(self, canvas: Image.Image, new: Image.Image, seed: int) -> Image.Image:
-        """The canvas with its new part painted, of the same size. `new` (mode L) is 255 where it is new."""
-        ...
-
-
 class DiffusersOutpainter:
-    """A diffusers pipeline behind `Outpainter`."""
+    """A diffusers pipeline behind `worlds.protocol.Outpainter`."""
 
     def __init__(self, pipeline: Any, settings: ExtensionSettings, device: str = "cpu") -> None:
         self._pipeline, self._settings, self._device = pipeline.to(device), settings, device

@@ -3,10 +3,9 @@
     Add a cup in the lower left.   Remove the dog in the upper right.   Replace the vase in the centre with a bottle.
 
 The grammar is that of `worlds.instructions`, the places those of `worlds.photographs.places`. Decisions are put to a
-`Chooser` as in the procedural world (`worlds.shapes.proposals`), limited to the options that a photograph has. A
-proposal never touches a protected box, removes nothing that the question is about, and names no thing that the question
-or its options name. What the editor paints of its own accord nobody reads here: truth holds by the regions, or by a
-judge's word.
+`Chooser` (`worlds.proposals`), limited to the options that a photograph has: its thirds are its spots, so "far" is two
+steps away on both axes. A proposal names no thing that the question or its options name. What the editor paints of its
+own accord nobody reads here: truth holds by the regions, or by a judge's word.
 """
 
 import re
@@ -17,7 +16,7 @@ import numpy as np
 from aot_core.contracts.scene import Attributes, Box, Edit, EditKind, Question, Sample, SceneObject
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
 from aot_core.worlds.photographs.places import PLACES, with_place
-from aot_core.worlds.shapes.proposals import OPTIONS, Chooser, Factor, Place, Proposal, ProposalError, with_question
+from aot_core.worlds.proposals import OPTIONS, Chooser, Factor, Proposal, ProposalError, Spot, nearness, with_question
 
 THINGS = (
     *("cup", "bottle", "bowl", "book", "clock", "vase", "chair", "lamp", "plant in a pot", "backpack", "umbrella"),
@@ -25,8 +24,6 @@ THINGS = (
     *("orange", "cake", "pizza", "phone", "laptop", "teddy bear", "scissors", "basket", "box", "candle", "flag"),
 )
 """Everyday things that an instruction may name."""
-_Place = tuple[int, int]
-"""Row and column of a third of the picture."""
 
 
 def propose_in_photograph(
@@ -39,7 +36,7 @@ def propose_in_photograph(
     named_share: float = 0.0,
     show_question: bool = True,
 ) -> Proposal:
-    """Propose `edits` edits in places of their own; arguments as of `worlds.shapes.proposals.propose`.
+    """Propose `edits` edits in places of their own; arguments as of `worlds.protocol.World.propose`.
 
     Raises ProposalError where too few thirds of the picture are clear of the protected boxes.
     """
@@ -68,7 +65,7 @@ def propose_in_photograph(
             )
         kind = decide("kind", weights)
         pool = free if kind == "add" else list(spare)
-        near = [_place(third, protected) for third in pool]
+        near = [nearness(third, protected) for third in pool]
         place = decide("place", {name: near.count(name) for name in OPTIONS["place"] if name in near})
         third = pool[_pick(rng, [index for index, name in enumerate(near) if name == place])]
         old = spare.pop(third, None)
@@ -93,7 +90,7 @@ def nameable(question: Question, objects: Sequence[SceneObject]) -> list[str]:
     return [thing for thing in THINGS if words.isdisjoint(word.removesuffix("s") for word in thing.split())]
 
 
-def _edit(kind: str, third: _Place, size: tuple[int, int], old: SceneObject | None, named: Attributes | None) -> Edit:
+def _edit(kind: str, third: Spot, size: tuple[int, int], old: SceneObject | None, named: Attributes | None) -> Edit:
     where = PLACES[third[0] * 3 + third[1]]
     if old is None:
         return _wanted("add", add_instruction(named, where), _box(third, size), None)
@@ -113,30 +110,22 @@ def _kinds(kinds: Sequence[EditKind], can_add: bool, can_take: bool) -> dict[str
     return weights or ({"add": 1.0} if can_add else {})
 
 
-def _third(place: str) -> _Place:
+def _third(place: str) -> Spot:
     return divmod(PLACES.index(place), 3)
 
 
-def _third_of(box: Box, size: tuple[int, int]) -> _Place:
+def _third_of(box: Box, size: tuple[int, int]) -> Spot:
     column, row = (min(2, int(3 * along / side)) for along, side in zip(box.centre, size, strict=True))
     return row, column
 
 
-def _box(third: _Place, size: tuple[int, int]) -> Box:
+def _box(third: Spot, size: tuple[int, int]) -> Box:
     """In whole pixels, so that thirds do not overlap."""
     (top, bottom), (left, right) = (
         (round(number * side / 3), round((number + 1) * side / 3))
         for number, side in zip(third, (size[1], size[0]), strict=True)
     )
     return Box(x=left, y=top, width=right - left, height=bottom - top)
-
-
-def _place(third: _Place, protected: Sequence[_Place]) -> Place:
-    """As in the procedural world; with three rows and columns, "far" is two steps away on both axes."""
-    away = [(abs(third[0] - row), abs(third[1] - column)) for row, column in protected]
-    if any(max(dy, dx) <= 1 for dy, dx in away):
-        return "near"
-    return "aligned" if any(min(dy, dx) == 0 for dy, dx in away) else "far"
 
 
 def _is_clear(box: Box, protected: Sequence[Box]) -> bool:

@@ -11,7 +11,6 @@ Whatever is changed, the truth is derived anew from the edited objects and must 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
@@ -20,23 +19,17 @@ import numpy as np
 from aot_core.contracts.prepare_data import ImplantationSettings
 from aot_core.contracts.scene import Attributes, Box, DistractorFamily, Edit, EditKind, Query, Question, SceneObject
 from aot_core.worlds.extension import Rejection
+from aot_core.worlds.implantation import Implanted, in_neighbourhood
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
 from aot_core.worlds.shapes import world
-from aot_core.worlds.sources import Picture, redraw
+from aot_core.worlds.shapes.source import DrawnPicture, redraw
+from aot_core.worlds.sources import Picture
 from aot_core.worlds.truth import truth
-
-
-@dataclass(frozen=True)
-class Implanted:
-    """An edited picture, and what was done to it."""
-
-    picture: Picture
-    edits: tuple[Edit, ...]
 
 
 def implant_world(
     rng: np.random.Generator,
-    picture: Picture,
+    picture: DrawnPicture,
     question: Question,
     family: DistractorFamily,
     kinds: tuple[EditKind, ...],
@@ -84,20 +77,6 @@ def implant_world(
     if edited.settled(question.query) != question.answer_text:
         return Rejection("truth_changed")
     return Implanted(edited, tuple(edits))
-
-
-def random_kinds(rng: np.random.Generator, settings: ImplantationSettings) -> tuple[EditKind, ...]:
-    """The kinds of a warm-start pair's edits: as many as the settings allow, by their weights."""
-    least, most = settings.distractors
-    kinds: tuple[EditKind, ...] = ("add", "remove", "replace")
-    weights = np.array([getattr(settings.edits, kind) for kind in kinds])
-    count = int(rng.integers(least, most + 1))
-    return tuple(kinds[int(i)] for i in rng.choice(len(kinds), size=count, p=weights / weights.sum()))
-
-
-def in_neighbourhood(rng: np.random.Generator, family: DistractorFamily, settings: ImplantationSettings) -> bool:
-    """Whether this distractor is to be put beside the protected objects, by the settings' share."""
-    return family != "irrelevant" and settings.near > 0 and bool(rng.random() < settings.near)
 
 
 def shares(attributes: Attributes, words: frozenset[str]) -> bool:

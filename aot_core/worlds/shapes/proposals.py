@@ -1,66 +1,15 @@
-"""What the Attacker is told to do to a scene: how many edits, of which kind, where, and what to paint.
-
-A proposal never touches a protected box, and removes nothing that the question is about. Every decision is put to a
-`Chooser` in words ("kind": add, replace or remove; "place": near, aligned or far; "content": how the new object
-is akin to the question's), with those options alone that the scene allows and that leave the truth as it is: so
-whoever decides, a fixed prior or a policy that learns, cannot propose an unfair edit. Training, curation and
-evaluation propose alike, through `propose`.
-"""
+"""What the Attacker is told to do to a drawn scene: cells, and objects by colour and shape."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Attributes, Box, Edit, EditKind, Query, Question, Sample, SceneObject
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
+from aot_core.worlds.proposals import OPTIONS, Chooser, Factor, Proposal, ProposalError, nearness, with_question
 from aot_core.worlds.shapes import world
 from aot_core.worlds.truth import truth
-
-Factor = Literal["kind", "place", "content"]
-Place = Literal["near", "aligned", "far"]
-"""Against the nearest protected box: a neighbouring cell, another one of its row or column, or any other."""
-Content = Literal["open", "target colour", "target shape", "reference colour", "reference shape", "unrelated"]
-"""What a new object shares with those that the question is about; what is "open" the editor chooses, told only
-the place."""
-OPTIONS: dict[Factor, tuple[str, ...]] = {
-    "kind": get_args(EditKind),
-    "place": get_args(Place),
-    "content": get_args(Content),
-}
-"""Every option of every decision, in the order of the policy's tables."""
-
-
-class Chooser(Protocol):
-    """Decides what a proposal leaves open."""
-
-    def choose(self, factor: Factor, options: Mapping[str, float], last: str | None) -> str:
-        """One of `options`, which holds a positive prior weight by option; `last` is what was decided on this factor
-        for the edit before, None at the first."""
-        ...
-
-
-class ProposalError(ValueError):
-    """A scene offers no place for the edits wanted."""
-
-
-class Proposal(Frozen):
-    """Edits wanted of the editor. Their `added` is None until somebody has read the edited image."""
-
-    instruction: str
-    """What the editor is told: the edits' sentences and, if it may see it, the question."""
-    edits: tuple[Edit, ...]
-
-    @property
-    def regions(self) -> tuple[Box, ...]:
-        return tuple(edit.region for edit in self.edits)
-
-
-def with_question(instruction: str, question: str) -> str:
-    """The instruction and the question that the edit is to mislead about; an empty question adds nothing."""
-    return f"{instruction} Question: {question}" if question else instruction
 
 
 def propose(
@@ -104,7 +53,7 @@ def propose(
     for _ in range(edits):
         kind = decide("kind", _kinds(kinds, bool(free), bool(spare)))
         pool = free if kind == "add" else spare
-        places = [_place(cell, protected) for cell in pool]
+        places = [nearness(cell, protected) for cell in pool]
         place = decide("place", {name: places.count(name) for name in OPTIONS["place"] if name in places})
         cell = pool.pop(_pick(rng, [index for index, name in enumerate(places) if name == place]))
         old = taken.get(cell)
@@ -169,13 +118,6 @@ def _contents(akin: Mapping[str, object], named_share: float) -> dict[str, float
     if named_share < 1 or not weights:
         weights = {"open": 1 - named_share if weights else 1.0, **weights}
     return weights
-
-
-def _place(cell: world.Cell, protected: Sequence[world.Cell]) -> Place:
-    away = [(abs(cell[0] - row), abs(cell[1] - column)) for row, column in protected]
-    if any(max(dy, dx) <= 1 for dy, dx in away):
-        return "near"
-    return "aligned" if any(min(dy, dx) == 0 for dy, dx in away) else "far"
 
 
 def _pick(rng: np.random.Generator, items: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""What a question about the procedural world asks, read back from its words (`worlds.questions` writes them)."""
+"""What a question about the procedural world asks, read back from its words (`shapes.questions` writes them)."""
 
 import re
 from collections.abc import Callable

@@ -12,16 +12,17 @@ from PIL import Image, ImageChops
 
 from aot_core.contracts.prepare_data import CocoSettings, ExtensionSettings, ImplantationSettings, PrepareDataConfig
 from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Scene, SceneObject
-from aot_core.worlds.extension import Rejection, extend_photo
+from aot_core.worlds.extension import Rejection
+from aot_core.worlds.implantation import Implanted
 from aot_core.worlds.instructions import read_instruction
+from aot_core.worlds.opening import world_from
 from aot_core.worlds.photographs.coco import CocoSource
 from aot_core.worlds.photographs.collage import add_things
+from aot_core.worlds.photographs.extension import extend_photo
 from aot_core.worlds.photographs.implantation import NEIGHBOURHOOD, cutouts, implant_photo, of_family, paste, room_for
 from aot_core.worlds.photographs.places import PLACES, place_of, with_place
 from aot_core.worlds.photographs.questions import ask_photo
 from aot_core.worlds.photographs.spare import REACH, widened
-from aot_core.worlds.protocol import open_domain
-from aot_core.worlds.shapes.implantation import Implanted
 from aot_core.worlds.sources import Picture
 from aot_core.worlds.truth import truth
 
@@ -193,7 +194,7 @@ def test_a_collage_pastes_things_of_other_names_beside_the_photograph(
     config = PrepareDataConfig.model_validate(
         {"source": {"type": "coco"}, "extension": settings, "implantation": {"evaluated": ["semantic"]}}
     )
-    domain = open_domain(source, config, [0, 1])
+    domain = world_from("coco").open_domain(source, config, [0, 1])
     extended = domain.extend(np.random.default_rng(0), domain.picture(0))
     # Distractors and a collage's things come from the split's own photographs.
     assert {thing.attributes["name"][-1] for thing in extended.picture.scene.objects} == {"0", "1"}

@@ -6,7 +6,7 @@ import pytest
 from aot_core.contracts.scene import Box, EditKind, Query, Question, Sample, Scene, SceneObject
 from aot_core.worlds.instructions import read_instruction
 from aot_core.worlds.photographs.proposals import nameable, propose_in_photograph
-from aot_core.worlds.shapes.proposals import OPTIONS, Factor, ProposalError
+from aot_core.worlds.proposals import OPTIONS, Factor, ProposalError
 
 DOG, CUP = Box(x=20, y=20, width=100, height=90), Box(x=430, y=300, width=60, height=60)
 

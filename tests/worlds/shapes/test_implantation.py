@@ -10,27 +10,36 @@ from PIL import ImageChops
 
 from aot_core.contracts.prepare_data import EditWeights, ExtensionSettings, ImplantationSettings, ProceduralSettings
 from aot_core.contracts.scene import DistractorFamily, Question, QuestionKind, Scene, SceneObject
-from aot_core.worlds.extension import Rejection, extend_world
+from aot_core.worlds.extension import Rejection, check_extension
+from aot_core.worlds.implantation import Implanted, random_kinds
 from aot_core.worlds.instructions import read_instruction
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.implantation import Implanted, implant_world, random_kinds
+from aot_core.worlds.shapes.extension import CHECKS, extend_world
+from aot_core.worlds.shapes.implantation import implant_world
 from aot_core.worlds.shapes.parser import parse_world
-from aot_core.worlds.sources import Picture, ProceduralSource
+from aot_core.worlds.shapes.questions import ask_world
+from aot_core.worlds.shapes.source import DrawnPicture, ProceduralSource
 from aot_core.worlds.truth import truth
 
+EXTENSION = ExtensionSettings()
 SETTINGS = ImplantationSettings(edits=EditWeights(add=2, remove=1, replace=1))
 KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "relation", "count")
 FAMILIES: tuple[DistractorFamily, ...] = ("semantic", "irrelevant", "unseen")
 
 
-def scene(seed: int) -> Picture:
+def scene(seed: int) -> DrawnPicture:
+    """A scene as the pipeline takes it: the first extension that passes the checks."""
     rng = np.random.default_rng(seed)
     source = ProceduralSource(ProceduralSettings(), seed).picture(0)
-    return extend_world(rng, source, ExtensionSettings()).picture
+    while check_extension(CHECKS, source, extended := extend_world(rng, source, EXTENSION), EXTENSION) is not None:
+        pass
+    assert isinstance(extended.picture, DrawnPicture)
+    return extended.picture
 
 
-def implanted(seed: int, kind: QuestionKind, family: DistractorFamily) -> tuple[Picture, Question, Implanted] | None:
+def implanted(
+    seed: int, kind: QuestionKind, family: DistractorFamily
+) -> tuple[DrawnPicture, Question, Implanted] | None:
     rng = np.random.default_rng(seed)
     picture = scene(seed)
     question = ask_world(rng, kind, picture.scene.objects)
@@ -41,7 +50,7 @@ def implanted(seed: int, kind: QuestionKind, family: DistractorFamily) -> tuple[
 
 
 @st.composite
-def any_scenes(draw: st.DrawFn) -> Picture:
+def any_scenes(draw: st.DrawFn) -> DrawnPicture:
     """Any scene that can be drawn, crowded ones and ones with several objects of one name among them."""
     cells = draw(st.lists(st.sampled_from(world.all_cells()), min_size=1, max_size=14, unique=True))
     names = st.tuples(st.sampled_from(sorted(world.COLOURS)), st.sampled_from(world.SHAPES))
@@ -52,7 +61,7 @@ def any_scenes(draw: st.DrawFn) -> Picture:
     )
     backdrop = world.random_backdrop(rng)
     scene = Scene(scene_id="any", source_id="any", width=world.SIZE, height=world.SIZE, objects=objects)
-    return Picture(scene=scene, image=world.render(objects, backdrop), backdrop=backdrop)
+    return DrawnPicture(scene=scene, image=world.render(objects, backdrop), backdrop=backdrop)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -64,7 +73,7 @@ def any_scenes(draw: st.DrawFn) -> Picture:
     near=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_every_accepted_edit_keeps_the_truth_and_the_protected_boxes(
-    picture: Picture, seed: int, kind: QuestionKind, family: DistractorFamily, near: float
+    picture: DrawnPicture, seed: int, kind: QuestionKind, family: DistractorFamily, near: float
 ) -> None:
     rng = np.random.default_rng(seed)
     settings = SETTINGS.model_copy(update={"near": near})

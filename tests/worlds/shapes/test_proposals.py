@@ -5,9 +5,10 @@ import pytest
 
 from aot_core.contracts.scene import EditKind, Query, Sample, Scene
 from aot_core.worlds.instructions import read_instruction
+from aot_core.worlds.proposals import OPTIONS, Factor, ProposalError
 from aot_core.worlds.questions import make_question
 from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.proposals import OPTIONS, Factor, ProposalError, named_contents, propose
+from aot_core.worlds.shapes.proposals import named_contents, propose
 
 
 class Prior:

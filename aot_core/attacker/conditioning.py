@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Condition:
-    """B edits' conditions. Every field is a tensor of B rows, a tuple of B things, or None."""
+class Conditioning:
+    """What B edits are conditioned on. Every field is a tensor of B rows, a tuple of B things, or None."""
 
     source: Tensor
     """The sources' clean latents, of the shape of the editor's latents."""

@@ -13,11 +13,13 @@ from PIL import Image
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.scene import Edit, Question, Sample, SceneObject
 from aot_core.worlds.instructions import add_instruction, remove_instruction
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.photographs.check import PhotoChecker
+from aot_core.worlds.proposals import Proposal
 from aot_core.worlds.shapes import world
 from aot_core.worlds.shapes.parser import parse_world
-from aot_core.worlds.shapes.proposals import Proposal
 from aot_core.worlds.truth import truth
-from aot_core.worlds.validity import PhotoChecker, Verdict, checker_for
+from aot_core.worlds.validity import Verdict
 
 NAMED = ValiditySettings(judge="some/judge")
 CELL = (3, 3)
@@ -168,7 +170,7 @@ def test_a_judge_that_is_named_must_be_handed_in_and_a_parser_needs_none(red_rin
     with pytest.raises(ValueError, match=r"validity\.judge names 'some/judge'"):
         PhotoChecker(NAMED)
     judge = Judge(fair)
-    checker_for(sample, NAMED, judge).check([sample], [proposal()], [clean], [painted(sample, "red", "circle")])
+    world_of(sample).check(NAMED, [sample], [proposal()], [clean], [painted(sample, "red", "circle")], judge)
     assert judge.asked == []
 
 

@@ -1,6 +1,6 @@
 """Does an edited photograph keep its question's truth, and show objects? An MLLM is asked, as no parser reads it.
 
-    clean, edited, question, edits -> yes/no questions, half of them wanting a no -> answers -> `Finding`
+    clean, edited, question, edits -> yes/no questions, half of them wanting a no -> answers -> `Inspection`
 
 The judge is an `Answerer` (any image-text-to-text model behind the Defender's interface; `worlds.checker` asks in the
 same way). What it has not said in exactly the form asked for counts against the edit. As both answers are
@@ -18,7 +18,7 @@ from aot_core.contracts.scene import LETTERS, Box, Question, Sample
 from aot_core.data.answers import is_exactly_boxed
 from aot_core.worlds.checker import side_by_side, yes_or_no
 from aot_core.worlds.instructions import article, read_instruction
-from aot_core.worlds.shapes.proposals import Proposal
+from aot_core.worlds.proposals import Proposal
 
 HOLDS = 'About this picture somebody was asked: "{question}" ({options}) Is "{answer}" the right answer?'
 CHANGED = (
@@ -40,7 +40,7 @@ _MARGIN = 8
 logger = logging.getLogger(__name__)
 
 
-class Finding(NamedTuple):
+class Inspection(NamedTuple):
     """What the judge says of one edited photograph."""
 
     truth: bool
@@ -57,14 +57,14 @@ class _Ask(NamedTuple):
     """Yes or no; its answer is the one that speaks for the edit."""
 
 
-def find(
+def inspect_edits(
     judge: Answerer,
     samples: Sequence[Sample],
     proposals: Sequence[Proposal],
     cleans: Sequence[Image.Image],
     editeds: Sequence[Image.Image],
-) -> list[Finding]:
-    """Ask about every edited photograph, all questions in one greedy call: the same pictures, the same findings.
+) -> list[Inspection]:
+    """Ask about every edited photograph, all questions in one greedy call: the same pictures, the same answers.
 
     Raises ValueError where the sequences differ in length, and what the judge raises when it cannot answer.
     """
@@ -84,7 +84,7 @@ def find(
             unclear[0][:200],
         )
     failed = {(ask.edit, ask.about_truth) for ask, good in zip(asks, held, strict=True) if not good}
-    return [Finding((number, True) not in failed, (number, False) not in failed) for number in range(len(samples))]
+    return [Inspection((number, True) not in failed, (number, False) not in failed) for number in range(len(samples))]
 
 
 def _questions(

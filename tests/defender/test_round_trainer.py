@@ -12,9 +12,9 @@ import torch
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DynamicSampling
 from aot_core.data.dataset import read_samples
-from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.grpo import choose_prompts, grpo_arguments, grpo_dataset, schedule
 from aot_core.defender.rewards import Answered
+from aot_core.defender.round_trainer import RoundTrainer, last_complete_checkpoint
 
 SMALL: dict[str, Any] = {
     "prompts": 4,
