@@ -79,7 +79,7 @@ def attack(
     from aot_core.attacker.tactics import AttackPolicy
     from aot_core.defender.checkpoints import load_defender
     from aot_core.engine.runner import resolve_device
-    from aot_core.stages.judging import open_judge
+    from aot_core.stages.helpers.judging import open_judge
 
     where = resolve_device(device)
     loaded = Attacker.load(
