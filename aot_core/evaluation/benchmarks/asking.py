@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from aot_core.contracts.benchmark_registry import BENCHMARKS
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.benchmarks.answers import parse_choice, parse_yes_no
-from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.benchmarks.scoring import cycle_group, score
@@ -52,13 +52,13 @@ def ask_benchmarks(
 
 
 def choose_questions(items: Sequence[BenchmarkItem], limit: int | None, seed: int) -> list[BenchmarkItem]:
-    """At most `limit` questions, in the file's order; the cycles of a question (HR-Bench) stay together."""
+    """At most `limit` questions, in the file's order; a question's cycles (`Benchmark.cycles`) stay together."""
     if limit is None or len(items) <= limit:
         return list(items)
-    hrbench = BENCHMARKS[items[0].benchmark].rule == "hrbench"
+    cycles = BENCHMARKS[items[0].benchmark].cycles
     groups: dict[str, list[BenchmarkItem]] = {}
     for item in items:
-        groups.setdefault(cycle_group(item) if hrbench else item.key, []).append(item)
+        groups.setdefault(cycle_group(item) if cycles else item.key, []).append(item)
     drawn = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     kept: set[str] = set()
     for name in drawn:
