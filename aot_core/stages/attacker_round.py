@@ -7,6 +7,7 @@ import numpy as np
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.reward import SureAnswerer, answered_letters
+from aot_core.attacker.reward_terms import build_terms
 from aot_core.attacker.round_state import RoundHistory
 from aot_core.attacker.scenes import AttackError, answered_right, load_targets
 from aot_core.attacker.self_play import MIX, measure, play_round
@@ -25,6 +26,7 @@ def run_attacker_round(
     config: AttackerRoundConfig, inputs: AttackerRoundInputs, context: StageContext
 ) -> AttackerRoundOutputs:
     """Train the Attacker on scenes that the Defender answers right while they are clean."""
+    build_terms(config.reward)  # a misspelt one is found before anything is loaded
     rng = np.random.default_rng([config.seed, 12])
     defender = _opponent(config, inputs, context)
     photo_judge = load_judge(config.reward.validity, inputs.judge, context)
