@@ -3,6 +3,7 @@ out.
 
     data set -> clean scenes, procedural distractors --+
     Attackers -> the clean scenes as they edit them ---+-> conditions -> the Defender, asked k times -> items -> figures
+    bank -> the regression suite ----------------------+                                              |
     benchmark folder -> public questions ------------------------------> an engine, asked k times ----+
 
 The artifact holds `items.parquet` (an answered question a row) and `pictures/`.
@@ -34,6 +35,7 @@ from aot_core.evaluation.engines.protocol import Journal
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import Condition, Item, ask, write_items
 from aot_core.evaluation.pictures import fooling_gallery
+from aot_core.evaluation.regression_suite import suite_conditions
 from aot_core.stages.helpers.attacks import attacked_conditions
 from aot_core.stages.helpers.pictures import keep_picture
 
@@ -58,8 +60,9 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         context.device,
         config.dtype,
     )
+    suite = suite_conditions(context.fetch(inputs.bank)) if inputs.bank else []
     answered: dict[str, list[Item]] = {}
-    for condition in conditions:
+    for condition in [*conditions, *suite]:
         items = ask(defender, condition, samples=config.samples, temperature=config.temperature, seed=config.seed)
         answered[condition.name] = items
         context.tracker.log_metrics({f"eval/{condition.name}": float(np.mean([item.strict for item in items]))})
