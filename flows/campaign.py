@@ -192,9 +192,7 @@ class OpenCampaign:
         declared = declaration(record.stage)
         if whose := declared.checkpoint:
             name = f"{whose}-round-{round_index}"
-            tracking.log_checkpoint(
-                uri, child, name, record.artifact.uri, record.artifact.sha256, record.metrics, step=round_index
-            )
+            tracking.log_checkpoint(uri, child, name, record.artifact, record.metrics, step=round_index)
         if declared.data_set:
             made_of = {name: value for name, value in record.identity.inputs.items() if value}
             for run_id in (parent, child):
@@ -202,8 +200,7 @@ class OpenCampaign:
                     uri,
                     run_id,
                     f"{stage}-{round_index}",
-                    record.artifact.uri,
-                    record.artifact.sha256,
+                    record.artifact,
                     made_of,
                     record.metrics,
                 )

@@ -83,21 +83,17 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
     defender, exam, evaluation = course.defender, course.exam, course.evaluation
     figures = EvaluateOutputs.model_validate(evaluation.outputs)
     lineage = _lineage(campaign, defender, evaluation) | {"parent": _parent(home, settings, defender)}
-    version = registry.register_defender(
-        home.mlflow_uri,
-        campaign.summary.mlflow_run_id,
+    trained = registry.TrainedDefender(
         campaign.store.fetch(defender),
-        campaign.defender_base.name,
-        defender.uri,
-        defender.sha256,
+        defender,
+        campaign.defender_base,
         metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
         tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key, **_edition_tags(campaign)}
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
-        name=settings.model,
-        dtype=campaign.config.evaluate.dtype,
-        base_sha256=campaign.defender_base.sha256,
         packages=evaluation.packages,
+        dtype=campaign.config.evaluate.dtype,
     )
+    version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
     decision = _decide(campaign, version, defender, exam, evaluation, lineage)
     _publish(campaign, decision, exam)
     campaign.update(

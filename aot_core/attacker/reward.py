@@ -5,8 +5,8 @@ asked about the valid ones; rewards come out.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +46,8 @@ class Reward:
     """The letters answered; None where an answer holds none. Empty where none was sampled."""
     diversity: float = 1.0
     """d: how far the edit differs from its group's other valid edits, 0..1; 1 where it has none, or is not measured."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """What the config's own terms gave, by name (`reward_terms`); nothing for invalid edits."""
 
 
 def attack_rewards(

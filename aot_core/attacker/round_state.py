@@ -26,7 +26,7 @@ from aot_core.attacker.reward import Reward
 from aot_core.attacker.scenes import Target
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import AttackerRoundConfig
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.rl.advantages import PromptDeviations
 from aot_core.worlds.proposals import Proposal
 
@@ -151,7 +151,7 @@ class RoundState:
         return True
 
     def _about(self) -> str:
-        return sha256_of([self.config.model_dump(mode="json"), [target.sample.sample_id for target in self.targets]])
+        return sha256_of([decisive(self.config), [target.sample.sample_id for target in self.targets]])
 
     def _state(self) -> dict[str, Any]:
         number_of = {target.sample.sample_id: number for number, target in enumerate(self.targets)}

@@ -18,6 +18,7 @@ from PIL import Image
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import Rollout, joined, rollout
 from aot_core.attacker.reward import SureAnswerer, attack_rewards, diversified
+from aot_core.attacker.reward_terms import with_terms
 from aot_core.attacker.round_state import ScoredEdit
 from aot_core.attacker.scenes import AttackError, Attempt
 from aot_core.contracts.attacker_round import AttackerRoundConfig
@@ -133,16 +134,17 @@ def earn(
     config: AttackerRoundConfig,
     seed: int,
 ) -> list[ScoredEdit]:
-    """What P * G checked images earn. Raises what the opponent raises."""
+    """What P * G checked images earn. Raises what the opponent and the reward's own terms raise."""
     attempts = _each(attempts_P, len(images))
     questions = [attempt.target.sample.question for attempt in attempts]
     rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)
     regions_P = [attempt.proposal.regions for attempt in attempts_P]
     rewards = diversified(config.reward, rewards, images, regions_P, len(images) // len(attempts_P))
-    return [
+    scored = [
         ScoredEdit(attempt.target, attempt.proposal, image, reward)
         for attempt, image, reward in zip(attempts, images, rewards, strict=True)
     ]
+    return with_terms(config.reward, scored)
 
 
 def _each(attempts_P: Sequence[Attempt], edits: int) -> list[Attempt]:

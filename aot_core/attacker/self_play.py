@@ -100,6 +100,9 @@ def play_update(
     metrics |= improve(policy, decisions_P, rewards_PG, config, state.policy_optimizer)
     if config.reward.diversity:
         metrics["diversity"] = float(np.mean([edit.reward.diversity for edit in scored]))
+    for term in config.reward.terms:
+        scores = [edit.reward.terms[term.name] for edit in scored if edit.reward.valid]
+        metrics[f"term/{term.name}"] = float(np.mean(scores)) if scores else 0.0
     return scored, metrics
 
 

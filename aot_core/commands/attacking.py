@@ -4,6 +4,7 @@ picture, question -> sample -> proposals -> edits -> verdicts, answers, rewards 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,27 +50,38 @@ class Player(NamedTuple):
         return folder
 
 
-def attack(
-    image: Path,
-    question: str,
-    options: Sequence[str],
-    answer: str,
-    boxes: Sequence[str],
-    output: Path,
-    *,
-    attacker: Player,
-    defender: Player,
-    settings: ProbeSettings,
-    editor: EditorSettings | None = None,
-    device: str = "auto",
-    dtype: DType = "float32",
-) -> AttackReport:
+@dataclass(frozen=True)
+class AskedPicture:
+    """A picture that somebody brings along, and what the Defender is asked about it (see `sample_of`)."""
+
+    image: Path
+    question: str
+    options: Sequence[str]
+    answer: str
+    """The right option, in its words or by its letter."""
+    boxes: Sequence[str] = ()
+    """"X,Y,WIDTH,HEIGHT" in pixels, of what the question is about."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Who attacks whom, and how both are loaded."""
+
+    attacker: Player
+    defender: Player
+    editor: EditorSettings | None = None
+    """For the big editors; None is their defaults."""
+    device: str = "auto"
+    dtype: DType = "float32"
+
+
+def attack(asked: AskedPicture, match: Match, settings: ProbeSettings, output: Path) -> AttackReport:
     """Attack one picture and write everything into the new folder `output`.
 
     Raises ValueError (ProbeError, UnknownModelError, ...) with the field and the fix; before any model is loaded where
     the picture, the question or a box is to blame.
     """
-    sample, picture = sample_of(image, question, options, answer, boxes)
+    sample, picture = sample_of(asked.image, asked.question, asked.options, asked.answer, asked.boxes)
     photograph = world_of(sample).photographs
     if settings.judge and not photograph:
         raise ProbeError(
@@ -77,16 +89,17 @@ def attack(
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ProbeError(f"output {str(output)!r} exists already and is not empty; give a new folder")
+    attacker, defender = match.attacker, match.defender
     places = attacker.artifact("attacker"), defender.artifact("defender")
     from aot_core.attacker.editing import Attacker
     from aot_core.attacker.tactics import AttackPolicy
     from aot_core.defender.checkpoints import load_defender
     from aot_core.engine.runner import resolve_device
-    from aot_core.stages.judging import open_judge
+    from aot_core.stages.helpers.judging import open_judge
 
-    where = resolve_device(device)
+    where = resolve_device(match.device)
     loaded = Attacker.load(
-        attacker.base or attacker.name, places[0], where, dtype, steps=settings.steps, settings=editor
+        attacker.base or attacker.name, places[0], where, match.dtype, steps=settings.steps, settings=match.editor
     )
     if photograph and loaded.adapter.settings is None:
         raise ProbeError(
@@ -94,12 +107,12 @@ def attack(
             "words), and this is a photograph to it; give --attacker a general editor, such as Qwen/Qwen-Image-Edit"
         )
     policy = AttackPolicy.load(places[0]) if places[0] else AttackPolicy()
-    asked = load_defender(places[1], defender.base or defender.name, where, dtype)
+    answerer = load_defender(places[1], defender.base or defender.name, where, match.dtype)
     validity = settings.reward(photograph=photograph).validity
     judge = open_judge(validity.judge, validity, where) if validity.judge else None
-    edits, clean = probe(loaded, policy, asked, sample, picture, settings, judge)
+    edits, clean = probe(loaded, policy, answerer, sample, picture, settings, judge)
     report = AttackReport(
-        image=image.name,
+        image=asked.image.name,
         question=sample.question,
         attacker=attacker.name,
         defender=defender.name,

@@ -48,11 +48,10 @@ def run(
     from aot_core.defender.checkpoints import load_defender
     from aot_core.engine.identity import pin_model
     from aot_core.engine.runner import resolve_device
-    from aot_core.evaluation.benchmarks.asking import choose_questions, run_benchmark
-    from aot_core.evaluation.benchmarks.readers import read_benchmark
+    from aot_core.evaluation.benchmarks.asking import ask_benchmarks
+    from aot_core.evaluation.engines.opening import open_engine
     from aot_core.evaluation.engines.protocol import Journal
     from aot_core.evaluation.items import write_items
-    from aot_core.stages.evaluate import open_engine
 
     loaded = None
     if settings.endpoint is None:
@@ -70,10 +69,9 @@ def run(
         open_engine(settings, loaded, who, temperature, seed, Path(scratch)) as engine,
         Journal(place / "answers.jsonl", engine.identity) as journal,
     ):
-        for name in settings.names:
-            questions = choose_questions(read_benchmark(name, folder, place / "pictures"), settings.limit, seed)
-            answered, figures[name] = run_benchmark(questions, engine, samples, journal)
-            items += answered
+        for done in ask_benchmarks(settings, folder, place / "pictures", engine, journal, samples, seed):
+            figures[done.name] = done.figures
+            items += done.items
     write_items(place / "items.parquet", items)
     (place / "figures.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     _print_figures(figures, place)

@@ -207,7 +207,7 @@ def attack(
 ) -> None:
     """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
     from aot_core.base_models.names import model_folder
-    from aot_core.commands.attacking import Player, print_report
+    from aot_core.commands.attacking import AskedPicture, Match, Player, print_report
     from aot_core.commands.attacking import attack as attack_picture
     from aot_core.contracts.attack_report import ProbeSettings
     from aot_core.contracts.learning import EditorSettings
@@ -216,20 +216,16 @@ def attack(
     try:
         if all(model_folder(name) for name in named):
             os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
-        report = attack_picture(
-            image,
-            question,
-            option or ["yes", "no"],
-            answer,
-            boxes or [],
-            output,
-            attacker=Player(attacker, attacker_base),
-            defender=Player(defender, defender_base),
-            settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge),
-            editor=EditorSettings(resolution=resolution) if resolution else None,
-            device=device,
-            dtype=dtype,  # pyright: ignore[reportArgumentType]
+        asked = AskedPicture(image, question, option or ["yes", "no"], answer, boxes or [])
+        match = Match(
+            Player(attacker, attacker_base),
+            Player(defender, defender_base),
+            EditorSettings(resolution=resolution) if resolution else None,
+            device,
+            dtype,  # pyright: ignore[reportArgumentType]
         )
+        settings = ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge)
+        report = attack_picture(asked, match, settings, output)
     except ValueError as error:
         raise _refusal(error) from error
     print_report(report, output)

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import LATER, Frozen
+from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.stage import StageDeclaration
 
@@ -17,7 +18,7 @@ STAGE = StageDeclaration(checkpoint="defender")
 class RewardTerm(Frozen):
     """One part of the reward; an answer earns the sum of weight times score over all terms."""
 
-    name: str = Field(pattern=r"^(accuracy|format|length|overlong|[\w.]+:\w+)$")
+    name: str = Field(pattern=rf"^(accuracy|format|length|overlong|{FUNCTION})$")
     """accuracy: 1 for the right option; format: 1 where it is right and stands in exactly the box asked for; length: -1
     times the share of `max_completion_tokens` used; overlong: DAPO's soft punishment; or a function of your own,
     `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores."""

@@ -9,23 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from aot_core.contracts.base import Frozen, sha256_of
+from aot_core.contracts.benchmark_registry import margins
 
 BENCHMARK_PREFIX = "bench/"
 """A condition of this prefix is a benchmark's questions, without any edit."""
-
-
-BENCHMARK_MARGINS = {
-    "vstar": 0.10,
-    "hrbench4k": 0.05,
-    "hrbench8k": 0.05,
-    "hallusionbench": 0.05,
-    "mmmu": 0.05,
-    "realworldqa": 0.05,
-    "mmstar": 0.035,
-}
-"""(1.64 + 1.96) sqrt(0.14 / n), rounded: where two Defenders differ on 14 % of n answers (two that were trained apart
-do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the large files
-allow, the 191 questions of VStar would refuse two of three such challengers."""
 
 
 class GateSettings(Frozen):
@@ -39,7 +26,7 @@ class GateSettings(Frozen):
     `benchmarks/gate.py` measures how often."""
     benchmark_margin: float = Field(default=0.03, ge=0, le=1)
     """The same on every benchmark that has no margin of its own."""
-    benchmark_margins: dict[str, float] = Field(default_factory=lambda: dict(BENCHMARK_MARGINS))
+    benchmark_margins: dict[str, float] = Field(default_factory=margins)
     """Margins by benchmark: a small one cannot show a small loss, nor that there is none."""
     min_items: int = Field(default=100, ge=1)
     """Fewer common questions than this decide nothing: such an attack is left out of the worst case, such a

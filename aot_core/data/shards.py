@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.scene import Split
 from aot_core.data.dataset import DATA, REJECTION_SCHEMA, SCHEMA, file_sha256
@@ -77,7 +77,7 @@ def wanted_shards(config: PrepareDataConfig) -> list[Shard]:
 
 def build_key(config: PrepareDataConfig, contents: Sequence[str]) -> str:
     """What makes two runs the same: the config, and the sha256 of everything read from outside."""
-    return sha256_of({"config": config.model_dump(mode="json"), "contents": list(contents)})
+    return sha256_of({"config": decisive(config), "contents": list(contents)})
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ batch of `Answered` to one finite score an answer; a config may name its own as 
 """
 
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 
-from aot_core.contracts.defender_round import DefenderRoundConfig, RewardTerm
+from aot_core.contracts.defender_round import DefenderRoundConfig
+from aot_core.contracts.functions import import_function
 from aot_core.contracts.scene import LETTERS
 from aot_core.data.answers import extract_letter, is_exactly_boxed
+from aot_core.rl.reward_terms import checked
 
 ACCURACY_REWARD = 0.8
 FORMAT_REWARD = 0.2
@@ -47,14 +46,6 @@ class Answered:
 
 
 Term = Callable[[Sequence[Answered]], Sequence[float]]
-
-
-class RewardError(ValueError):
-    """A reward term gave no usable scores. The message names the term and the answer."""
-
-
-class RewardTimeoutError(RuntimeError):
-    """A reward term did not come back. Trying again may help: it may wait for something outside."""
 
 
 def defender_reward(completion: str, answer: str, letters: str = LETTERS) -> float:
@@ -139,53 +130,13 @@ def build_terms(config: DefenderRoundConfig) -> dict[str, Term]:
     if len({term.name for term in config.rewards}) != len(config.rewards):
         raise ValueError("defender_round.rewards names a term twice; add up its weights")
     return {
-        term.name: checked(term.name, known.get(term.name) or _imported(term), config.reward_seconds)
+        term.name: checked(
+            term.name,
+            known.get(term.name) or import_function(term.name, "defender_round.rewards"),
+            config.reward_seconds,
+            field="defender_round.reward_seconds",
+            noun="answer",
+            told=lambda answered: repr(answered.completion),
+        )
         for term in config.rewards
     }
-
-
-def _imported(term: RewardTerm) -> Term:
-    module, _, name = term.name.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"defender_round.rewards: {term.name!r} cannot be imported: {error}") from error
-
-
-def checked(name: str, term: Term, seconds: float) -> Term:
-    """The term, held to its contract: in time, one finite score an answer. Raises RewardError, RewardTimeoutError."""
-
-    def score(batch: Sequence[Answered]) -> list[float]:
-        scores = _in_time(name, term, batch, seconds)
-        if len(scores) != len(batch):
-            raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(batch)} answers; give one for each")
-        for value, answered in zip(scores, batch, strict=True):
-            if not np.isfinite(value):
-                raise RewardError(f"reward {name!r} is {value} for the answer {answered.completion!r}; give a number")
-        return [float(value) for value in scores]
-
-    return score
-
-
-def _in_time(name: str, term: Term, batch: Sequence[Answered], seconds: float) -> list[float]:
-    """What the term gives, from a thread that is left behind where it hangs: it cannot keep the process alive."""
-    found: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            found["scores"] = list(term(batch))
-        except Exception as error:
-            found["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise RewardTimeoutError(
-            f"reward {name!r} did not come back within {seconds:g} seconds; mend it, or raise "
-            "defender_round.reward_seconds"
-        )
-    if "error" in found:
-        error = found["error"]
-        raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error
-    return found["scores"]

@@ -40,6 +40,8 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NOTE,
 )
 
+from aot_core.contracts.artifact import ArtifactRef
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -164,8 +166,7 @@ def log_checkpoint(
     uri: str,
     run_id: str,
     name: str,
-    artifact_uri: str,
-    artifact_sha256: str,
+    artifact: ArtifactRef,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
@@ -173,19 +174,19 @@ def log_checkpoint(
     """Note a checkpoint as an MLflow LoggedModel and return its model id; the same one if it is noted
     already.
 
-    An *external* model: the weights stay in the artifact store, where `artifact_uri` finds them; MLflow holds
-    the reference, the figures and the link to the run.
+    An *external* model: the weights stay in the artifact store, where `artifact` finds them; MLflow holds the
+    reference, the figures and the link to the run.
     """
     client = MlflowClient(uri)
     experiment_id = client.get_run(run_id).info.experiment_id
     known = client.search_logged_models(
         [experiment_id],
         filter_string=f"name = '{name}' AND source_run_id = '{run_id}' "
-        f"AND tags.`{ARTIFACT_SHA_TAG}` = '{artifact_sha256}'",
+        f"AND tags.`{ARTIFACT_SHA_TAG}` = '{artifact.sha256}'",
     )
     if known and known[0].status == LoggedModelStatus.READY:
         return known[0].model_id
-    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256}
+    reference = {ARTIFACT_URI_TAG: artifact.uri, ARTIFACT_SHA_TAG: artifact.sha256}
     all_tags = {**(tags or {}), **reference, MLFLOW_MODEL_IS_EXTERNAL: "true"}
     # One that is not READY was begun by a process that was killed: go on with it.
     model = (
@@ -204,8 +205,7 @@ def log_dataset(
     uri: str,
     run_id: str,
     name: str,
-    artifact_uri: str,
-    artifact_sha256: str,
+    artifact: ArtifactRef,
     sources: Mapping[str, Any],
     profile: Mapping[str, float],
 ) -> bool:
@@ -213,17 +213,16 @@ def log_dataset(
     and that to the hashes of what it was made of. False where the run holds it already.
 
     Args:
-        artifact_uri: `aot://STAGE/KEY`, where the store has it.
         sources: what it was made of: input name to sha256 (a hub model: its name).
         profile: figures to be shown with it.
     """
     client = MlflowClient(uri)
-    digest = artifact_sha256[:_DIGEST]
+    digest = artifact.sha256[:_DIGEST]
     inputs = client.get_run(run_id).inputs
     held = inputs.dataset_inputs if inputs else []
     if any((one.dataset.name, one.dataset.digest) == (name, digest) for one in held):
         return False
-    source = {"uri": artifact_uri, "sha256": artifact_sha256, "made_of": dict(sources)}
+    source = {"uri": artifact.uri, "sha256": artifact.sha256, "made_of": dict(sources)}
     dataset = Dataset(
         name=name, digest=digest, source_type="aot", source=json.dumps(source), profile=json.dumps(dict(profile))
     )

@@ -15,10 +15,11 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -33,6 +34,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.types import ColSpec, Schema
 from PIL import Image
 
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.learning import DType
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
 
 DEFENDER = "aot-defender"
@@ -65,55 +68,62 @@ SIGNATURE = ModelSignature(
 )
 
 
-def register_defender(
-    uri: str,
-    run_id: str,
-    checkpoint: Path,
-    base: str,
-    artifact_uri: str,
-    artifact_sha256: str,
-    metrics: Mapping[str, float] | None = None,
-    tags: Mapping[str, str] | None = None,
-    name: str = DEFENDER,
-    dtype: str = "float32",
-    device: str = "cpu",
-    base_sha256: str = "",
-    packages: Mapping[str, str] | None = None,
-) -> str:
+@dataclass(frozen=True)
+class TrainedDefender:
+    """A Defender that is to be registered."""
+
+    checkpoint: Path
+    """The artifact's folder, with `model/` (full weights) or `adapter/` (LoRA on `base`) in it."""
+    artifact: ArtifactRef
+    base: ExternalRef
+    """Needed again at load time where the checkpoint is an adapter, which is only ever put on the base that it was
+    trained on."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Kept as the version's tags (`aot.metric.NAME`)."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions, by name, of what it was evaluated with: the orchestrator may have none of it installed."""
+    dtype: DType = "float32"
+    device: str = "cpu"
+    """Where the loaded model answers."""
+
+    @property
+    def kind(self) -> Literal["model", "adapter"]:
+        """The checkpoint's folder. Raises ValueError where it holds neither."""
+        for kind in ("model", "adapter"):
+            if (self.checkpoint / kind).is_dir():
+                return kind
+        raise ValueError(f"checkpoint {self.checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
+
+
+def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: str = DEFENDER) -> str:
     """Register a trained Defender and return its version; the version of the same artifact if there is one.
 
-    Args:
-        checkpoint: the artifact's folder, with `model/` (full weights) or `adapter/` (LoRA on `base`) in it.
-        base: the base model's name; needed again at load time where the checkpoint is an adapter.
-        metrics: kept as the version's tags (`aot.metric.NAME`).
-        device: where the loaded model answers.
-        base_sha256: of the base's folder: an adapter is only ever put on the base that it was trained on. Empty for a
-            hub name.
-        packages: versions, by name, of what it was evaluated with: the orchestrator may have none of it installed.
-
-    Raises ValueError where the checkpoint holds neither folder.
+    Raises ValueError where its checkpoint holds no weights.
     """
     client = MlflowClient(uri, registry_uri=uri)
-    known = find_version(uri, artifact_sha256, name)
+    known = find_version(uri, defender.artifact.sha256, name)
     if known is not None:
         return known
-    kind = next((kind for kind in ("model", "adapter") if (checkpoint / kind).is_dir()), None)
-    if kind is None:
-        raise ValueError(f"checkpoint {checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
-    figures = {METRIC_TAG + key: repr(float(value)) for key, value in (metrics or {}).items()}
-    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256, BASE_TAG: base}
-    held = {package: (packages or {}).get(package) or version(package) for package in _REQUIRED}
+    kind, base = defender.kind, defender.base
+    figures = {METRIC_TAG + key: repr(float(value)) for key, value in defender.metrics.items()}
+    reference = {
+        ARTIFACT_URI_TAG: defender.artifact.uri,
+        ARTIFACT_SHA_TAG: defender.artifact.sha256,
+        BASE_TAG: base.name,
+    }
+    held = {package: defender.packages.get(package) or version(package) for package in _REQUIRED}
     with _active_run(client, uri, run_id):
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_CODE),
-            artifacts={"weights": str(checkpoint / kind)},
+            artifacts={"weights": str(defender.checkpoint / kind)},
             model_config={
                 "kind": kind,
-                "base": base,
-                "base_sha256": base_sha256,
-                "dtype": dtype,
-                "device": device,
+                "base": base.name,
+                "base_sha256": base.sha256,
+                "dtype": defender.dtype,
+                "device": defender.device,
             },
             signature=SIGNATURE,
             input_example=_example(),
@@ -127,7 +137,7 @@ def register_defender(
             name,
             source=info.model_uri,
             run_id=run_id,
-            tags={**(tags or {}), **figures, **reference},
+            tags={**defender.tags, **figures, **reference},
             model_id=info.model_id,
         )
     return str(made.version)

@@ -25,7 +25,7 @@ from aot_core.contracts.attack import ProposalSettings, RewardSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, OpponentSettings, SamplingSettings, WindowSettings
 from aot_core.contracts.scene import Sample
 from aot_core.evaluation.engines.protocol import EngineError
-from aot_core.stages.opponent import EndpointDefender
+from aot_core.stages.helpers.opponent import EndpointDefender
 from aot_core.tracking.protocol import NullTracker
 from tests.evaluation.engines.conftest import Server, serving
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from aot_core.commands.cli import app
+from aot_core.contracts.benchmark_registry import BENCHMARKS, Benchmark
 from aot_core.contracts.benchmarks import BenchmarkSettings
-from aot_core.evaluation.benchmarks import catalogue
 from aot_core.evaluation.benchmarks.asking import choose_questions
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.benchmarks.verify import verify
@@ -42,7 +42,7 @@ def test_verify_tells_what_a_folder_holds(folder: Path, monkeypatch: pytest.Monk
     assert found["mmstar"].state == "broken" and "has no column answer" in found["mmstar"].told
     # With its checksum known, the same file is the published one.
     md5 = hashlib.md5((folder / "POPE.tsv").read_bytes()).hexdigest()
-    monkeypatch.setitem(catalogue.BENCHMARKS, "pope", catalogue.Benchmark("pope", ("POPE.tsv",), 6, (md5,), "yes_no"))
+    monkeypatch.setitem(BENCHMARKS, "pope", Benchmark("pope", ("POPE.tsv",), 6, (md5,), "yes_no"))
     assert verify(folder, ["pope"])[0].state == "published"
 
 
@@ -88,4 +88,4 @@ def test_fewer_questions_are_a_part_of_more_and_cycles_stay_together(folder: Pat
 def test_unknown_benchmarks_are_refused_by_the_config() -> None:
     with pytest.raises(ValueError, match="are unknown or repeat"):
         BenchmarkSettings(names=("pope", "hope"))
-    assert set(BenchmarkSettings(names=tuple(catalogue.BENCHMARKS)).names) == set(catalogue.BENCHMARKS)
+    assert set(BenchmarkSettings(names=tuple(BENCHMARKS)).names) == set(BENCHMARKS)

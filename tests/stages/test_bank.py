@@ -21,7 +21,7 @@ from aot_core.contracts.spec import Place
 from aot_core.data.bank import held_back
 from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.engine.identity import plan_stage
+from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.evaluation.stops import seen_in_training
 from aot_core.store import LocalStore
@@ -144,7 +144,7 @@ def test_from_data_to_lesson_and_exam(store: LocalStore, tmp_path: Path) -> None
     place = Place(store=str(store.root), device="cpu", threads=1)
 
     def done(stage: StageName, config: Frozen, inputs: Frozen) -> StageRecord:
-        return cast("StageRecord", execute(plan_stage(stage, config, inputs, place)).record)
+        return cast("StageRecord", execute(stage_spec(stage, config, inputs, place)).record)
 
     def shipped(stage: StageName, name: str) -> ArtifactRef:
         shutil.copytree(SHIPPED / name, tmp_path / name / "model")

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.data.answers import extract_letter
@@ -15,6 +16,7 @@ from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender, load_trainable, save
 from aot_core.tracking.mlflow_tracking import open_campaign_run
 from aot_core.tracking.registry import (
+    TrainedDefender,
     find_version,
     get_alias,
     get_champion,
@@ -25,7 +27,8 @@ from aot_core.tracking.registry import (
 
 SHA = "a" * 64
 QUESTION = "Is there a red ring?\nA. yes\nB. no\nAnswer with \\boxed{X}."
-REFERENCE = ("aot-tiny-vl", "aot://defender_round/" + "0" * 64)
+BASE = ExternalRef(name="aot-tiny-vl")
+ADDRESS = "aot://defender_round/" + "0" * 64
 
 Registered = tuple[str, str, str]
 
@@ -37,9 +40,14 @@ def registered(tmp_path_factory: pytest.TempPathFactory, untrained_defender: Pat
     run_id = open_campaign_run(uri, "registry", "key", "tiny", {"seed": 0})
     assert not mlflow.is_tracking_uri_set()
     assert get_champion(uri) is None
-    version = register_defender(
-        uri, run_id, untrained_defender, *REFERENCE, SHA, {"strict/clean": 0.5}, {"aot.evaluation_set": "s"}
+    trained = TrainedDefender(
+        untrained_defender,
+        ArtifactRef(uri=ADDRESS, sha256=SHA),
+        BASE,
+        metrics={"strict/clean": 0.5},
+        tags={"aot.evaluation_set": "s"},
     )
+    version = register_defender(uri, run_id, trained)
     assert not mlflow.is_tracking_uri_set()
     set_alias(uri, "champion", version)
     return uri, run_id, version
@@ -96,7 +104,10 @@ def test_three_lines_of_python_answer(
 
 def test_the_same_artifact_is_registered_once(registered: Registered, untrained_defender: Path) -> None:
     uri, run_id, version = registered
-    assert register_defender(uri, run_id, untrained_defender, *REFERENCE, SHA) == version
+    assert (
+        register_defender(uri, run_id, TrainedDefender(untrained_defender, ArtifactRef(uri=ADDRESS, sha256=SHA), BASE))
+        == version
+    )
     assert find_version(uri, SHA) == version and find_version(uri, "b" * 64) is None
 
 
@@ -114,8 +125,9 @@ def test_the_version_says_what_it_is(registered: Registered) -> None:
 
 
 def test_a_folder_without_weights_is_refused(registered: Registered, tmp_path: Path) -> None:
+    empty = TrainedDefender(tmp_path, ArtifactRef(uri=ADDRESS, sha256="c" * 64), BASE)
     with pytest.raises(ValueError, match="holds no `model` and no `adapter`"):
-        register_defender(registered[0], registered[1], tmp_path, *REFERENCE, "c" * 64)
+        register_defender(registered[0], registered[1], empty)
 
 
 def test_an_adapter_is_registered_with_the_name_of_its_base(
@@ -129,7 +141,9 @@ def test_an_adapter_is_registered_with_the_name_of_its_base(
             weight.data.normal_()
     save(model, processor, tmp_path, base)
     uri, run_id, _ = registered
-    version = register_defender(uri, run_id, tmp_path, base, REFERENCE[1], "d" * 64)
+    version = register_defender(
+        uri, run_id, TrainedDefender(tmp_path, ArtifactRef(uri=ADDRESS, sha256="d" * 64), ExternalRef(name=base))
+    )
     picture = tmp_path / "x.png"
     Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -22,11 +22,11 @@ from aot_core.data.build import BuildJob, build_dataset
 from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.evaluation.engines.protocol import EngineError
-from aot_core.stages.opponent import EndpointDefender
+from aot_core.stages.helpers.opponent import EndpointDefender
 from aot_core.store import LocalStore
 from tests.evaluation.engines.conftest import Server, serving
 
-TINY = Path(__file__).parents[2] / "configs" / "tiny.toml"
+TINY = Path(__file__).parents[3] / "configs" / "tiny.toml"
 QUESTION = Question(query=Query(kind="existence", target={}), text="Is it red?", options=("yes", "no"), answer="A")
 
 

@@ -28,11 +28,11 @@ from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.stages.attacker_round import run_attacker_round
 from aot_core.stages.curate import run_curate
 from aot_core.stages.evaluate import run_evaluate
-from aot_core.stages.judging import load_judge
+from aot_core.stages.helpers.judging import load_judge
 from aot_core.store import LocalStore
 from tests.stages.test_big_editor_stages import photograph
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 TINY_VL = ExternalRef(name="aot-tiny-vl")
 LOOSE = ValiditySettings(min_ssim=0.0, max_outside=1.0)
 """An editor of random weights spares nothing: let it pass."""
