@@ -350,7 +350,14 @@ def _refusal(error: Exception) -> typer.Exit:
 
 
 def main() -> None:
-    app()
+    from aot_core.home import HomeError
+    from aot_core.store.protocol import StoreError
+    from aot_core.tracking.protocol import TrackingError
+
+    try:
+        app()
+    except (HomeError, StoreError, TrackingError) as error:  # whichever command it was
+        sys.exit(_refusal(error).exit_code)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,47 @@
 """One folder holds all state: the store, MLflow, Prefect's home, the campaigns' summaries and reports."""
 
+import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class HomeError(ValueError):
+    """A folder that cannot be a home. The message says why, and what to do."""
 
 
 class Home:
     """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
 
     def __init__(self, root: str | Path) -> None:
+        """Raises HomeError for a path that a database's address cannot hold: Prefect and MLflow put it into one as it
+        stands."""
         self.root = Path(root).expanduser().resolve()
+        if found := re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.root)):
+            raise HomeError(
+                f"home {str(self.root)!r}: {found.group()!r} in its path would be read as a part of a database's "
+                "address; give --home a path without '?' and without '%' before two hexadecimal digits"
+            )
 
     def create(self) -> None:
-        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them."""
+        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them.
+
+        Raises HomeError where that cannot be done.
+        """
         for folder in (self.store, self.mlflow_folder, self.prefect):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                writable = os.access(folder, os.W_OK)
+            except OSError as error:
+                raise HomeError(
+                    f"home {self.root}: {folder} cannot be made ({error.strerror}); give --home a folder to write to"
+                ) from error
+            if not writable:
+                raise HomeError(f"home {self.root}: {folder} is not to be written to; free it, or give another --home")
 
     @property
     def store(self) -> Path:
@@ -83,3 +110,18 @@ class Home:
             "MALLOC_TRIM_THRESHOLD_": str(2**32),
         }
         return {name: value for name, value in vetted.items() if name not in os.environ}
+
+
+@contextmanager
+def room_told(home: str | Path) -> Iterator[None]:
+    """A disk that is full or read-only, found inside the block, becomes a HomeError: a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        raise HomeError(
+            f"home {home}: {error.strerror}{where}; free some room on its disk and among the temporary files, and give "
+            "the same command again: it goes on where it stopped"
+        ) from error

@@ -18,6 +18,10 @@ def serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         Console(stderr=True).print(f"{root} does not exist yet; `aot run configs/tiny.toml` makes it")
         return 2
     environment = os.environ | home.environment()
+    os.environ.update(home.environment())
+    from aot_core.tracking.database import prepare  # once the environment is set that MLflow reads when it is imported
+
+    prepare(home.mlflow_uri)
     commands = {
         f"MLflow   http://127.0.0.1:{mlflow_port}": [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.mlflow_uri,

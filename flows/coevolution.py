@@ -22,15 +22,17 @@ from aot_core.contracts.promotion import Decision
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
-from aot_core.home import Home
+from aot_core.home import Home, HomeError, room_told
 from aot_core.launch import open_launcher
 from aot_core.stages.runner import execute, find
 from aot_core.store import StoreError
+from aot_core.tracking.database import told
+from aot_core.tracking.protocol import TrackingError
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.maintenance import take_over
-from flows.own_server import keep_own_server
+from flows.own_server import interruptible, keep_own_server
 from flows.promotion import judge_defender, settle
 
 
@@ -38,17 +40,18 @@ from flows.promotion import judge_defender, settle
 def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[Any]:
     """Run a campaign to its end, reusing every stage that the store holds."""
     try:
-        campaign = OpenCampaign(config, Home(home))
-        open_launcher(config.run, execute, find).check(campaign.any_place())
-        with campaign:
-            take_over(campaign.key)
-            decision = _coevolve(campaign)
-        if decision is not None:
-            settle(campaign, decision)
-        write_campaign_report(campaign)
+        with told(), room_told(home):
+            campaign = OpenCampaign(config, Home(home))
+            open_launcher(config.run, execute, find).check(campaign.any_place())
+            with campaign:
+                take_over(campaign.key)
+                decision = _coevolve(campaign)
+            if decision is not None:
+                settle(campaign, decision)
+            write_campaign_report(campaign)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
-    except (StageError, StoreError, CampaignBusyError) as error:
+    except (StageError, StoreError, CampaignBusyError, TrackingError, HomeError) as error:
         return Failed(message=str(error), data=error)
     return campaign.summary
 
@@ -137,7 +140,8 @@ def main() -> int:
     keep_own_server()
     home, config_json = sys.argv[1:]
     config = CampaignConfig.model_validate_json(config_json)
-    outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
+    with interruptible("`aot run` goes on where it stopped"):
+        outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
     if isinstance(outcome, CampaignSummary):
         print_closing_table(outcome, Home(home))
         return 0

@@ -33,6 +33,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.types import ColSpec, Schema
 from PIL import Image
 
+from aot_core.tracking.database import open_client
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
 
 DEFENDER = "aot-defender"
@@ -93,7 +94,7 @@ def register_defender(
 
     Raises ValueError where the checkpoint holds neither folder.
     """
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     known = find_version(uri, artifact_sha256, name)
     if known is not None:
         return known
@@ -135,7 +136,7 @@ def register_defender(
 
 def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:
     """The newest version made of an artifact, None where there is none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
     return next((str(v.version) for v in found if v.tags.get(ARTIFACT_SHA_TAG) == artifact_sha256), None)
 
@@ -162,7 +163,7 @@ def download(uri: str, model_version: str, name: str, into: Path) -> Packed:
 
 def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
     """The inputs of a version's evaluation, as its campaign's run keeps them (JSON); None where it keeps none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     run_id = client.get_model_version(model, model_version).run_id
     folder, _, _ = EXAM_FILE.rpartition("/")
     if run_id is None or EXAM_FILE not in [entry.path for entry in client.list_artifacts(run_id, folder)]:
@@ -173,13 +174,13 @@ def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
 
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
     """Point an alias at a version; it leaves the version that it pointed at."""
-    MlflowClient(uri, registry_uri=uri).set_registered_model_alias(name, alias, model_version)
+    open_client(uri).set_registered_model_alias(name, alias, model_version)
 
 
 def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """The version that an alias points at, and its tags; None where there is no such model or alias."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(name, alias)
+        found: ModelVersion = open_client(uri).get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -190,7 +191,7 @@ def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str
 def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """A version and its tags, None where there is none of that number."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version(name, model_version)
+        found: ModelVersion = open_client(uri).get_model_version(name, model_version)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -201,12 +202,12 @@ def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str
 def remove_alias(uri: str, alias: str, name: str = DEFENDER) -> None:
     """Take an alias away, from whichever version has it; nothing happens where none has."""
     if get_alias(uri, alias, name) is not None:
-        MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(name, alias)
+        open_client(uri).delete_registered_model_alias(name, alias)
 
 
 def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str = DEFENDER) -> None:
     """Set tags on a version; what a tag said before is replaced."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     for key, value in tags.items():
         client.set_model_version_tag(name, model_version, key, value)
 
@@ -216,7 +217,7 @@ def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> Non
 
     Only what is not there yet is written: the ledger itself stands in the store.
     """
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     known = client.get_registered_model(name).tags
     for number, line in lines.items():
         key = LEDGER_TAG + number
