@@ -163,6 +163,28 @@ def collect_garbage(
         raise _refusal(error) from error
 
 
+@store_commands.command("verify")
+def verify_store(
+    config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was."""
+    from aot_core.contracts.campaign import RunSettings
+    from aot_core.contracts.loading import load_campaign
+    from aot_core.home import Home
+    from aot_core.housekeeping import verify_store
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    try:
+        settings = load_campaign(config).run if config else RunSettings()
+        whole = verify_store(store or settings.store or str(place.store), settings.s3)
+    except ValueError as error:
+        raise _refusal(error) from error
+    raise typer.Exit(0 if whole else 1)
+
+
 @app.command()
 def attack(
     image: Annotated[Path, typer.Argument(help="A picture.")],
