@@ -339,10 +339,13 @@ def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
 
 @app.command()
 def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the ledger of promotions: who, when, why, from, to, figures."""
+    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
     from aot_core.promotion import commands
 
-    _promotion(home, store, model, commands.print_history)
+    differs: list[str] = []
+    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter)))
+    if told := "".join(differs):
+        raise typer.Exit(_refusal(ValueError(told)).exit_code - 1)
 
 
 def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promoter], str | None]") -> None:

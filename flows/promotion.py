@@ -48,6 +48,8 @@ from aot_core.evaluation.stops import (
 from aot_core.home import Home
 from aot_core.models import UnknownModelError
 from aot_core.promotion.commands import open_promoter
+from aot_core.promotion.leaders import Leader, discrepancy, leaders
+from aot_core.promotion.remedy import remedy
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
 from aot_core.stages.plan import pin_model
 from aot_core.store import Store, StoreError
@@ -163,7 +165,8 @@ def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: S
     registry.set_alias(home.mlflow_uri, registry.CHALLENGER, decision.challenger, settings.model)
     if not decision.promote:
         acting.note("refused", decision, decision.reason, page)
-        return "refused by the gate, the champion stays"
+        helps = remedy(decision)
+        return f"refused by the gate, the champion stays{'; ' + helps if helps else ''}"
     if settings.approval == "none":
         acting.promote(decision, decision.reason)
         return "promoted"
@@ -250,10 +253,14 @@ def _decide(
             rival = _measure_champion(campaign, leading, tags, exam)
         except (StoreError, UnknownModelError) as error:
             trouble = f"champion {leading} cannot be measured on these questions ({error}); compare the two by hand"
+    entries = Ledger(store, settings.model).entries()
+    if not leading and (led := leaders(entries)) and not led[-1].same(Leader(version, defender.sha256)):
+        # Whoever takes a champion away must not open the way for any other.
+        trouble = discrepancy(campaign.home.mlflow_uri, settings.model, entries)
     items = _items(campaign, evaluation)
     figures = {f"challenger/{name}": value for name, value in evaluation.metrics.items()}
     figures |= {f"champion/{name}": value for name, value in rival.metrics.items()} if rival else {}
-    attempt = attempt_number(Ledger(store, settings.model).entries(), defender.sha256, sha256) if rival else 1
+    attempt = attempt_number(entries, defender.sha256, sha256) if rival else 1
     base = {
         "model": settings.model,
         "challenger": version,

@@ -123,7 +123,8 @@ class S3Store:
             arrived = self._download(ref, manifest)
             if arrived is not None:
                 return arrived
-        done = self.repair(Damage(*_path(ref).split("/"), "its bytes are not those that were put there"))
+        stage, key = _path(ref).split("/")
+        done = self.repair(Damage(stage, key, "its bytes are not those that were put there"))
         raise StoreError(f"artifact {ref.uri} is damaged in {self.bucket}: {done}: run its campaign again")
 
     def lock(self, stage: str, key: str) -> AbstractContextManager[None]:

@@ -235,6 +235,12 @@ def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
     return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(METRIC_TAG)}
 
 
+def gate_figures(tags: Mapping[str, str]) -> dict[str, float]:
+    """The same by the names that the gate's decisions and the ledger use (`challenger/strict/clean`)."""
+    named = {name.replace("strict.", "strict/", 1): value for name, value in version_metrics(tags).items()}
+    return {f"challenger/{name}": value for name, value in named.items()}
+
+
 @contextmanager
 def _active_run(client: MlflowClient, uri: str, run_id: str) -> Iterator[None]:
     """Model logging and registering look at the global tracking URI and active run: lend ours, leave no

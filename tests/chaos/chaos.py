@@ -110,6 +110,12 @@ class End:
     ledger: list[str]
 
 
+def done_stages(home: Path) -> int:
+    """How many stages the campaign of a home has finished; none where it has not come to its first summary."""
+    files = list((home / "campaigns").glob("*/summary.json"))
+    return len(CampaignSummary.model_validate_json(files[0].read_bytes()).steps) if files else 0
+
+
 def end_of(home: Path, said: str) -> End:
     """What a finished campaign left."""
     from aot_core.store import LocalStore
@@ -167,7 +173,7 @@ class Chaos:
         said = baseline.finish()
         assert baseline.process.returncode == 0, said
         self.wanted = end_of(self.folder / "undisturbed", said)
-        self.places = [*dict.fromkeys(str(step[1]) for step in self.wanted.steps), "promotion"]
+        self.places = [*(str(step[1]) for step in self.wanted.steps), "promotion"]
         print(f"undisturbed: {len(self.wanted.steps)} stages in {time.monotonic() - clock:.0f} s", flush=True)
         while sum(self.left.values()):
             self._one_home()
@@ -197,10 +203,9 @@ class Chaos:
         given = 0
         while self.left["later"] and given < self.a_home:
             given += 1
-            place, after = self.random.choice(self.places), self.random.uniform(0, 6)
+            place, after = self.random.choice(self.places[done_stages(home) :]), self.random.uniform(0, 6)
             run = Run(home, self.config)
-            # Where the place lies behind it, it is killed wherever it is by then.
-            if (run.wait_for(place, 40) or run.process.poll() is None) and run.survive(after):
+            if run.wait_for(place, _LONGEST_RUN) and run.survive(after):
                 self._kill(run, "later", after)
         last = Run(home, self.config)
         said = last.finish()
