@@ -235,7 +235,7 @@ def _clock_advice(said: Any) -> str:
     code = said.get("Error", {}).get("Code", "")
     try:
         off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
-    except ValueError:
+    except (ValueError, TypeError):  # no date, or one without a zone
         off = 0.0
     if code not in _SKEWED and not (metadata.get("HTTPStatusCode") == 403 and abs(off) > _SKEW_SECONDS):
         return ""

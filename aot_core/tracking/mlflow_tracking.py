@@ -11,11 +11,13 @@ import logging
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -281,6 +283,27 @@ def log_artifact(uri: str, run_id: str, path: Path, folder: str = "") -> None:
         client.log_artifacts(run_id, str(path), folder or None)
     else:
         client.log_artifact(run_id, str(path), folder or None)
+
+
+def fetch_artifact(uri: str, run_id: str, path: str, into: Path) -> Path:
+    """Copy a file or folder of a run's artifacts into a folder; returns where it is then, by the name that it went by.
+
+    MLflow's own download reads names on a local disk as addresses: '#' cuts them off, '%20' gets another file. Raises
+    FileNotFoundError where there is none.
+    """
+    client = open_client(uri)
+    root = urlparse(client.get_run(run_id).info.artifact_uri or "")
+    if root.scheme != "file":
+        return Path(client.download_artifacts(run_id, path, str(into)))
+    folder = Path(url2pathname(root.path)).resolve()
+    source, target = (folder / path).resolve(), into / Path(path).name
+    if not source.is_relative_to(folder) or not source.exists():
+        raise FileNotFoundError(f"run {run_id} has no artifact {path!r}; its page in MLflow lists those it has")
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    return target
 
 
 def _log_metrics(

@@ -34,7 +34,7 @@ from mlflow.types import ColSpec, Schema
 from PIL import Image
 
 from aot_core.tracking.database import open_client
-from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG, fetch_artifact
 
 DEFENDER = "aot-defender"
 CHAMPION = "champion"
@@ -169,7 +169,7 @@ def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
     if run_id is None or EXAM_FILE not in [entry.path for entry in client.list_artifacts(run_id, folder)]:
         return None
     with TemporaryDirectory() as into:
-        return Path(client.download_artifacts(run_id, EXAM_FILE, into)).read_bytes()
+        return fetch_artifact(uri, run_id, EXAM_FILE, Path(into)).read_bytes()
 
 
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
