@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""What libraries say that raise errors of their own: safetensors, SQLite by way of MLflow, `shutil.copytree`."""
 
 
 class HomeError(ValueError):
@@ -112,16 +114,23 @@ class Home:
         return {name: value for name, value in vetted.items() if name not in os.environ}
 
 
+def no_room(error: Exception) -> str:
+    """A disk that is full or read-only, in a sentence; "" for every other error."""
+    said = str(error).partition("\n")[0]
+    if not (isinstance(error, OSError) and error.errno in _NO_ROOM) and not any(words in str(error) for words in _FULL):
+        return ""
+    return (
+        f"{said}; free some room on the home's disk and among the temporary files, and give the same command again: it "
+        "goes on where it stopped"
+    )
+
+
 @contextmanager
 def room_told(home: str | Path) -> Iterator[None]:
     """A disk that is full or read-only, found inside the block, becomes a HomeError: a sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        raise HomeError(
-            f"home {home}: {error.strerror}{where}; free some room on its disk and among the temporary files, and give "
-            "the same command again: it goes on where it stopped"
-        ) from error
+    except Exception as error:
+        if not isinstance(error, ValueError) and (told := no_room(error)):
+            raise HomeError(f"home {home}: {told}") from error
+        raise

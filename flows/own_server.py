@@ -4,6 +4,7 @@ Prefect ends it at the interpreter's exit. A process that dies of a signal has n
 ever, polling and holding the home's database.
 """
 
+import logging
 import os
 import signal
 import sqlite3
@@ -38,21 +39,30 @@ def keep_own_server() -> None:
 def interruptible(told: str) -> Iterator[None]:
     """Ctrl-C inside the block ends the process with a line instead of a traceback; the second one at once.
 
-    The first lets the stage and the campaign's runs be closed, which takes seconds.
+    The first lets the stage and the campaign's runs be closed, which takes seconds. A terminal interrupts the server
+    too: that the run's end cannot be told to it is no news then.
     """
+    interrupted = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
         signal.signal(signal.SIGINT, _end_at_once)
         print(f"interrupted: closing the campaign, Ctrl-C again ends at once; {told}", file=sys.stderr, flush=True)
+        logging.disable(logging.ERROR)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    except BaseException:
+        if not interrupted:
+            raise
     finally:
         signal.signal(signal.SIGINT, before)
+    if interrupted:
+        # By now the campaign is closed; Prefect's exit would try to reach its server for another minute.
+        _end_at_once(signal.SIGINT, None)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> NoReturn:
@@ -60,6 +70,7 @@ def _end_at_once(number: int, _frame: FrameType | None) -> NoReturn:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.terminate()
+    sys.stdout.flush()
     os._exit(128 + number)
 
 
