@@ -55,8 +55,8 @@ ui: setup ## MLflow and Prefect on the campaigns' own data
 	$(BIN)/aot ui --home $(HOME_DIR)
 
 base-models: setup ## pretrain the tiny pair again, from the seed
-	$(BIN)/python -m aot_core.stages.pretraining aot-tiny-vl --output aot_core/base_models/aot-tiny-vl --home $(HOME_DIR)
-	$(BIN)/python -m aot_core.stages.pretraining aot-tiny-edit --output aot_core/base_models/aot-tiny-edit --home $(HOME_DIR)
+	$(BIN)/python -m aot_core.recipes aot-tiny-vl --output aot_core/base_models/aot-tiny-vl --home $(HOME_DIR)
+	$(BIN)/python -m aot_core.recipes aot-tiny-edit --output aot_core/base_models/aot-tiny-edit --home $(HOME_DIR)
 
 lock: setup
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -39,6 +39,7 @@ from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
 from aot_core.attacker.scoring import judge
 from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attack import ProposalSettings, TacticsSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings, WindowSettings
@@ -51,10 +52,9 @@ from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
+from aot_core.engine.identity import pin_model, plan_stage
+from aot_core.engine.runner import execute
 from aot_core.home import Home
-from aot_core.models import model_folder
-from aot_core.stages.plan import pin_model, plan_stage
-from aot_core.stages.runner import execute
 from aot_core.store import open_store
 from aot_core.tracking.protocol import NullTracker
 

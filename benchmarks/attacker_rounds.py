@@ -22,7 +22,7 @@ from aot_core.attacker.scenes import Target, answered_right, draw
 from aot_core.attacker.scoring import check, judge
 from aot_core.attacker.self_play import summarise
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import Verdict
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundOutputs
 from aot_core.contracts.campaign import CampaignConfig
@@ -33,9 +33,9 @@ from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.evaluation.charts import attack_mix
 from aot_core.home import Home
-from aot_core.models import model_folder
 from aot_core.store import open_store
 from aot_core.store.protocol import Store
+from aot_core.worlds.validity import Verdict
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ fool that one too.
 import argparse
 from pathlib import Path
 
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.scene import LETTERS, Sample
 from aot_core.contracts.summary import CampaignSummary
@@ -20,7 +21,6 @@ from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.home import Home
-from aot_core.models import model_folder
 from aot_core.store import open_store
 
 

@@ -42,10 +42,10 @@ from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageResult, StageSpec
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.engine.identity import plan_stage
+from aot_core.engine.runner import execute, find
 from aot_core.home import Home
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute, find
 from flows import closing, coevolution, promotion, tasks
 
 ROOT = Path(__file__).parents[1]

@@ -18,33 +18,23 @@ from rich.console import Console
 
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.errors import StageCancelledError
 from aot_core.contracts.loading import ConfigError
 from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
+from aot_core.engine.identity import declaration, pin_model, pin_source
 from aot_core.home import Home
-from aot_core.stages.plan import pin_model, pin_source
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking.database import told
 from aot_core.tracking.protocol import TrackingError
 
-_CHECKPOINTS: dict[str, str] = {
-    "warm_start_attacker": "attacker",
-    "warm_start_defender": "defender",
-    "attacker_round": "attacker",
-    "defender_round": "defender",
-}
-"""The stages whose artifact is a model, and whose it is."""
+_NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
-
-
-_DATA_SETS: tuple[StageName, ...] = ("prepare_data", "curate")
-"""The stages whose artifact is a data set."""
 
 
 class CampaignBusyError(RuntimeError):
@@ -203,12 +193,13 @@ class OpenCampaign:
         tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds)
         # On the parent run a point a round, so that its charts show the campaign's course.
         tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index)
-        if whose := _CHECKPOINTS.get(stage):
+        declared = declaration(record.stage)
+        if whose := declared.checkpoint:
             name = f"{whose}-round-{round_index}"
             tracking.log_checkpoint(
                 uri, child, name, record.artifact.uri, record.artifact.sha256, record.metrics, step=round_index
             )
-        if record.stage in _DATA_SETS:
+        if declared.data_set:
             made_of = {name: value for name, value in record.identity.inputs.items() if value}
             for run_id in (parent, child):
                 tracking.log_dataset(
@@ -244,9 +235,9 @@ class OpenCampaign:
 
 def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
     """What identifies a campaign: everything in its config but where it runs, and the contents it starts from."""
-    decisive = config.model_dump(mode="json", exclude={"run", "source_folder", "benchmark_folder", "promotion"})
+    told = {name: value for name, value in decisive(config).items() if name not in _NO_PART_OF_THE_KEY}
     pinned = [ref.sha256 or ref.name for ref in contents if ref is not None]
-    return sha256_of({"config": decisive, "pinned": pinned})
+    return sha256_of({"config": told, "pinned": pinned})
 
 
 def read_summary(folder: Path) -> CampaignSummary:

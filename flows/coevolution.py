@@ -22,9 +22,9 @@ from aot_core.contracts.promotion import Decision
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
+from aot_core.engine.runner import execute, find
 from aot_core.home import Home, HomeError, room_told
 from aot_core.launch import open_launcher
-from aot_core.stages.runner import execute, find
 from aot_core.store import StoreError
 from aot_core.tracking.database import told
 from aot_core.tracking.protocol import TrackingError

@@ -90,9 +90,9 @@ def shard_names(spec: StageSpec) -> list[str]:
 
 def job_of(spec: StageSpec) -> "BuildJob":
     """What the stage of this spec would do, in the folder where it leaves its progress."""
-    from aot_core.stages.context import StageContext
+    from aot_core.engine.context import StageContext
+    from aot_core.engine.runner import progress_folder, resolve_device
     from aot_core.stages.prepare_data import build_job
-    from aot_core.stages.runner import progress_folder, resolve_device
 
     store = open_store(spec.place.store, spec.place.s3)
     work = progress_folder(store, spec)

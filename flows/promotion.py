@@ -10,6 +10,7 @@ and a question whose asker died is asked again.
 
 import time
 from dataclasses import replace
+from typing import get_args
 
 from filelock import FileLock, Timeout
 from prefect import flow, tags
@@ -29,11 +30,13 @@ from prefect.input import RunInput
 from prefect.states import Cancelled
 from pydantic import Field
 
-from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.base_models.names import UnknownModelError
+from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
 from aot_core.contracts.spec import Place, TrackingTarget
+from aot_core.engine.identity import declaration, pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
 from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
 from aot_core.evaluation.items import Item, read_items
@@ -46,12 +49,10 @@ from aot_core.evaluation.stops import (
     unreadable_answers,
 )
 from aot_core.home import Home
-from aot_core.models import UnknownModelError
 from aot_core.promotion.commands import open_promoter
 from aot_core.promotion.leaders import Leader, discrepancy, leaders
 from aot_core.promotion.remedy import remedy
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
-from aot_core.stages.plan import pin_model
 from aot_core.store import Store, StoreError
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import mlflow_tracking as tracking
@@ -61,7 +62,7 @@ from aot_core.tracking.smoke import SmokeError
 from flows import tasks
 from flows.campaign import OpenCampaign
 
-_NEEDED = ("prepare_data", "warm_start_defender", "evaluate")
+_NEEDED = tuple(name for name in get_args(StageName) if declaration(name).promoted_with)
 _POLL_SECONDS = 5
 """How often it is looked whether a person has answered."""
 

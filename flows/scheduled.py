@@ -10,13 +10,13 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Cancelled, Completed, Failed
 
+from aot_core.base_models.names import UnknownModelError
+from aot_core.commands.housekeeping import collect_garbage, is_running
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.errors import LauncherError, StageCancelledError, StageError
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
-from aot_core.housekeeping import collect_garbage, is_running
-from aot_core.models import UnknownModelError
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import discrepancy
 from aot_core.promotion.transaction import PromotionError
@@ -62,7 +62,7 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
     place, campaign = Home(home), resolve(config, overrides)
     place.create()
     os.environ.update(place.environment())
-    from aot_core.stages.reevaluation import ReevaluationError, reevaluate
+    from aot_core.commands.reevaluation import ReevaluationError, reevaluate
 
     store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
     settings = campaign.run

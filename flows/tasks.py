@@ -16,9 +16,9 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.engine.identity import declaration, plan_stage
+from aot_core.engine.runner import execute, find
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute, find
 from flows.campaign import OpenCampaign
 from flows.cancellation import watch_this_run
 from flows.slots import gpu_slot
@@ -61,7 +61,9 @@ def plan(
 ) -> StageSpec:
     """The spec of a stage in a round of a campaign."""
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
-    config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
+    config = campaign.config.seeded(
+        getattr(campaign.config, name), 0 if declaration(name).same_in_all_rounds else round_index
+    )
     return plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
 
 

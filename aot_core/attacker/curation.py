@@ -18,11 +18,11 @@ from PIL import Image
 from aot_core.attacker.reward import answered_letters
 from aot_core.attacker.scenes import AttackError, Target, propose_for
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import Verdict, checker_for
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.protocols import Answerer, Editor
-from aot_core.data.proposals import Proposal
+from aot_core.worlds.shapes.proposals import Proposal
+from aot_core.worlds.validity import Verdict, checker_for
 
 
 @dataclass(frozen=True)

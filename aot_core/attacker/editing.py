@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from aot_core.attacker.adapters import EDITORS, EditorAdapter, EditorFile, adapter_for, load_adapter
 from aot_core.attacker.conditions import Condition
 from aot_core.attacker.flow_sde import ode_step
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
-from aot_core.models import model_folder
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""

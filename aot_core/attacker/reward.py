@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from aot_core.attacker.validity import Verdict, region_mask, visibly_changed
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Box, Question
 from aot_core.data.answers import extract_letter
+from aot_core.worlds.validity import Verdict, region_mask, visibly_changed
 
 
 class SureAnswerer(Answerer, Protocol):

@@ -27,8 +27,8 @@ from aot_core.attacker.scenes import Target
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.base import sha256_of
-from aot_core.data.proposals import Proposal
 from aot_core.rl.advantages import PromptDeviations
+from aot_core.worlds.shapes.proposals import Proposal
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
 from aot_core.data.answers import extract_letter
 from aot_core.data.dataset import load_image, read_samples
-from aot_core.data.photo_proposals import propose_in_photograph
-from aot_core.data.probe import is_photograph
-from aot_core.data.proposals import Proposal, ProposalError, propose
+from aot_core.worlds.photographs.proposals import propose_in_photograph
+from aot_core.worlds.probe import is_photograph
+from aot_core.worlds.shapes.proposals import Proposal, ProposalError, propose
 
 
 class AttackError(ValueError):

@@ -20,9 +20,9 @@ from aot_core.attacker.flow_grpo import Rollout, joined, rollout
 from aot_core.attacker.reward import SureAnswerer, attack_rewards, diversified
 from aot_core.attacker.round_state import JudgedEdit
 from aot_core.attacker.scenes import AttackError, Attempt
-from aot_core.attacker.validity import Verdict, checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer
+from aot_core.worlds.validity import Verdict, checker_for
 
 P = ParamSpec("P")
 T = TypeVar("T")

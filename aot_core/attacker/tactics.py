@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Question
-from aot_core.data.proposals import OPTIONS, Factor
+from aot_core.worlds.shapes.proposals import OPTIONS, Factor
 
 FILE = "tactics.json"
 """In an Attacker's artifact."""
@@ -125,7 +125,7 @@ class AttackPolicy(nn.Module):
 
 @dataclass
 class Tactician:
-    """Chooses by a policy, for one question, and remembers the decisions (`data.proposals.Chooser`)."""
+    """Chooses by a policy, for one question, and remembers the decisions (`worlds.shapes.proposals.Chooser`)."""
 
     policy: AttackPolicy
     question: Question

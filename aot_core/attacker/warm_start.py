@@ -24,8 +24,8 @@ from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.scene import Sample
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.data.dataset import load_image, read_samples
-from aot_core.data.proposals import with_question
 from aot_core.tracking.protocol import Tracker
+from aot_core.worlds.shapes.proposals import with_question
 
 EARLIEST = 0.05
 """Flow times below this are not trained: the velocity's error there is the clean latent's, blown up."""

@@ -5,13 +5,16 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from aot_core.contracts.attacker_round import AttackerRoundConfig
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.bank import BankConfig
+from aot_core.contracts.base import LATER, Frozen
+from aot_core.contracts.compare_data import CompareDataConfig
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.contracts.evaluate import EvaluateConfig
 from aot_core.contracts.launch import DockerSettings, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.promotion import PromotionSettings
+from aot_core.contracts.series import EditionPlan, SeriesSettings
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
@@ -79,6 +82,10 @@ class CampaignConfig(Frozen):
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
     benchmark_folder: str | None = None
     """The folder that holds the files of `[evaluate.benchmarks]`. Its contents, not its path, identify the campaign."""
+    series: Annotated[SeriesSettings | None, LATER] = None
+    """How campaigns of this config recur; None: it is a campaign by itself."""
+    edition: Annotated[EditionPlan | None, LATER] = None
+    """Which edition of its series this is. Filled in by `aot run --edition` and by schedules, never by hand."""
     models: BaseModels = BaseModels()
     run: RunSettings = RunSettings()
     promotion: PromotionSettings = PromotionSettings()
@@ -88,6 +95,8 @@ class CampaignConfig(Frozen):
     warm_start_defender: WarmStartDefenderConfig = WarmStartDefenderConfig()
     attacker_round: AttackerRoundConfig = AttackerRoundConfig()
     curate: CurateConfig = CurateConfig()
+    bank: Annotated[BankConfig, LATER] = BankConfig()
+    compare_data: Annotated[CompareDataConfig, LATER] = CompareDataConfig()
     defender_round: DefenderRoundConfig = DefenderRoundConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

@@ -13,9 +13,11 @@ from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
+from aot_core.contracts.stage import StageDeclaration
 
 VERSION = 5
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(promoted_with=True, same_in_all_rounds=True)
 
 CLEAN = "clean"
 """The condition without any edit."""

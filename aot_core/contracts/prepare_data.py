@@ -9,9 +9,11 @@ from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
+from aot_core.contracts.stage import StageDeclaration
 
 VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(data_set=True, promoted_with=True)
 
 TrainingFamily = Literal["semantic", "irrelevant"]
 """The families that pairs may be trained on; "unseen" is kept for evaluation."""

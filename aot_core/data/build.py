@@ -24,9 +24,7 @@ from tqdm import tqdm
 
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.data.dataset import DATA, REJECTION_SCHEMA, REJECTIONS, SCHEMA, TABLE, write_manifest
-from aot_core.data.domains import open_source
 from aot_core.data.facts import FACTS, Note
-from aot_core.data.photographs import refuse_if_too_many
 from aot_core.data.pipeline import Helpers, ShardMaker, shares_of
 from aot_core.data.shards import (
     REJECTED,
@@ -39,9 +37,11 @@ from aot_core.data.shards import (
     read_rows,
     sweep,
 )
-from aot_core.data.sources import Unusable
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_exit, quick_imports
+from aot_core.worlds.photographs.annotated import refuse_if_too_many
+from aot_core.worlds.protocol import open_source
+from aot_core.worlds.sources import Unusable
 
 HelpersFactory = Callable[[], Helpers]
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.data.dataset import DATA, iter_rows, read_manifest, tables_of
-from aot_core.data.images import DataError
+from aot_core.worlds.images import DataError
 
 CARD, CARD_JSON = "README.md", "card.json"
 

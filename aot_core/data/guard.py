@@ -24,9 +24,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aot_core.contracts.prepare_data import GuardSettings
 from aot_core.data.checks import checks_frame
 from aot_core.data.facts import Note
-from aot_core.data.images import DataError
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_imports
+from aot_core.worlds.images import DataError
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

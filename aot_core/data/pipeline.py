@@ -23,18 +23,18 @@ from PIL import Image
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind, Sample, Split
-from aot_core.data.checker import Checker
 from aot_core.data.dataset import as_stored, encode_image, row_of
-from aot_core.data.domains import Domain, open_domain
 from aot_core.data.effectiveness import judge_pairs
-from aot_core.data.extension import Rejection, check_extension
-from aot_core.data.images import DataError, RowError
-from aot_core.data.implantation import Implanted, random_kinds
-from aot_core.data.outpainting import Outpainter
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
-from aot_core.data.similarity import localized_ssim_batch
-from aot_core.data.sources import Picture, Source
 from aot_core.data.splits import SPLITS, Share, share_out
+from aot_core.worlds.checker import Checker
+from aot_core.worlds.extension import Rejection, check_extension
+from aot_core.worlds.images import DataError, RowError
+from aot_core.worlds.photographs.outpainting import Outpainter
+from aot_core.worlds.protocol import Domain, open_domain
+from aot_core.worlds.shapes.implantation import Implanted, random_kinds
+from aot_core.worlds.similarity import localized_ssim_batch
+from aot_core.worlds.sources import Picture, Source
 
 _CHUNK = 128
 """Pairs that are compared and judged together, at most,"""

@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 
 from aot_core.contracts.scene import Split
-from aot_core.data.images import DataError
+from aot_core.worlds.images import DataError
 
 SPLITS: tuple[Split, ...] = ("warm_start", "train", "evaluate")
 

@@ -23,12 +23,12 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from aot_core.contracts.defender_round import DynamicSampling
-from aot_core.data.images import open_image
 from aot_core.defender.dynamic_sampling import Prospects, groups_of, join, useful_groups
 from aot_core.defender.micro_batches import Batch, take
 from aot_core.defender.reward_log import RewardLog
 from aot_core.defender.rewards import Answered, Term
 from aot_core.defender.round_trainer import SharedPromptTrainer
+from aot_core.worlds.images import open_image
 
 logger = logging.getLogger(__name__)
 

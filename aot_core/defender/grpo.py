@@ -19,7 +19,6 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundOutputs
 from aot_core.contracts.scene import Question, Sample
-from aot_core.data.images import image_size
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.checkpoints import save
 from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
@@ -28,6 +27,7 @@ from aot_core.defender.rewards import build_terms
 from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker
+from aot_core.worlds.images import image_size
 
 STAGE = "defender_round"
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
-from aot_core.stages.runner import execute
+from aot_core.engine.runner import execute
 from aot_core.startup import quick_exit
 
 _KINDS: dict[type[StageError], Literal["bad_input", "out_of_memory", "crash"]] = {

@@ -22,7 +22,7 @@ from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.checkpoints import load_defender
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 from aot_core.stages.judging import load_judge
 
 

@@ -5,7 +5,7 @@ from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRound
 from aot_core.data.dataset import read_samples
 from aot_core.defender.checkpoints import load_trainable
 from aot_core.defender.grpo import train_round
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 
 def run_defender_round(

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.scenes import Target, propose_for
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import checker_for
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.evaluate import (
     CLEAN,
@@ -38,6 +37,7 @@ from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.dataset import load_image, read_samples, save_image
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
+from aot_core.engine.context import StageContext
 from aot_core.evaluation.benchmarks.asking import choose_questions, run_benchmark
 from aot_core.evaluation.benchmarks.contamination import count_seen, training_sources
 from aot_core.evaluation.benchmarks.readers import read_benchmark
@@ -58,8 +58,8 @@ from aot_core.evaluation.items import (
     write_items,
 )
 from aot_core.evaluation.pictures import fooling_gallery
-from aot_core.stages.context import StageContext
 from aot_core.stages.judging import load_judge
+from aot_core.worlds.validity import checker_for
 
 _CHUNK = 64
 """Scenes edited together: so many pictures are in memory at once."""

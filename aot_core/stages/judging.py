@@ -3,7 +3,7 @@
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 
 def load_judge(settings: ValiditySettings, given: ExternalRef | None, context: StageContext) -> Answerer | None:

@@ -17,7 +17,7 @@ from aot_core.data.dataset import MANIFEST, file_sha256
 from aot_core.data.guard import guard_dataset
 from aot_core.data.pipeline import Helpers
 from aot_core.data.sheet import contact_sheet
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 GALLERY = f"{PICTURES_FOLDER}/pairs.png"
 _GALLERY_ROWS = 16
@@ -90,8 +90,8 @@ def open_helpers(
     config: PrepareDataConfig, device: str, defender: str | None, editor: str | None, checker: str | None
 ) -> Helpers:
     """Load the models that a pipeline asks; called once in each worker."""
-    from aot_core.data.checker import MllmChecker
-    from aot_core.data.outpainting import DiffusersOutpainter
+    from aot_core.worlds.checker import MllmChecker
+    from aot_core.worlds.photographs.outpainting import DiffusersOutpainter
 
     return Helpers(
         answerer=_answerer(config, device, defender) if defender else None,

@@ -14,7 +14,7 @@ from aot_core.contracts.warm_start_attacker import (
     WarmStartAttackerInputs,
     WarmStartAttackerOutputs,
 )
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 
 def run_warm_start_attacker(

@@ -33,7 +33,7 @@ class DefenderModel(PythonModel):
         """Load the weights: a full model from the artifact, or the base by name and the adapter from the
         artifact."""
         from aot_core.defender.answering import Defender
-        from aot_core.stages.plan import check_model
+        from aot_core.engine.identity import check_model
 
         config = context.model_config
         weights = Path(context.artifacts["weights"])
@@ -114,7 +114,7 @@ def _listed_options(value: Any, index: int) -> list[str] | None:
 
 
 def _image(value: str, index: int) -> Image.Image:
-    from aot_core.data.images import DataError, decode_image, open_image
+    from aot_core.worlds.images import DataError, decode_image, open_image
 
     if _names_a_file(value):
         return open_image(Path(value).parent, Path(value).name)

@@ -20,11 +20,11 @@ from aot_core.attacker.scenes import Target, draw
 from aot_core.attacker.scoring import sample_and_judge
 from aot_core.attacker.self_play import play_round
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import ProposalSettings, RewardSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, OpponentSettings, SamplingSettings, WindowSettings
 from aot_core.contracts.scene import Sample
 from aot_core.evaluation.engines.protocol import EngineError
-from aot_core.models import SHIPPED
 from aot_core.stages.opponent import EndpointDefender
 from aot_core.tracking.protocol import NullTracker
 from tests.evaluation.engines.conftest import Server, serving

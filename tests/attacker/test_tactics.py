@@ -19,7 +19,7 @@ from aot_core.attacker.tactics import (
 )
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.scene import Sample
-from aot_core.data.proposals import OPTIONS, Factor
+from aot_core.worlds.shapes.proposals import OPTIONS, Factor
 
 Scene = tuple[Sample, Image.Image]
 SETTINGS = ProposalSettings(edits=(2, 3), kinds=("add", "add", "replace"), named_share=0.6)

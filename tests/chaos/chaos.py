@@ -47,7 +47,7 @@ class Run:
     """The stage that has begun last, or `promotion`."""
 
     def __post_init__(self) -> None:
-        command = [sys.executable, "-m", "aot_core.cli", "run", self.config, "--home", str(self.home)]
+        command = [sys.executable, "-m", "aot_core.commands.cli", "run", self.config, "--home", str(self.home)]
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
         }

@@ -22,8 +22,8 @@ from aot_core.contracts.prepare_data import (
 from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildJob, BuildSummary, assemble, build_dataset, make_shards, open_maker
 from aot_core.data.dataset import MANIFEST, file_sha256, read_samples, wrong_hashes
-from aot_core.data.domains import open_source
 from aot_core.data.shards import find_shard, plan_shards
+from aot_core.worlds.protocol import open_source
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=24, train=12, evaluate=8),
@@ -189,7 +189,7 @@ def test_lossy_formats_are_judged_as_they_are_stored(
     build: Callable[..., tuple[list[Sample], BuildSummary]], tmp_path: Path, form: str, suffix: str
 ) -> None:
     from aot_core.data.dataset import load_image
-    from aot_core.data.similarity import localized_ssim
+    from aot_core.worlds.similarity import localized_ssim
 
     config = CONFIG.model_copy(
         update={

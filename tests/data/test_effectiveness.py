@@ -9,13 +9,13 @@ from PIL import Image
 
 from aot_core.contracts.prepare_data import DataLimits, EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import LETTERS, Box, Query, Question, Sample, SceneObject
-from aot_core.data import world
 from aot_core.data.build import BuildSummary
 from aot_core.data.dataset import load_image
 from aot_core.data.effectiveness import Judgement, judge_pairs
-from aot_core.data.images import DataError
-from aot_core.data.parser import parse_world
-from aot_core.data.truth import truth
+from aot_core.worlds.images import DataError
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.parser import parse_world
+from aot_core.worlds.truth import truth
 
 
 class HastyReader:

@@ -18,9 +18,9 @@ from PIL import Image
 from aot_core.contracts.prepare_data import CocoSettings, PrepareDataConfig
 from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildSummary
-from aot_core.data.coco import CocoSource
-from aot_core.data.images import DataError, RowError
-from aot_core.stages.plan import pin_source
+from aot_core.engine.identity import pin_source
+from aot_core.worlds.images import DataError, RowError
+from aot_core.worlds.photographs.coco import CocoSource
 
 Coco = Callable[..., Path]
 TOLERANT = CocoSettings(type="coco", max_rejected=0.5)
@@ -242,7 +242,7 @@ def test_odd_names_are_names(coco: Coco, build: Build, tmp_path: Path) -> None:
     (folder / "images/1.png").rename(folder / "images/φωτογραφία 1.png")
     samples, _ = build(config(), tmp_path / "out", folder)
     from aot_core.data.guard import guard_dataset
-    from aot_core.data.instructions import read_instruction
+    from aot_core.worlds.instructions import read_instruction
 
     assert all(read_instruction(sample.instruction) for sample in samples if sample.edits)
     guard_dataset(tmp_path / "out", 0.85, tmp_path / "guard")

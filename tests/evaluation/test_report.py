@@ -8,9 +8,7 @@ from PIL import Image
 
 from aot_core.contracts.artifact import ArtifactRef, StageIdentity, StageName, StageRecord
 from aot_core.contracts.summary import CampaignSummary, StageStep
-from aot_core.data import world
 from aot_core.data.gallery import GalleryRow, gallery
-from aot_core.data.questions import ask_world
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.report import (
@@ -23,6 +21,8 @@ from aot_core.evaluation.report import (
     tiles,
     write_report,
 )
+from aot_core.worlds.questions import ask_world
+from aot_core.worlds.shapes import world
 
 RIGHT = {
     0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},

@@ -21,7 +21,16 @@ ROUND_STAGES = ("attacker_round", "curate", "defender_round", "evaluate")
 
 
 def aot(home: Path, *arguments: str, config: str = "smoke") -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "aot_core.cli", "run", f"configs/{config}.toml", "--home", str(home), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "aot_core",
+        "run",
+        f"configs/{config}.toml",
+        "--home",
+        str(home),
+        *arguments,
+    ]
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))
     }
@@ -147,7 +156,7 @@ def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> 
 def command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`aot` with a home, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "aot_core.cli", *arguments, "--home", str(home)],
+        [sys.executable, "-m", "aot_core", *arguments, "--home", str(home)],
         cwd=ROOT,
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,

@@ -18,9 +18,9 @@ from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataCo
 from aot_core.contracts.spec import Place
 from aot_core.data.build import BuildJob, assemble, build_dataset, make_shards
 from aot_core.data.dataset import MANIFEST, file_sha256
+from aot_core.engine.identity import plan_stage
+from aot_core.engine.runner import execute
 from aot_core.home import Home
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.store.manifest import manifest_of
 from flows import tasks
 from flows.campaign import OpenCampaign

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageName
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import load_campaign
-from aot_core.models import SHIPPED
-from aot_core.stages.plan import pin_model
+from aot_core.engine.identity import pin_model
 from flows import coevolution
 from flows.campaign import OpenCampaign
 

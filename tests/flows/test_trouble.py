@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)
 def aot(home: Path) -> "subprocess.Popen[str]":
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "aot_core.cli", "run", "configs/smoke.toml", "--home", str(home)],
+        [sys.executable, "-m", "aot_core.commands.cli", "run", "configs/smoke.toml", "--home", str(home)],
         cwd=ROOT, env=kept | {"COLUMNS": "200"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip

@@ -15,8 +15,8 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
 from aot_core.contracts.spec import Place, StageSpec
+from aot_core.engine.identity import plan_stage
 from aot_core.launch.kubernetes import job_manifest, job_name
-from aot_core.stages.plan import plan_stage
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

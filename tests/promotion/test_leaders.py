@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from aot_core.cli import app
+from aot_core.commands.cli import app
 from aot_core.contracts.promotion import Decision, GateSettings, GateTest, HardStop, LedgerEntry
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import Leader, discrepancy, leaders, rolled_back

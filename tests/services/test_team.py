@@ -49,7 +49,7 @@ def home(team: Any, overrides: list[str], tmp_path_factory: pytest.TempPathFacto
 
 
 def aot(team: Any, home: Path, overrides: list[str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "aot_core.cli", "run", str(CONFIG), "--home", str(home)]
+    command = [sys.executable, "-m", "aot_core", "run", str(CONFIG), "--home", str(home)]
     for override in overrides:
         command += ["--set", override]
     return subprocess.Popen(

@@ -24,17 +24,17 @@ from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Sample, Scene, Split
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderInputs
-from aot_core.data import world
 from aot_core.data.dataset import save_image, write_dataset
-from aot_core.data.questions import ask_world
 from aot_core.defender.checkpoints import load_defender
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
+from aot_core.engine.identity import plan_stage
+from aot_core.engine.runner import execute
 from aot_core.stages.defender_round import run_defender_round
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.stages.warm_start_defender import run_warm_start_defender
 from aot_core.store import LocalStore
 from aot_core.tracking.protocol import NullTracker
+from aot_core.worlds.questions import ask_world
+from aot_core.worlds.shapes import world
 
 BASE = ExternalRef(name="aot-tiny-vl")
 LORA = DefenderModelSettings(lora=LoraSettings(rank=4, alpha=8))

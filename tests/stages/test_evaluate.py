@@ -7,15 +7,15 @@ import pytest
 from mlflow import MlflowClient
 
 from aot_core.attacker.editing import Attacker
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.evaluate import EvaluateConfig, EvaluateInputs
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.data.build import BuildJob, build_dataset
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.engine.context import StageContext
 from aot_core.evaluation.items import paired, read_items
-from aot_core.models import SHIPPED
-from aot_core.stages.context import StageContext
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 from aot_core.stages.evaluate import run_evaluate
 from aot_core.store import LocalStore
 from aot_core.tracking.mlflow_tracking import MlflowTracker, open_campaign_run

@@ -12,6 +12,7 @@ import pytest
 from tiny_pipelines import save_qwen
 
 from aot_core.attacker.scenes import AttackError
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.attack import ProposalSettings, RewardSettings, ValiditySettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, SamplingSettings
@@ -22,13 +23,12 @@ from aot_core.contracts.loading import ConfigError, load_campaign
 from aot_core.contracts.spec import Place
 from aot_core.data.dataset import write_dataset
 from aot_core.defender.answering import Defender
-from aot_core.models import SHIPPED
+from aot_core.engine.context import StageContext
+from aot_core.engine.identity import pin_model, plan_stage
 from aot_core.stages.attacker_round import run_attacker_round
-from aot_core.stages.context import StageContext
 from aot_core.stages.curate import run_curate
 from aot_core.stages.evaluate import run_evaluate
 from aot_core.stages.judging import load_judge
-from aot_core.stages.plan import pin_model, plan_stage
 from aot_core.store import LocalStore
 from tests.stages.test_big_editor_stages import photograph
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, OpponentSettings
@@ -18,11 +19,10 @@ from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataCo
 from aot_core.contracts.scene import Query, Question
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.data.build import BuildJob, build_dataset
+from aot_core.engine.identity import plan_stage
+from aot_core.engine.runner import execute
 from aot_core.evaluation.engines.protocol import EngineError
-from aot_core.models import SHIPPED
 from aot_core.stages.opponent import EndpointDefender
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.store import LocalStore
 from tests.evaluation.engines.conftest import Server, serving
 

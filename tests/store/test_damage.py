@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aot_core.cli import app
+from aot_core.commands.cli import app
 from aot_core.contracts.artifact import StageRecord
 from aot_core.store import Damage, LocalStore, Store, StoreError
 from aot_core.store.manifest import manifest_of

@@ -17,12 +17,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from aot_core.commands.export import ExportError, export_defender
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender, load_trainable, save
-from aot_core.stages.export import ExportError, export_defender
-from aot_core.stages.plan import pin_model
+from aot_core.engine.identity import pin_model
 from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import open_campaign_run
 

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aot_core.data.images import safe_path
 from aot_core.evaluation.benchmarks.catalogue import Benchmark, BenchmarkError, find
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
+from aot_core.worlds.images import safe_path
 
 _LETTERS = "ABCDEFGHI"
 _REFERENCE = 64

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aot_core.cli import app
+from aot_core.commands.cli import app
 from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS, BenchmarkError
 from aot_core.evaluation.benchmarks.second_opinion import TASKS, second_opinion
 

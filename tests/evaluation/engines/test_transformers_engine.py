@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
 from aot_core.evaluation.engines.protocol import Ask, Journal, ask_all
 from aot_core.evaluation.engines.transformers_engine import TransformersEngine
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="module")

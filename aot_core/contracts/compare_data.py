@@ -1,0 +1,41 @@
+"""`compare_data`: how far a data set has drifted from the one that the champion was trained on.
+
+Kinds of question, classes, box sizes and picture statistics, each by a distance between distributions.
+"""
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.base import Frozen
+from aot_core.contracts.stage import StageDeclaration
+
+VERSION = 1
+"""Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration()
+
+
+class CompareDataConfig(Frozen):
+    """When two data sets count as different."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the choice of pictures that are measured."""
+    limit: float = Field(default=0.1, gt=0)
+    """Kullback-Leibler divergence (nats) of a column from the reference's; more is drift."""
+    pictures: int = Field(default=500, ge=1)
+    """Pictures measured of each data set, at most."""
+
+
+class CompareDataInputs(Frozen):
+    dataset: ArtifactRef
+    """Made by `prepare_data`."""
+    reference: ArtifactRef
+    """The champion's data set."""
+
+
+class CompareDataOutputs(Frozen):
+    """The artifact holds `drift.html` and a picture of the distributions."""
+
+    divergence: dict[str, float]
+    """Column to its divergence (nats)."""
+    drifted: tuple[str, ...]
+    """The columns beyond the limit, the worst first."""

@@ -1,0 +1,128 @@
+"""What all sources of annotated photographs share: from an image and its annotations to a Picture.
+
+An annotation that cannot be right (a box outside the image, a category that is none) makes its whole photograph
+unusable: a question about the rest could be wrong. The photograph is left out with its reason, and where too many are,
+the source is refused.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+from aot_core.contracts.prepare_data import CocoSettings, DatasetsSettings
+from aot_core.contracts.scene import Box, Scene, SceneObject
+from aot_core.worlds.images import DataError, RowError
+from aot_core.worlds.likeness import perceptual_hash
+from aot_core.worlds.photographs.places import with_place
+from aot_core.worlds.sources import Picture, Unusable
+
+
+class Annotated(NamedTuple):
+    """What an annotation says: a box (x, y, width, height in pixels of the full upright image) and its name."""
+
+    box: tuple[float, float, float, float]
+    name: str
+    crowd: bool = False
+
+
+def photograph(
+    image: Image.Image,
+    source_id: str,
+    things: Sequence[Annotated],
+    licence: str,
+    settings: CocoSettings | DatasetsSettings,
+) -> Picture:
+    """The picture of a photograph, scaled down as the settings say, its boxes with it."""
+    full = image.size
+    source_hash = perceptual_hash(image)
+    if settings.max_side:
+        image.thumbnail((settings.max_side, settings.max_side), Image.Resampling.LANCZOS)
+    scale = image.width / full[0], image.height / full[1]
+    objects, doubtful = [], []
+    for thing in things:
+        x, y, width, height = thing.box
+        box = Box(x=x * scale[0], y=y * scale[1], width=width * scale[0], height=height * scale[1])
+        put = with_place(SceneObject(box=box, attributes={"name": thing.name}), image.size)
+        (doubtful if thing.crowd else objects).append(put)
+    scene = Scene(
+        scene_id=source_id,
+        source_id=source_id,
+        width=image.width,
+        height=image.height,
+        objects=tuple(objects),
+        licence=licence,
+        source_hash=source_hash,
+    )
+    implied = implied_objects(scene.objects, settings.implies)
+    return Picture(scene=scene, image=image, doubtful=(*doubtful, *implied))
+
+
+def implied_objects(objects: Sequence[SceneObject], implies: dict[str, tuple[str, ...]]) -> tuple[SceneObject, ...]:
+    """What the objects may show without a box of its own, each at the box of what implies it."""
+    return tuple(
+        SceneObject(box=thing.box, attributes={"name": name})
+        for thing in objects
+        for name in implies.get(thing.attributes["name"], ())
+    )
+
+
+def checked_box(
+    box: Sequence[float], size: tuple[int, int], field: str, image: str
+) -> tuple[float, float, float, float]:
+    """The box, if it lies inside the image; else RowError naming the field."""
+    try:
+        x, y, width, height = (float(v) for v in box)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RowError("bad_box", f"{field}: {box!r} is not four numbers; correct the box") from error
+    if not all(math.isfinite(v) for v in (x, y, width, height)):
+        raise RowError("bad_box", f"{field}: {list(box)} holds what is not a finite number; correct the box")
+    # Half a pixel of tolerance: annotation tools round.
+    outside = x < 0 or y < 0 or x + width > size[0] + 0.5 or y + height > size[1] + 0.5
+    if outside or width <= 0 or height <= 0:
+        raise RowError(
+            "bad_box",
+            f"{field}: {list(box)} (x, y, width, height) reaches outside the {size[0]}x{size[1]} image {image!r} or "
+            "is empty; correct the box",
+        )
+    return x, y, width, height
+
+
+def plain_name(name: str) -> str:
+    """A category's name as questions and instructions say it: one line of printable text, no full stop.
+
+    Raises DataError where nothing is left of it.
+    """
+    text = unicodedata.normalize("NFC", name).replace(".", " ")
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not re.search(r"\w", plain):
+        raise DataError(f"category name {name!r} says nothing; give it a name in words")
+    return plain
+
+
+def refuse_lookalikes(names: Iterable[str], field: str) -> None:
+    """Raises DataError where two names differ in case alone: "is there a Dog" beside a dog has no truth."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(f"{field}: {other!r} and {name!r} differ in case alone; give both one name")
+
+
+def file_id(stem: str, number: object) -> str:
+    """A source's id: from the file's name what is plain, and its number, so that no two share one."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', stem)[:60]}-{number}"
+
+
+def refuse_if_too_many(unusable: Sequence[Unusable], total: int, most: float) -> None:
+    """Raises DataError, naming the first ones, where more than the share `most` of the photographs is unusable."""
+    if total and len(unusable) <= most * total:
+        return
+    named = "; ".join(one.detail for one in unusable[:3])
+    raise DataError(
+        f"{len(unusable)} of {total} photographs cannot be used, more than source.max_rejected = {most:g} allows: "
+        f"{named or 'there are none'}"
+    )
