@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aot_core.loopback import loopback_without_proxy
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
 """What libraries say that raise errors of their own: safetensors, SQLite by way of MLflow, `shutil.copytree`."""
@@ -86,14 +88,15 @@ class Home:
     def environment(self) -> dict[str, str]:
         """The environment in which Prefect, MLflow and the hub clients keep to this home and to themselves.
 
-        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers.
+        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers. To
+        NO_PROXY loopback is added.
         """
         vetted = {
             "PREFECT_HOME": str(self.prefect),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
-            # Oftener than a team's automation takes a silent run for dead (`flows/deployments.py`).
+            # Oftener than a team's automation takes a silent run for dead (`flows/heartbeat.py`).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -111,7 +114,8 @@ class Home:
             "MALLOC_MMAP_THRESHOLD_": str(2**32),
             "MALLOC_TRIM_THRESHOLD_": str(2**32),
         }
-        return {name: value for name, value in vetted.items() if name not in os.environ}
+        unset = {name: value for name, value in vetted.items() if name not in os.environ}
+        return unset | loopback_without_proxy(os.environ)
 
 
 def no_room(error: Exception) -> str:

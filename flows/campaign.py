@@ -4,7 +4,7 @@ Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,16 +109,20 @@ class OpenCampaign:
 
         Raises ConfigError for one that is not there, or that was trained from another base.
         """
+        return self.attackers_at("adversaries", self.config.adversaries)
+
+    def attackers_at(self, field: str, uris: Iterable[str]) -> list[StageRecord]:
+        """The records of Attackers in the store. Raises ConfigError, naming the field, as `adversaries` does."""
         found: list[StageRecord] = []
         mine = self.attacker_base.sha256 or self.attacker_base.name
-        for uri in self.config.adversaries:
+        for uri in uris:
             record = self.store.find("attacker_round", uri.rpartition("/")[2])
             if record is None:
-                raise ConfigError(f"adversaries: {uri} is not in this store; `aot pool` lists the Attackers that are")
+                raise ConfigError(f"{field}: {uri} is not in this store; `aot pool` lists the Attackers that are")
             base = record.identity.inputs["attacker_base"]
             if base != mine:
                 raise ConfigError(
-                    f"adversaries: {uri} was trained from another base ({base[:12]}) than models.attacker "
+                    f"{field}: {uri} was trained from another base ({base[:12]}) than models.attacker "
                     f"({mine[:12]}); leave it out"
                 )
             found.append(record)

@@ -95,6 +95,9 @@ def set_damaged_aside(database: Path) -> Path | None:
     if not database.is_file():
         return None
     try:
+        with database.open("rb") as stream:
+            if stream.read(16) not in (b"", b"SQLite format 3\0"):
+                raise sqlite3.DatabaseError  # before SQLite looks at it, which would clear its log away
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except sqlite3.OperationalError:

@@ -1,6 +1,6 @@
 """What a deployment's schedule starts: parameters that fit into JSON, everything secret from the worker's environment.
 
-Run by a Prefect worker (`prefect worker start --pool aot`) in a process of its own; `flows/deployments.py` says when.
+Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deployments.py` says when.
 """
 
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from aot_core.base_models.names import UnknownModelError
@@ -20,6 +21,8 @@ from aot_core.home import Home
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import discrepancy
 from aot_core.promotion.transaction import PromotionError
+from aot_core.series.book import SeriesBook
+from aot_core.series.planning import SeriesError, unfinished
 from aot_core.store import StoreError, open_store
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
@@ -30,6 +33,7 @@ from flows.champion import measure_champion
 from flows.coevolution import coevolution
 from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
+from flows.series import edition_of
 from flows.slots import gpu_slot
 
 _REAP_SECONDS = 1800.0
@@ -46,13 +50,38 @@ def resolve(config: str, overrides: list[str]) -> CampaignConfig:
 
 
 @flow(name="scheduled-coevolution", flow_run_name="{config}")
-def scheduled_coevolution(config: str, overrides: list[str], home: str) -> CampaignSummary | State[Any]:
-    """A campaign from a config file. The same config goes on where the last run stopped; a recurring schedule gives
-    another `seed` or `source_folder` to begin another."""
+def scheduled_coevolution(
+    config: str, overrides: list[str], home: str, edition: str | None = None
+) -> CampaignSummary | State[Any]:
+    """A campaign from a config file, or the edition of its series that this run was scheduled for.
+
+    The edition is told by the run's scheduled start, never by the clock: a run that is late, retried or restarted is
+    the same edition, and the next slot is the next one.
+
+    Args:
+        edition: one to run instead, as `aot run --edition` takes it.
+    """
     place = Home(home)
     place.create()
     os.environ.update(place.environment())
-    return coevolution.fn(resolve(config, overrides), str(place.root))
+    campaign = resolve(config, overrides)
+    if campaign.series is None:
+        return coevolution.fn(campaign, str(place.root))
+    try:
+        planned = edition_of(campaign, place, edition or _slot())
+    except (SeriesError, StoreError, UnknownModelError) as error:
+        return Failed(message=str(error))
+    if campaign.series.unfinished == "resume" and planned.edition is not None:
+        book = SeriesBook(open_store(campaign.run.store or str(place.store), campaign.run.s3), campaign.series.name)
+        for earlier in unfinished(book, planned.edition.number):
+            # One that fails again is told on its own page, and does not keep the next from running.
+            coevolution.fn(campaign.model_copy(update={"edition": earlier}), str(place.root))
+    return coevolution.fn(planned, str(place.root))
+
+
+def _slot() -> str:
+    """The scheduled start of this flow run, which a retry and a restart keep."""
+    return flow_run.get_scheduled_start_time().isoformat()
 
 
 @flow(name="reevaluation")

@@ -14,6 +14,7 @@ import typer
 
 from aot_core.commands.cli_bench import bench_app
 from aot_core.commands.cli_data import data_app
+from aot_core.commands.cli_deploy import app as deploy_app
 
 if TYPE_CHECKING:
     from aot_core.promotion.transaction import Promoter
@@ -42,6 +43,12 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
     home: HomeOption = DEFAULT_HOME,
+    edition: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
@@ -56,6 +63,8 @@ def run(
         from_hub = [name for name in campaign.named_models if not model_folder(name)]
     except ValueError as error:
         raise _refusal(error) from error
+    if campaign.series is not None and edition is None:
+        edition = "next"
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
@@ -66,6 +75,7 @@ def run(
         # A campaign that names hub models may ask the hub for them; every other one stays off the network.
         del environment["HF_HUB_OFFLINE"]
     command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
+    command += [edition] if edition else []
     os.execve(sys.executable, command, os.environ | environment)
 
 
@@ -84,6 +94,9 @@ def setup(
     count = len(list(Path("/dev").glob("nvidia[0-9]*"))) if gpus is None else gpus
     command = [sys.executable, "-m", "flows.slots", str(count)]
     os.execve(sys.executable, command, os.environ | place.environment())
+
+
+app.add_typer(deploy_app)
 
 
 @app.command()
@@ -126,8 +139,12 @@ def doctor(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def ui(
     home: HomeOption = DEFAULT_HOME,
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="5000, or the next that is free, unless given.")
+    ] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="4200, or the next that is free, unless given.")
+    ] = None,
 ) -> None:
     """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C."""
     from aot_core.commands.ui import serve

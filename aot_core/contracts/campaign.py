@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from aot_core.contracts.artifact import StageName
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.bank import BankConfig
 from aot_core.contracts.base import LATER, Frozen
@@ -139,6 +140,16 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_merged_adapter_is_a_full_model(self) -> "CampaignConfig":
+        if self.series is not None and self.series.adapters == "merge" and self.defender_round.model.lora is not None:
+            raise ValueError(
+                'series.adapters = "merge" puts the adapter that an edition begins with into the weights, and '
+                "defender_round.model.lora would begin another; leave model.lora out, or set "
+                'series.adapters = "continue"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _slots_are_single_gpus(self) -> "CampaignConfig":
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
@@ -170,6 +181,21 @@ class CampaignConfig(Frozen):
         )
         return tuple(name for name in named if name)
 
-    def seeded(self, section: SeededConfig, round_index: int = 0) -> SeededConfig:
-        """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other."""
-        return section.model_copy(update={"seed": self.seed * 1000 + round_index})
+    def seeded(self, section: SeededConfig, round_index: int = 0, *, of_series: bool = False) -> SeededConfig:
+        """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other.
+
+        Args:
+            of_series: with the config's own seed, which all editions share, instead of the edition's.
+        """
+        seed = self.seed if self.edition is None or of_series else self.edition.seed
+        return section.model_copy(update={"seed": seed * 1000 + round_index})
+
+    def stage_config(self, name: StageName, round_index: int = 0, *, of_series: bool = False) -> Frozen:
+        """A stage's section with its seed, and with what the series decides of it."""
+        declared: Frozen = getattr(self, name)
+        same_draw = self.series is not None and self.series.data == "same" and name == "prepare_data"
+        section = self.seeded(declared, round_index, of_series=of_series or same_draw)
+        if name == "defender_round" and self.edition is not None and self.series is not None and self.series.bank:
+            # What the regression suite holds back may never be taught.
+            section = section.model_copy(update={"held_back": self.bank.suite})
+        return section

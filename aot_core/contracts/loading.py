@@ -29,6 +29,8 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides or []:
         apply_override(values, override)
+    if "edition" in values:
+        raise ConfigError(f"{path}: edition: it is planned, never written by hand; leave it out and give --edition")
     for section in get_args(StageName):
         if "seed" in values.get(section, {}):
             raise ConfigError(

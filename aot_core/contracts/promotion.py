@@ -34,8 +34,9 @@ class GateSettings(Frozen):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The chance, at most, that a challenger that is no better is promoted."""
     clean_margin: float = Field(default=0.025, ge=0, le=1)
-    """Clean accuracy that a challenger must be shown not to lose. With 1,000 questions 2.5 points stop a loss of 3 and
-    let pass who loses nothing; `benchmarks/gate.py` measures how often."""
+    """Clean accuracy that a challenger must be shown not to lose; the first champion may lie
+    so much below the base. With 1,000 questions 2.5 points stop a loss of 3 and let pass who loses nothing;
+    `benchmarks/gate.py` measures how often."""
     benchmark_margin: float = Field(default=0.03, ge=0, le=1)
     """The same on every benchmark that has no margin of its own."""
     benchmark_margins: dict[str, float] = Field(default_factory=lambda: dict(BENCHMARK_MARGINS))
@@ -61,7 +62,8 @@ class GateTest(Frozen):
     """One line of the gate's table. Differences are challenger minus champion."""
 
     name: str
-    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, ..."""
+    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`, ...; without a champion
+    `floor/clean` and `floor/worst_case`, whose difference is to the base model."""
     what: str
     """The claim in words."""
     passed: bool
@@ -108,7 +110,8 @@ class Decision(Frozen):
     stops: tuple[HardStop, ...] = ()
     tests: tuple[GateTest, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict)
-    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ..."""
+    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` where there
+    was no champion."""
     lineage: dict[str, str] = Field(default_factory=dict)
     """Data manifest, commit, images, evaluations, parent version."""
 

@@ -91,6 +91,8 @@ class EditionPlan(Frozen):
     """The bank as it was."""
     reference: ArtifactRef | None = None
     """The data set that the champion was trained on; drift is measured from it."""
+    exam: ArtifactRef | None = None
+    """The first edition's data set: the fixed exam on which the editions' Defenders are comparable."""
     told: tuple[str, ...] = ()
     """What whoever plans has to say: a champion that could not be used, and so on."""
 
@@ -114,6 +116,8 @@ class EditionEnd(Frozen):
     bank: ArtifactRef | None = None
     figures: dict[str, float] = Field(default_factory=dict)
     """Of the last evaluation: `strict/clean`, `worst`, ..."""
+    exam: dict[str, float] = Field(default_factory=dict)
+    """Strict accuracy on the fixed exam (the first edition's questions and noise), by condition."""
     rounds: int = 0
     """Rounds that were played to their end."""
     seconds: float = 0.0

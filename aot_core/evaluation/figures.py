@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
@@ -31,11 +31,13 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
     for item in items:
         kinds.setdefault(f"{item.condition}/{item.kind}", []).append(item.strict)
     attacked = {
-        name: figure.value for name, figure in strict.items() if name != CLEAN and not name.startswith(BENCHMARK_PREFIX)
+        name: figure.value
+        for name, figure in strict.items()
+        if name not in (CLEAN, REGRESSION_SUITE) and not name.startswith(BENCHMARK_PREFIX)
     }
     edited = {name: groups[name] for name in attacked}
     changed = {name: changes(groups[CLEAN], group) for name, group in edited.items()}
-    asked_here = {CLEAN: groups[CLEAN], **edited}
+    asked_here = {name: group for name, group in groups.items() if not name.startswith(BENCHMARK_PREFIX)}
     worst = min(attacked, key=lambda name: attacked[name], default=CLEAN)
     return EvaluateOutputs(
         strict={name: figure.value for name, figure in strict.items()},

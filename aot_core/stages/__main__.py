@@ -15,6 +15,7 @@ from typing import Literal
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.engine.runner import execute
+from aot_core.loopback import loopback_without_proxy
 from aot_core.startup import quick_exit
 
 _KINDS: dict[type[StageError], Literal["bad_input", "out_of_memory", "crash"]] = {
@@ -38,6 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     quick_exit()
+    os.environ.update(loopback_without_proxy(os.environ))  # an engine that a stage starts is asked directly
     target: Path = arguments.result or Path(arguments.spec).with_name("result.json")
     try:
         result = execute(StageSpec.model_validate_json(_read(arguments.spec)))

@@ -58,6 +58,7 @@ from aot_core.evaluation.items import (
     write_items,
 )
 from aot_core.evaluation.pictures import fooling_gallery
+from aot_core.evaluation.regression_suite import suite_conditions
 from aot_core.stages.judging import load_judge
 from aot_core.worlds.validity import checker_for
 
@@ -85,7 +86,7 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         config.dtype,
     )
     answered: dict[str, list[Item]] = {}
-    for condition in conditions:
+    for condition in [*conditions, *(suite_conditions(context.fetch(inputs.bank)) if inputs.bank else [])]:
         items = ask(defender, condition, samples=config.samples, temperature=config.temperature, seed=config.seed)
         answered[condition.name] = items
         context.tracker.log_metrics({f"eval/{condition.name}": float(np.mean([item.strict for item in items]))})

@@ -16,6 +16,7 @@ from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.engine.identity import plan_stage
+from aot_core.home import Home
 from aot_core.launch.kubernetes import job_manifest, job_name
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +169,7 @@ def test_a_docker_pools_container_gets_the_socket_and_nothing_else_of_the_host()
 
 
 def test_prefect_yaml_says_what_the_code_deploys() -> None:
-    from flows.deployments import schedules
+    from flows.deployments import deployment_of, schedules
 
     written = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
     coded = {schedule.name: schedule for schedule in schedules("/configs/paper.toml", "/home/aot")}
@@ -178,3 +179,15 @@ def test_prefect_yaml_says_what_the_code_deploys() -> None:
         assert written[name]["parameters"] == schedule.parameters
         assert written[name]["entrypoint"].endswith(f":{schedule.flow.fn.__name__}")
         assert written[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        deployed = deployment_of(schedule, "aot")
+        assert written[name]["work_pool"] == {"name": deployed.work_pool_name, "job_variables": deployed.job_variables}
+        assert written[name]["tags"] == deployed.tags
+
+
+def test_one_heartbeat_everywhere() -> None:
+    """A run that is slower to say that it lives than the automation is to bury it is a run that is killed."""
+    from flows.heartbeat import FREQUENCY, job_environment
+
+    pools = [pool["variables"]["properties"]["env"]["default"] for pool in POOLS.values()]
+    places = [*pools, COMPOSE["services"]["worker"]["environment"], Home(ROOT).environment(), job_environment()]
+    assert [place[FREQUENCY] for place in places] == ["30"] * 5
