@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test test-slow test-docker test-services lint format ui base-models lock clean
+.PHONY: setup demo test test-slow test-docker test-services test-chaos lint format ui base-models lock clean
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ test-slow: setup ## what takes minutes: a campaign killed in each of its stages
 test-docker: setup ## on real containers; where there is no docker daemon: root, on Debian
 	tests/docker/machine.sh
 	$(BIN)/python -m pytest -n 0 -m docker tests/docker
+
+KILLS ?= 100
+test-chaos: setup ## the smoke campaign killed so many times at random moments: it must end as undisturbed
+	$(BIN)/python -m tests.chaos.chaos --kills $(KILLS)
 
 test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services

@@ -29,6 +29,8 @@ from aot_core.engine.identity import declaration, pin_model, pin_source
 from aot_core.home import Home
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
+from aot_core.tracking.database import told
+from aot_core.tracking.protocol import TrackingError
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _LINK_SECONDS = 7 * 24 * 3600
@@ -91,10 +93,16 @@ class OpenCampaign:
     ) -> None:
         killed = isinstance(error, KeyboardInterrupt | StageCancelledError | TerminationSignal)
         status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
-        self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
-        for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
-            tracking.close_run(self.home.mlflow_uri, run_id, status)
-        self._lock.release()
+        try:
+            with told():
+                self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
+                for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
+                    tracking.close_run(self.home.mlflow_uri, run_id, status)
+        except (OSError, TrackingError):
+            if error is None:
+                raise  # else what stopped the campaign is the news: a full disk stops this too
+        finally:
+            self._lock.release()
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.

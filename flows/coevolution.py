@@ -22,17 +22,19 @@ from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.engine.runner import execute, find
-from aot_core.home import Home
+from aot_core.home import Home, HomeError, room_told
 from aot_core.launch import open_launcher
 from aot_core.series.planning import SeriesError
 from aot_core.store import StoreError
+from aot_core.tracking.database import told
+from aot_core.tracking.protocol import TrackingError
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.course import Course, Ended
 from flows.heartbeat import TAG
 from flows.maintenance import take_over
-from flows.own_server import keep_own_server
+from flows.own_server import interruptible, keep_own_server
 from flows.promotion import gate_defender, settle
 from flows.series import (
     BudgetSpentError,
@@ -52,20 +54,21 @@ from flows.series import (
 def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[Any]:
     """Run a campaign to its end, reusing every stage that the store holds."""
     try:
-        campaign = OpenCampaign(config, Home(home))
-        open_launcher(config.run, execute, find).check(campaign.any_place())
-        with one_at_a_time(config, campaign.home):
-            with campaign:
-                take_over(campaign.key)
-                tell_plan(campaign)
-                ended = _coevolve(campaign)
-            if ended is not None:
-                settle(campaign, ended.decision)
-                end_edition(campaign, ended)
+        with told(), room_told(home):
+            campaign = OpenCampaign(config, Home(home))
+            open_launcher(config.run, execute, find).check(campaign.any_place())
+            with one_at_a_time(config, campaign.home):
+                with campaign:
+                    take_over(campaign.key)
+                    tell_plan(campaign)
+                    ended = _coevolve(campaign)
+                if ended is not None:
+                    settle(campaign, ended.decision)
+                    end_edition(campaign, ended)
             write_campaign_report(campaign)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
-    except (StageError, StoreError, CampaignBusyError) as error:
+    except (StageError, StoreError, CampaignBusyError, TrackingError, HomeError) as error:
         return Failed(message=str(error), data=error)
     return campaign.summary
 
@@ -210,7 +213,7 @@ def main() -> int:
     except (SeriesError, StoreError) as error:
         Console(stderr=True).print(str(error), style="red", highlight=False, markup=False)
         return 2
-    with tags(TAG):
+    with interruptible("`aot run` goes on where it stopped"), tags(TAG):
         outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
     if isinstance(outcome, CampaignSummary):
         print_closing_table(outcome, Home(home))

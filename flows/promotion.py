@@ -52,6 +52,8 @@ from aot_core.evaluation.stops import (
 )
 from aot_core.home import Home
 from aot_core.promotion.commands import open_promoter
+from aot_core.promotion.leaders import Leader, discrepancy, leaders
+from aot_core.promotion.remedy import remedy
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
 from aot_core.series.planning import BEGUN_FROM_TAG
 from aot_core.store import Store, StoreError
@@ -158,7 +160,8 @@ def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: S
     registry.set_alias(home.mlflow_uri, registry.CHALLENGER, decision.challenger, settings.model)
     if not decision.promote:
         acting.note("refused", decision, decision.reason, page)
-        return "refused by the gate, the champion stays"
+        helps = remedy(decision)
+        return f"refused by the gate, the champion stays{'; ' + helps if helps else ''}"
     if settings.approval == "none":
         acting.promote(decision, decision.reason)
         return "promoted"
@@ -245,12 +248,16 @@ def _decide(
             rival = _measure_champion(campaign, leading, tags, exam)
         except (StoreError, UnknownModelError) as error:
             trouble = f"champion {leading} cannot be measured on these questions ({error}); compare the two by hand"
+    entries = Ledger(store, settings.model).entries()
+    if not leading and (led := leaders(entries)) and not led[-1].same(Leader(version, defender.sha256)):
+        # Whoever takes a champion away must not open the way for any other.
+        trouble = discrepancy(campaign.home.mlflow_uri, settings.model, entries)
     base = None if leading else _measure_base(campaign, exam)
     items = _items(campaign, evaluation)
     figures = {f"challenger/{name}": value for name, value in evaluation.metrics.items()}
     for who, measured in (("champion", rival), ("base", base)):
         figures |= {f"{who}/{name}": value for name, value in measured.metrics.items()} if measured else {}
-    attempt = attempt_number(Ledger(store, settings.model).entries(), defender.sha256, sha256) if rival else 1
+    attempt = attempt_number(entries, defender.sha256, sha256) if rival else 1
     common = {
         "model": settings.model,
         "challenger": version,

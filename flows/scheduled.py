@@ -19,10 +19,12 @@ from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.promotion import commands
+from aot_core.promotion.leaders import discrepancy
 from aot_core.promotion.transaction import PromotionError
 from aot_core.series.book import SeriesBook
 from aot_core.series.planning import SeriesError, unfinished
 from aot_core.store import StoreError, open_store
+from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
 from aot_core.tracking.smoke import SmokeError
 from flows.campaign import CampaignBusyError
@@ -134,8 +136,9 @@ def promotion(config: str, overrides: list[str], home: str, version: str | None,
 @flow(name="maintenance")
 def maintenance(config: str, overrides: list[str], home: str, keep_days: float, delete: bool) -> State[Any]:
     """Tidy up after processes that died: Prefect runs that no process runs, containers that nobody waits for, and what
-    the store no longer needs."""
-    place, settings = Home(home), resolve(config, overrides).run
+    the store no longer needs. Fails where the alias is not where the ledger says."""
+    place, campaign = Home(home), resolve(config, overrides)
+    settings = campaign.run
     place.create()
     done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
     if settings.launcher == "docker":
@@ -149,4 +152,9 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
     store = settings.store or str(place.store)
     unreached = collect_garbage(place, store, settings.s3, keep_days, delete=delete)
     done.append(f"{unreached} stages {'deleted' if delete else 'not reached'}")
-    return Completed(message=", ".join(done))
+    try:
+        ledger = Ledger(open_store(store, settings.s3), campaign.promotion.model)
+        astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+    except StoreError as error:
+        astray = str(error)
+    return Failed(message=f"{', '.join(done)}; {astray}") if astray else Completed(message=", ".join(done))

@@ -180,6 +180,28 @@ def collect_garbage(
         raise _refusal(error) from error
 
 
+@store_commands.command("verify")
+def verify_store(
+    config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was."""
+    from aot_core.commands.housekeeping import verify_store
+    from aot_core.contracts.campaign import RunSettings
+    from aot_core.contracts.loading import load_campaign
+    from aot_core.home import Home
+
+    place = Home(home)
+    os.environ.update(place.environment())
+    try:
+        settings = load_campaign(config).run if config else RunSettings()
+        whole = verify_store(store or settings.store or str(place.store), settings.s3)
+    except ValueError as error:
+        raise _refusal(error) from error
+    raise typer.Exit(0 if whole else 1)
+
+
 @app.command()
 def attack(
     image: Annotated[Path, typer.Argument(help="A picture.")],
@@ -330,10 +352,13 @@ def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
 
 @app.command()
 def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the ledger of promotions: who, when, why, from, to, figures."""
+    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
     from aot_core.promotion import commands
 
-    _promotion(home, store, model, commands.print_history)
+    differs: list[str] = []
+    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter)))
+    if told := "".join(differs):
+        raise typer.Exit(_refusal(ValueError(told)).exit_code - 1)
 
 
 def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promoter], str | None]") -> None:
@@ -363,7 +388,14 @@ def _refusal(error: Exception) -> typer.Exit:
 
 
 def main() -> None:
-    app()
+    from aot_core.home import HomeError
+    from aot_core.store.protocol import StoreError
+    from aot_core.tracking.protocol import TrackingError
+
+    try:
+        app()
+    except (HomeError, StoreError, TrackingError) as error:  # whichever command it was
+        sys.exit(_refusal(error).exit_code)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
 """`aot store gc`: finds what of a store no registered version, running campaign or recent record
-reaches, and deletes it."""
+reaches, and deletes it. `aot store verify`: compares every hash, and repairs."""
 
+import logging
 from collections import Counter
+from collections.abc import Iterable
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
+from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
-from aot_core.store import open_store
+from aot_core.store import StoreError, open_store
 from aot_core.store.gc import collect, find_garbage
+from aot_core.store.verify import verify
 from aot_core.tracking.references import registered_artifacts
+
+logger = logging.getLogger(__name__)
 
 
 def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float, *, delete: bool) -> int:
@@ -22,7 +28,14 @@ def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float
     Campaigns that run on another home on the same store are protected by `keep_days` alone.
     """
     store = open_store(store_uri, s3)
-    roots = [*registered_artifacts(home.mlflow_uri), *running_artifacts(home)]
+    summaries, unreadable = read_summaries(home)
+    for told in unreadable:
+        logger.warning("%s", told)
+    if unreadable and delete:
+        raise StoreError(
+            "what those campaigns made is unknown, so nothing is deleted: run them again, or move the files away"
+        )
+    roots = [*registered_artifacts(home.mlflow_uri), *running_artifacts(home, summaries)]
     garbage = find_garbage(store, roots, keep_days)
     table = Table("stage", "kept", "not reached", title=store_uri, title_justify="left")
     kept, unreached = (Counter(r.stage for r in records) for records in (garbage.kept, garbage.unreached))
@@ -37,14 +50,28 @@ def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float
     return len(garbage.unreached)
 
 
-def running_artifacts(home: Home) -> list[ArtifactRef]:
+def verify_store(store_uri: str, s3: S3Settings) -> bool:
+    """Compare every hash of a store, repair, and say what was found; whether all was whole."""
+    found = verify(open_store(store_uri, s3))
+    table = Table("stage", "whole", "damaged", title=store_uri, title_justify="left")
+    damaged = Counter(damage.stage for damage, _ in found.damaged)
+    for stage in sorted({*found.whole, *damaged}):
+        table.add_row(stage, str(found.whole[stage]), str(damaged[stage]))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    for damage, done in found.damaged:
+        console.print(f"{damage}; {done}", markup=False)
+    return not found.damaged
+
+
+def running_artifacts(home: Home, summaries: Iterable[CampaignSummary]) -> list[ArtifactRef]:
     """What the campaigns of this home have made or reused so far that are running now, or died while they ran."""
-    found: list[ArtifactRef] = []
-    for file in home.campaigns.glob("*/summary.json"):
-        summary = CampaignSummary.model_validate_json(file.read_bytes())
-        if summary.status == "running" or is_running(home, summary.key):
-            found += [step.record.artifact for step in summary.steps]
-    return found
+    return [
+        step.record.artifact
+        for summary in summaries
+        if summary.status == "running" or is_running(home, summary.key)
+        for step in summary.steps
+    ]
 
 
 def is_running(home: Home, campaign_key: str) -> bool:

@@ -42,6 +42,10 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
             told.print(f"port {usual} is taken; {name} is on {port}")
     api = f"http://127.0.0.1:{prefect}/api"
     environment = os.environ | home.environment()
+    os.environ.update(home.environment())
+    from aot_core.tracking.database import prepare  # once the environment is set that MLflow reads when it is imported
+
+    prepare(home.mlflow_uri)
     # What its page and its own services ask; left to itself the page asks port 4200 or the caller's PREFECT_API_URL.
     environment |= {"PREFECT_API_URL": api, "PREFECT_SERVER_API_PORT": str(prefect)}
     environment.setdefault("PREFECT_UI_API_URL", api)

@@ -13,6 +13,10 @@ class StageBadInputError(StageError, ValueError):
     exit_code = 2
 
 
+class StageNoRoomError(StageBadInputError):
+    """A disk is full or read-only; trying again helps once somebody has made room."""
+
+
 class StageOutOfMemoryError(StageError):
     """The device or the host ran out of memory; a smaller batch helps, trying again does not."""
 

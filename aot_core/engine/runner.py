@@ -16,11 +16,18 @@ from importlib import import_module
 from pathlib import Path
 
 from aot_core.contracts.artifact import StageRecord
-from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
+from aot_core.contracts.errors import (
+    StageBadInputError,
+    StageCrashedError,
+    StageError,
+    StageNoRoomError,
+    StageOutOfMemoryError,
+)
 from aot_core.contracts.spec import StageResult, StageSpec
 from aot_core.engine.context import StageContext
 from aot_core.engine.identity import contract_class
 from aot_core.engine.parallel import run_in_processes
+from aot_core.home import no_room
 from aot_core.startup import quick_imports, stage_imports
 from aot_core.store import LocalStore, open_store
 from aot_core.store.protocol import Store
@@ -37,8 +44,18 @@ _RECORDED_PACKAGES = (
 def execute(spec: StageSpec) -> StageResult:
     """Run a stage, or find that it has run.
 
-    Raises StageBadInputError, StageOutOfMemoryError or StageCrashedError; the store then holds nothing of it.
+    Raises StageBadInputError, StageNoRoomError, StageOutOfMemoryError or StageCrashedError; the store then holds
+    nothing of it.
     """
+    try:
+        return _execute(spec)
+    except Exception as error:
+        if told := no_room(error):
+            raise StageNoRoomError(f"{spec.stage}: {told}") from error
+        raise
+
+
+def _execute(spec: StageSpec) -> StageResult:
     store = open_store(spec.place.store, spec.place.s3)
     with store.lock(spec.stage, spec.key):
         record = store.find(spec.stage, spec.key)

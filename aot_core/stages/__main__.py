@@ -7,6 +7,7 @@ Exit codes: 0 finished, 1 crashed, 2 bad input, 3 out of memory.
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,8 @@ def main() -> int:
     except ValueError as error:
         logging.exception("the spec cannot be run")
         result, code = StageResult(error="bad_input", message=str(error)), StageBadInputError.exit_code
+    except KeyboardInterrupt:  # by the terminal, which tells the caller too
+        return 128 + signal.SIGINT
     if arguments.brief:
         brief = result.model_copy(update={"record": None, "message": result.message[:_MESSAGE_BYTES]})
         target.write_text(brief.model_dump_json(exclude_defaults=True))

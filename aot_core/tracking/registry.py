@@ -36,7 +36,8 @@ from PIL import Image
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.learning import DType
-from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
+from aot_core.tracking.database import open_client
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG, fetch_artifact
 
 DEFENDER = "aot-defender"
 CHAMPION = "champion"
@@ -101,7 +102,7 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
 
     Raises ValueError where its checkpoint holds no weights.
     """
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     known = find_version(uri, defender.artifact.sha256, name)
     if known is not None:
         return known
@@ -145,7 +146,7 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
 
 def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:
     """The newest version made of an artifact, None where there is none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
     return next((str(v.version) for v in found if v.tags.get(ARTIFACT_SHA_TAG) == artifact_sha256), None)
 
@@ -172,24 +173,24 @@ def download(uri: str, model_version: str, name: str, into: Path) -> Packed:
 
 def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
     """The inputs of a version's evaluation, as its campaign's run keeps them (JSON); None where it keeps none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     run_id = client.get_model_version(model, model_version).run_id
     folder, _, _ = EXAM_FILE.rpartition("/")
     if run_id is None or EXAM_FILE not in [entry.path for entry in client.list_artifacts(run_id, folder)]:
         return None
     with TemporaryDirectory() as into:
-        return Path(client.download_artifacts(run_id, EXAM_FILE, into)).read_bytes()
+        return fetch_artifact(uri, run_id, EXAM_FILE, Path(into)).read_bytes()
 
 
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
     """Point an alias at a version; it leaves the version that it pointed at."""
-    MlflowClient(uri, registry_uri=uri).set_registered_model_alias(name, alias, model_version)
+    open_client(uri).set_registered_model_alias(name, alias, model_version)
 
 
 def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """The version that an alias points at, and its tags; None where there is no such model or alias."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(name, alias)
+        found: ModelVersion = open_client(uri).get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -200,7 +201,7 @@ def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str
 def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """A version and its tags, None where there is none of that number."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version(name, model_version)
+        found: ModelVersion = open_client(uri).get_model_version(name, model_version)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -211,12 +212,12 @@ def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str
 def remove_alias(uri: str, alias: str, name: str = DEFENDER) -> None:
     """Take an alias away, from whichever version has it; nothing happens where none has."""
     if get_alias(uri, alias, name) is not None:
-        MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(name, alias)
+        open_client(uri).delete_registered_model_alias(name, alias)
 
 
 def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str = DEFENDER) -> None:
     """Set tags on a version; what a tag said before is replaced."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     for key, value in tags.items():
         client.set_model_version_tag(name, model_version, key, value)
 
@@ -226,7 +227,7 @@ def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> Non
 
     Only what is not there yet is written: the ledger itself stands in the store.
     """
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     known = client.get_registered_model(name).tags
     for number, line in lines.items():
         key = LEDGER_TAG + number
@@ -242,6 +243,12 @@ def get_champion(uri: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] |
 def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
     """The figures that `register_defender` kept in a version's tags."""
     return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(METRIC_TAG)}
+
+
+def gate_figures(tags: Mapping[str, str]) -> dict[str, float]:
+    """The same by the names that the gate's decisions and the ledger use (`challenger/strict/clean`)."""
+    named = {name.replace("strict.", "strict/", 1): value for name, value in version_metrics(tags).items()}
+    return {f"challenger/{name}": value for name, value in named.items()}
 
 
 @contextmanager

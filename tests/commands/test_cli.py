@@ -49,3 +49,26 @@ def test_status_of_an_empty_home(tmp_path: Path) -> None:
 def test_doctor_knows_what_is_there(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["doctor", "--home", str(tmp_path)])
     assert "aot-tiny-vl" in result.stdout and "torch" in result.stdout
+
+
+def aot(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The program itself, as people start it."""
+    return subprocess.run(
+        [sys.executable, "-m", "aot_core.commands.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["what?", "a%20b", "a%3Fb"])
+@pytest.mark.parametrize("command", [["run", str(CONFIGS / "smoke.toml")], ["status"], ["history"], ["store", "gc"]])
+def test_a_home_that_no_address_can_hold_is_refused(tmp_path: Path, command: list[str], name: str) -> None:
+    said = aot(*command, "--home", str(tmp_path / name / "home"))
+    assert said.returncode == 2 and "give --home a path without '?'" in said.stderr
+    assert "Traceback" not in said.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file in its place, which stops a superuser too")
+    said = aot("run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "home"))
+    assert said.returncode == 2 and "cannot be made" in said.stderr and "Traceback" not in said.stderr
+    said = aot("run", str(CONFIGS / "smoke.toml"), "--home", "/proc/home")
+    assert said.returncode == 2 and "give --home a folder to write to" in said.stderr

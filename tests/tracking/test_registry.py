@@ -1,5 +1,6 @@
 import base64
 import io
+import random
 from pathlib import Path
 
 import mlflow
@@ -100,6 +101,44 @@ def test_three_lines_of_python_answer(
     for row, message in bad:
         with pytest.raises(ValueError, match=message):
             model.predict(pd.DataFrame([row]))
+
+
+def test_pictures_come_as_text_in_every_usual_form(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[0])
+    model = mlflow.pyfunc.load_model("models:/aot-defender@champion")
+    noise = random.Random(1)
+    raw: list[bytes] = []
+    for _ in range(60):  # the size of the tiny world's: many hold 256 characters and more between two slashes
+        picture = Image.new("RGB", (64, 64), (205, 205, 205))
+        for _ in range(noise.randrange(5, 60)):
+            picture.putpixel((noise.randrange(64), noise.randrange(64)), (noise.randrange(256),) * 3)
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        raw.append(buffer.getvalue())
+    plain = [base64.b64encode(content).decode() for content in raw]
+    assert any(max(map(len, text.split("/"))) > 255 for text in plain)
+    assert len(model.predict(pd.DataFrame({"image": plain, "question": QUESTION}))) == 60
+    one = next(content for content in raw if {b"+", b"/"} & {bytes([b]) for b in base64.b64encode(content)})
+    forms = [
+        base64.b64encode(one).decode(),
+        base64.encodebytes(one).decode(),
+        base64.b64encode(one).decode() + "\r\n",
+        base64.urlsafe_b64encode(one).decode(),
+        base64.urlsafe_b64encode(one).decode().rstrip("="),
+        "data:image/png;charset=utf-8;base64," + base64.encodebytes(one).decode(),
+        "DATA:;base64," + base64.urlsafe_b64encode(one).decode(),
+    ]
+    told = model.predict(pd.DataFrame({"image": forms, "question": QUESTION})).completion
+    assert len(set(told)) == 1
+    for wrong, message in (
+        ("data:image/png,%89PNG", "a data URI must begin data:image/png;base64,"),
+        ("a=b", "neither an existing file nor base64"),
+        ("\0", "neither an existing file nor base64"),
+        ("nowhere, it is.png", "neither an existing file nor base64"),
+        ("", "no readable image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict(pd.DataFrame([{"image": wrong, "question": QUESTION}]))
 
 
 def test_the_same_artifact_is_registered_once(registered: Registered, untrained_defender: Path) -> None:
