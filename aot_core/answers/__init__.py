@@ -37,7 +37,16 @@ made: better None than a letter that was only mentioned.
 
 from aot_core.answers.boxes import is_exactly_boxed
 from aot_core.answers.choices import extract_letter, letter_of, parse_choice
+from aot_core.answers.endings import completions_of
 from aot_core.answers.thoughts import without_thoughts
 from aot_core.answers.yes_no import parse_yes_no
 
-__all__ = ["extract_letter", "is_exactly_boxed", "letter_of", "parse_choice", "parse_yes_no", "without_thoughts"]
+__all__ = [
+    "completions_of",
+    "extract_letter",
+    "is_exactly_boxed",
+    "letter_of",
+    "parse_choice",
+    "parse_yes_no",
+    "without_thoughts",
+]

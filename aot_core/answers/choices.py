@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from aot_core.answers import phrases, yes_no
 from aot_core.answers.boxes import boxes
 from aot_core.answers.dress import undress
-from aot_core.answers.statements import Offer, Said, alone, inside, named_options, offer, settled, stated, without_denied
+from aot_core.answers.statements import (
+    Offer,
+    Said,
+    alone,
+    inside,
+    named_options,
+    offer,
+    settled,
+    stated,
+    without_denied,
+)
 from aot_core.answers.thoughts import without_thoughts
 from aot_core.contracts.scene import LETTERS
 

@@ -11,8 +11,8 @@ _BRACED_SWITCH = re.compile(r"\{\\(?:bf|rm|it|tt|sf|bfseries|rmfamily)\b\s*([^{}
 _SPACE = re.compile(r"\\[,;:! ]|\\q?quad\b|\\left\b|\\right\b|\\[()\[\]]|\$|&nbsp;|(?<=[^\W_])~(?=\S)")
 _MARKDOWN = re.compile(r"\*{1,3}|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)|`+|(?m:^\s*#{1,6}\s+)|(?m:^\s*>\s+)")
 _TAG = re.compile(r"</?(?:b|strong|i|em|u|code|span|p|mark)(?:\s[^<>]*)?>|<br\s*/?>", re.IGNORECASE)
-_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "「": '"', "」": '"',
-                         "『": '"', "』": '"', "【": "[", "】": "]", "〔": "[", "〕": "]", "–": "-", "—": "-"})  # fmt: skip
+_QUOTES = str.maketrans({**dict.fromkeys("“”„«»「」『』", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("–—", "-"),
+                         **dict.fromkeys("【〔", "["), **dict.fromkeys("】〕", "]")})  # fmt: skip
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)")
 
 

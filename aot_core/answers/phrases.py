@@ -23,39 +23,41 @@ _FILLER = (
     r"Buchstabe|odpowied[zź]|optie|вариант|буква|选项|選項|項目|选择|選択肢|là|adalah)"
 )
 BUT = re.compile(
-    rf"(?:(?:not|nicht|pas|no\s+es|não\s+é|non\s+è|niet)\s+)?[(\"']*{DENIED}+[)\"']*(?:\s+{DENIED}+)*[,;]?\s*"
-    r"(?:but|rather|it\s+is|it's|instead|sondern|mais|sino|es|mas|ma|est|é|è|maar|而是|是)?\s*",
+    rf"(?:(?:(?:not|nicht|pas|no\s+es|não\s+é|non\s+è|niet|не)\s+)|不是)?[(\"']*{DENIED}+[)\"']*(?:\s+{DENIED}+)*[,;]?\s*"
+    r"(?:but|rather|it\s+is|it's|instead|sondern|mais|sino|es|mas|ma|est|é|è|maar|а|而是|是)?\s*",
     _FLAGS,
 )
 """What is denied before the answer: "not A but"."""
-BEFORE_ANSWER = re.compile(rf"(?:[\s:,=-]*{_FILLER}\b)*[\s:=\">-]*", _FLAGS)
+BEFORE_ANSWER = re.compile(rf"(?:[\s:,=-]*{_FILLER}\b)*[\s:=|\">-]*", _FLAGS)
 """Fillers between what states an answer and the answer: "most likely option"."""
 
 _NOUN = r"(?:answer|option|choice|response|solution|pick|guess|selection|conclusion|letter)"
 STATES = re.compile(
     "|".join(
         [
-            # "the answer (to this question) is", "answer:", "Answer B"; told apart from "answer choices" by what follows
+            # "the answer (to this question) is", "answer:", "Answer B", and no "answer choices"
             rf"\b{_NOUN}\b(?=[^.?!\n:]{{0,60}}?\s(?:{_LINK})\b)[^.?!\n:]{{0,60}}?\s{_LINK}\b(?!\s+not\s+only)",
             rf"\b{_NOUN}'s\b",
-            rf"\b{_NOUN}(?:\s+{_ADVERB})?\s*(?::|=|-+>|→|⇒)",
+            rf"\b(?:{_NOUN}|ans)[\"'\])]*(?:\s+{_ADVERB})?\s*(?::|=|\||-+>|→|⇒|\s-\s)",
+            r"\[answer\]|\bans\.|(?:^|(?<=[.!\n]))\s*correct\s*:",
+            rf"\b(?:right|correct|best)\s+one\s+{_LINK}\b",
             r"\b(?:final|my|correct|best|right)\s+answer\b(?=\s+\(?(?-i:[A-Z])\b)",
             r"(?:^|(?<=[.!\n]))\s*answer\b(?=\s+\(?(?-i:[A-Z])\b)",
             # "I choose", "I'd go with"
-            r"\bI(?:'d|'ll|'m|\s+would|\s+will|\s+have\s+to|\s+must|\s+am)?(?:\s+(?:rather|therefore|thus|finally))?\s+"
+            r"\b(?:I|we|you)(?:'d|'ll|'m|\s+should|\s+can|\s+would|\s+will|\s+have\s+to|\s+must|\s+am)?(?:\s+(?:rather|therefore|thus|finally))?\s+"
             r"(?:choose|chose|pick|picked|select|selected|say|answer|opt\s+for|vote\s+for|settle\s+on|settled\s+on|"
             r"go(?:ing)?\s+(?:with|for)|went\s+with|conclude)\b",
             r"(?:^|(?<=[.!\n])|\b(?:so|thus|therefore|hence),?)\s*(?:choose|select|pick)\b",
             # other languages
-            r"\bantwort(?:option|möglichkeit)?\b(?:[^.?!\n:]{0,30}?\b(?:ist|lautet|wäre)\b|\s*:)|\bich\s+(?:wähle|nehme)\b",
-            r"\bréponse\b(?:[^.?!\n:]{0,30}?\b(?:est|serait)\b|\s*:)|\bje\s+choisis\b",
+            r"\bantwort(?:option|möglichkeit)?\b(?:[^.?!\n:]{0,30}?\b(?:ist|lautet|wäre)\b|\s*:)|\b(?:richtig|korrekt)\s+ist\b|\bich\s+(?:wähle|nehme)\b",
+            r"\b(?:réponse|option|proposition)\b(?:[^.?!\n:]{0,30}?\b(?:est|serait)\b|\s*:)|\bje\s+choisis\b",
             r"\b(?:respuesta|opción)\b(?:[^.?!\n:]{0,30}?\b(?:es|sería)\b|\s*:)|\b(?:elijo|escojo)\b",
             r"\b(?:resposta|alternativa|opção)\b(?:[^.?!\n:]{0,30}?\s(?:é|seria)\b|\s*:)|\bescolho\b",
             r"\b(?:risposta|opzione)\b(?:[^.?!\n:]{0,30}?\s(?:è|sarebbe)\b|\s*:)|\bscelgo\b",
             r"\bantwoord\b(?:[^.?!\n:]{0,20}?\bis\b|\s*:)|\bodpowied[źz]\b(?:\s+to\b|\s*:)|\bcevap\b\s*:?",
-            r"\bответ\b(?:[^.?!\n:]{0,20}?\s-|\s*:)|\bправильн\w+\s+(?:ответ|вариант)\b(?:\s*[:-])?",
+            r"\bответ\b(?:[^.?!\n:]{0,20}?\s-|\s*:|(?=\s+\(?(?-i:[A-Z])\b))|\bправильн\w+\s+(?:ответ|вариант)\b(?:\s*[:-])?",
             r"đáp\s+án(?:\s+đúng)?(?:\s+là|\s*:)|\bjawaban(?:nya)?\b(?:[^.?!\n:]{0,20}?\badalah\b|\s*:)",
-            r"(?:答案|正确选项|正確選項)(?:应该|應該|应|應)?(?:是|为|為|选|選)?\s*:?|(?:故|应|應|所以|因此|我)(?:选择|選擇|选|選)|"
+            r"(?:答案|正确选项|正確選項)(?:应该|應該|应|應)?(?:是|为|為|选|選)?\s*:?|(?:故|应该|應該|应|應|所以|因此|我)(?:选择|選擇|选|選)|"
             r"(?:^|(?<=[。,\n]))\s*(?:选择|選擇|选|選)(?!项|項)",
             r"(?:答え|正解|回答|解答)(?:は|:)|(?:정답|답|답변)(?:은|는|\s*:)|(?:الإجابة|الجواب)[^.\n:]{0,20}?(?:هي|هو|:)|"
             r"(?:सही\s+)?उत्तर(?:\s*:)?",
@@ -71,21 +73,24 @@ WRONG_KIND = re.compile(
     _FLAGS,
 )
 """Before what `STATES` matches: "the wrong answer is A" gives no answer."""
-UNSTATED = re.compile(r"\b(?:choices|options|wrong|incorrect|false|not|eliminated|excluded|unlikely|between|neither)\b|n't\b", _FLAGS)
+UNSTATED = re.compile(
+    r"\b(?:choices|options|wrong|incorrect|false|not|eliminated|excluded|unlikely|between|neither)\b|n't\b", _FLAGS
+)
 """Within what `STATES` matches: "the option that is wrong is"."""
 
 POINTS = re.compile(
-    rf"\b(?:it|that|this|which|so|therefore|thus|hence|finally|ergo|also|conclusion|I\s+(?:think|believe|guess|suspect))\b(?:\s*,|\s*:)?(?:\s+it)?"
+    r"\b(?:it|that|this|which|so|therefore|thus|hence|finally|ergo|also|conclusion|only|leaves|leaving|probably|likely|"
+    r"I\s+(?:think|believe|guess|suspect)|definitely|certainly|c'est|es\s+ist)\b(?:\s*,|\s*:)?(?:\s+it)?"
     rf"(?:\s*(?:'s|is|was|must\s+be|should\s+be|has\s+to\s+be|would\s+be|can\s+only\s+be))?(?:\s+{_ADVERB})?"
-    r"|(?:=>|-+>|→|⇒|∴)",
+    r"|(?:=>|-+>|→|⇒|∴|是)",
     _FLAGS,
 )
 """What a letter follows that ends its clause: "so it must be (C)."""
-ENDS_CLAUSE = re.compile(r"\s*(?:[.,;!)\n]|$|because\b|since\b|as\b|for\b)", _FLAGS)
+ENDS_CLAUSE = re.compile(r"\s*(?:[.,;!)\n。]|$|because\b|since\b|as\b|for\b)", _FLAGS)
 
 CONFIRMS = re.compile(
     r"(?:\s*\([^()\n]{1,60}\)|\s*\"[^\"\n]{1,60}\")?\s+(?:is|was|would\s+be|must\s+be|should\s+be|seems(?:\s+to\s+be)?|"
-    rf"looks|has\s+to\s+be)\s+(?:{_ADVERB}\s+)?(?:(?:the|a)\s+)?(?:(?:only|most|one|single|best|more|clearly)\s+)*"
+    rf"looks|has\s+to\s+be)\s+(?:{_ADVERB}\s+)?(?:(?:the|a|my)\s+)?(?:(?:only|most|one|single|best|more|clearly|my|final)\s+)*"
     r"(?:correct|right|best|true|answer|accurate|appropriate|fitting|suitable)\b|\s+(?:fits|matches)\s+best\b|"
     r"\s+ist\s+(?:die\s+)?(?:richtig|korrekt)|\s+est\s+(?:la\s+)?(?:bonne|correcte?)|\s+es\s+(?:la\s+)?correct|"
     r"\s+é\s+(?:a\s+)?corret|\s+è\s+(?:la\s+risposta\s+)?(?:corrett|giust)|\s*(?:是)?(?:正确|正確|对的|對的)|が正解|が正しい|\s*[:=-]\s*(?:correct|right|true|yes)\b|\s*(?:✓|✔|✅)|"
@@ -95,7 +100,11 @@ CONFIRMS = re.compile(
 """What follows a letter and makes it the answer: "is the correct one"."""
 
 DENIES_BEFORE = re.compile(
-    r"(?:\b(?:not|isn't|aren't|wasn't|cannot\s+be|can't\s+be|never|rather\s+than|instead\s+of|unlike|"
+    r"(?:(?:\b|(?<=\w)(?=n't))(?:"
+    r"(?:not|n't|never)\s+(?:think|believe|suppose|guess|say|claim|see|choose|pick|select|answer|go\s+with)(?:\s+that)?"
+    r"(?:\s+(?:it|this|that|there|(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:answer|option|choice)))?"
+    r"(?:\s*(?:is|'s|are|was|would\s+be))?|"
+    r"not|isn't|aren't|wasn't|cannot\s+be|can't\s+be|never|rather\s+than|instead\s+of|unlike|"
     r"rul(?:e|es|ed|ing)\s+out|eliminat(?:e|es|ed|ing)|exclud(?:e|es|ed|ing)|reject(?:s|ed|ing)?|discard(?:s|ed|ing)?|"
     r"dismiss(?:es|ed|ing)?|neither|nicht|kein(?:e|en)?|weder|n'est\s+pas|pas|ni|no\s+es|não\s+é|non\s+è|niet|no|"
     r"не)(?!\s+only\b)|不是|并非|並非|排除|不选|不選)"
@@ -105,9 +114,19 @@ DENIES_BEFORE = re.compile(
     _FLAGS,
 )
 """Before a denied letter or text; a list of letters ("not A, B or C") is denied whole."""
-LISTED = re.compile(r"\s*(?:,\s*(?:or|nor|and)?|/|\bor\b|\bnor\b|\band\b|\bnoch\b|\bni\b|或|和)\s*(?:option\s+)?", _FLAGS)
+LISTED = re.compile(
+    r"\s*(?:,\s*(?:or|nor|and)?|/|\bor\b|\bnor\b|\band\b|\bnoch\b|\bni\b|或|和)\s*"
+    r"(?:(?:option|the|(?-i:an?))\s+)?",
+    _FLAGS,
+)
+BOTH_DENIED = re.compile(
+    r"\s+(?:are|were|(?:can|could|do)(?:not|n't|\s+not))(?:\s+(?:be|both|all))*\s+(?:wrong|incorrect|false|not|excluded|"
+    r"eliminated|impossible|ruled\s+out|out\b)|\s+sind\s+(?:beide\s+)?(?:falsch|nicht)|\s*都(?:不|错|是错)",
+    _FLAGS,
+)
+"""Behind a list of letters that are all denied: "are wrong"."""
 DENIES_AFTER = re.compile(
-    r"(?:\s*\([^()\n]{1,60}\)|\s*\"[^\"\n]{1,60}\")?(?:\s+(?:and|or)\s+(?:option\s+)?\(?(?-i:[A-Z])\)?)?"
+    r"(?:\s*\([^()\n]{1,60}\)|\s*\"[^\"\n]{1,60}\")?"
     r"(?:\s+(?:is|are|was|were|would\s+be|must\s+be|seems|looks)\s+(?:\w+ly\s+|also\s+|both\s+)?(?:the\s+|an?\s+)?(?:wrong|"
     r"incorrect|false|not|excluded|eliminated|impossible|ruled\s+out|out\b|unlikely|mistaken|untrue)|"
     r"\s+(?:isn't|aren't|wasn't|cannot|can't|can\s+not|doesn't|does\s+not|do\s+not|don't|fails|could\s+not|couldn't)\b|"
@@ -147,8 +166,12 @@ OPTION = re.compile(
     r"optie|вариант)\b|选项|選項|選択肢|보기)\s*[:#]?\s*",
     _FLAGS,
 )
+AFTER_ALONE = re.compile(
+    r"\s*(?:$|[.):;,!\](。]|[-=]+>?\s|(?:because|since|as|for|or|and|not|only|over)\b|/|です|选项|選項)", re.IGNORECASE
+)
+"""What follows a letter that stands for itself at the start of a line."""
 NEVER_AFTER_ARTICLE = re.compile(
-    r"\s+(?:an?|because|since|and|or|but|for|as|which|that|is|was|has|the|this|these|it|there|we|he|she|they|i|if|of|on|at|by|"
+    r"\s+(?:an?|because|since|and|or|but|for|as|which|that|is|was|has|the|this|these|it|there|we|he|she|they|i|if|of|on|at|by|over|rather|instead|alone|again|too|here|"
     r"from|to|than|so|while|when|where|seems|looks|fits|matches|shows|would|must|should|can|cannot|correctly|est|ist|es|é|"
     r"è|weil|porque|parce)\b",
     _FLAGS,

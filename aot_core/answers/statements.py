@@ -8,8 +8,8 @@ from typing import NamedTuple
 from aot_core.answers import phrases
 from aot_core.answers.dress import folded, undress
 
-_SENTENCE_END = re.compile(r"[.!?]+(?=[\s\"')\]]|$)|[。！？]|\n")
-_LEAD = re.compile(r"[\s•>-]*(?:\d{1,3}[.)]\s+)?")
+_SENTENCE_END = re.compile(r"[.!?]+(?=[\s\"')\]]|$)|[!?。](?=[^\x00-\x7f]|$)|。|\n")
+_LEAD = re.compile(rf"[\s•>{phrases.DENIED}-]*(?:\d{{1,3}}[.)]\s+)?")
 """Before what a line begins with: marks and numbers of lists."""
 _FAR = 200
 """Characters behind "the answer is" in which the answer is looked for."""
@@ -86,12 +86,14 @@ def without_denied(text: str, on_offer: Offer) -> str:
     marks = list(_unsaid(text))
     for match in phrases.DENIES_BEFORE.finditer(text):
         marks += _listed(text, match.end(), on_offer)
+    listed: list[tuple[int, int]] = []
     for match in on_offer.letters_in(text):
+        joined = phrases.LISTED.match(text, listed[-1][1]) if listed else None
+        listed = [*(listed if joined and joined.end() == match.start() else []), match.span(2)]
         if phrases.DENIES_AFTER.match(text, match.end()):
             marks.append(match.span(2))
-            other = phrases.LISTED.match(text, match.end())
-            if other and (second := on_offer.letter_at(text, other.end(), small=False)):
-                marks.append(second.span(2))
+        if phrases.BOTH_DENIED.match(text, match.end()):
+            marks += listed
     for _, start, end in on_offer.texts_in(text):
         if phrases.DENIES_AFTER.match(text, end):
             marks.append((start, end))
@@ -125,7 +127,7 @@ def _unsaid(text: str) -> list[tuple[int, int]]:
     found, start = [], 0
     for match in [*_SENTENCE_END.finditer(text), None]:
         end = match.end() if match else len(text)
-        asks = match is not None and ("?" in match[0] or "？" in match[0])
+        asks = match is not None and "?" in match[0]
         if asks or (phrases.HYPOTHETICAL.match(text, start) and text[start:end].strip()):
             found.append((start, end))
         start = end
@@ -156,10 +158,10 @@ def stated(text: str, on_offer: Offer) -> list[Said]:
     for name, start, end in on_offer.texts_in(text):
         if phrases.CONFIRMS.match(text, end):
             found.append(Said(frozenset(name), start, end))
-        elif letter := on_offer.letter_at(text, end + len(text[end:]) - len(text[end:].lstrip()), small=False):
-            # "a vase (B)": the text and its letter beside it
-            if letter[1] and letter[2] == name:
-                found.append(Said(frozenset(name), start, letter.end()))
+        # "a vase (B)": the text and its letter beside it
+        letter = on_offer.letter_at(text, end + len(text[end:]) - len(text[end:].lstrip()), small=False)
+        if letter and letter[1] and letter[2] == name:
+            found.append(Said(frozenset(name), start, letter.end()))
     return sorted(found, key=lambda said: (said.start, said.end))
 
 
@@ -207,17 +209,18 @@ def named_options(text: str, on_offer: Offer) -> list[Said]:
 def alone(text: str, on_offer: Offer) -> frozenset[str]:
     """Letters that begin a line and stand for themselves there: "B", "(B)", "B. a vase", "B, because ..."."""
     found: set[str] = set()
-    last = re.split(r"[.!?]\s+|[。！？]", text.strip())[-1]
+    last = re.split(r"[.!?]\s+|。", text.strip())[-1]
     for line in [*text.split("\n"), *([last] if on_offer.is_letter(last) else [])]:
         lead = _LEAD.match(line)
         start = lead.end() if lead else 0
-        letter = on_offer.letter_at(line, start, small=False)
+        bracketed = re.fullmatch(r"\s*\([a-z]\)\s*\.?\s*", line) is not None
+        letter = on_offer.letter_at(line, start, small=bracketed)
         if letter is None:
             continue
         rest = line[letter.end() :]
         own = any(name == letter[2] and not rest[:at].strip() for name, at, _ in on_offer.texts_in(rest))
-        if own or re.match(r"\s*(?:$|[.):;,\]]|[-=]+>?\s|(?:because|since|as|for|or|and)\b|/)", rest, re.IGNORECASE):
-            found.update(_alternatives(line, letter, on_offer, small=False).letters)
+        if own or letter[3] in (")", "]") or phrases.AFTER_ALONE.match(rest):
+            found.update(_alternatives(line, letter, on_offer, small=bracketed).letters)
             found.update(m[2] for m in on_offer.letters_in(rest) if m[1] == "(" or rest.lstrip()[:1] in (",", "/"))
     return frozenset(found)
 
@@ -262,5 +265,5 @@ def settled(found: Sequence[Said], text: str) -> str | None:
 def _takes_back(between: str) -> bool:
     if phrases.OPEN.search(between):
         return False
-    ended = re.split(r"[.!?]\s|[。！？\n]", between)
+    ended = re.split(r"[.!?]\s|[。\n]", between)
     return bool(phrases.TURN.search(between)) or (len(ended) > 1 and re.search(r"[^\W\d_]{2}", ended[-1]) is not None)

@@ -9,17 +9,55 @@ from aot_core.answers.statements import Said, settled
 from aot_core.answers.thoughts import without_thoughts
 
 _YES = {
-    *("yes", "yeah", "yep", "oui", "ja", "sí", "sì", "sim", "да", "はい", "ええ", "是", "是的", "有", "有的", "对", "對"),
+    *(
+        "yes",
+        "yeah",
+        "yep",
+        "oui",
+        "ja",
+        "sí",
+        "sì",
+        "sim",
+        "да",
+        "はい",
+        "ええ",
+        "是",
+        "是的",
+        "有",
+        "有的",
+        "对",
+        "對",
+    ),
     *("対", "예", "네", "نعم", "evet", "हाँ", "हां", "tak", "vâng"),
 }
 _NO = {
-    *("no", "nope", "non", "nein", "nee", "nej", "não", "нет", "いいえ", "いえ", "不是", "否", "没有", "沒有", "不", "不对", "不對"),
+    *(
+        "no",
+        "nope",
+        "non",
+        "nein",
+        "nee",
+        "nej",
+        "não",
+        "нет",
+        "いいえ",
+        "いえ",
+        "不是",
+        "否",
+        "没有",
+        "沒有",
+        "不",
+        "不对",
+        "不對",
+    ),
     *("아니요", "아니오", "لا", "hayır", "नहीं", "nie", "không"),
 }
 _UNSPACED = re.compile(r"\s*(?:(不是|没有|沒有|不对|不對|否|いいえ|아니)|(是的|是|有|对|對|はい|ええ|네|예))")
 """How an answer begins in scripts that put no blanks between words: no, yes."""
 _WORD = re.compile(r"(?:[^\W\d_]|[\u0900-\u097f])+(?:'[a-z]+)?")
-_DENIED = re.compile(r"\b(?:not|isn't|never|neither|rather\s+than|instead\s+of)\s+[\"']?(?:an?\s+)?(?:yes|no)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|isn't|never|neither|rather\s+than|instead\s+of)\s+[\"']?(?:an?\s+)?(?:yes|no)\b", re.IGNORECASE
+)
 
 
 def parse_yes_no(completion: str) -> str | None:
@@ -69,4 +107,3 @@ def word_of(word: str) -> str | None:
     """ "Yes" or "No" for a word that means it in one of the languages."""
     word = word.lower()
     return "Yes" if word in _YES else "No" if word in _NO else None
-

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from aot_core.answers import is_exactly_boxed
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Box, Question, Sample
-from aot_core.data.answers import is_exactly_boxed
 from aot_core.data.checker import side_by_side, yes_or_no
 from aot_core.data.instructions import article, read_instruction
 from aot_core.data.proposals import Proposal

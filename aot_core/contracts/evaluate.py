@@ -14,7 +14,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
 
-VERSION = 5
+VERSION = 6
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 CLEAN = "clean"
@@ -22,7 +22,8 @@ CLEAN = "clean"
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
 COMPLETIONS_FILE = "benchmarks.jsonl"
-"""In the artifact, where benchmarks were asked: [question, sample, completion] a line."""
+"""In the artifact, where benchmarks were asked: [question, sample, completion] a line, and behind a completion
+that was cut off "length"."""
 
 
 def attacker_condition(number: int) -> str:

@@ -37,8 +37,8 @@ class Answerer(Protocol):
         """Answer every (image, question) `samples` times.
 
         Returns one list of `samples` completions (raw text; a `Completion` where the length limit may have cut it off)
-        per question. Temperature 0 is greedy. The
-        same seed gives the same answers. Raises ValueError when the two sequences differ in length.
+        per question. Temperature 0 is greedy. The same seed gives the same answers. Raises ValueError when the two
+        sequences differ in length.
         """
         ...
 

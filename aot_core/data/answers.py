@@ -1,4 +1,4 @@
-"""The answer parser by its former name: models that were registered earlier import it from here (`aot_core.answers`)."""
+"""`aot_core.answers` by its former name, from which models that were registered earlier import it."""
 
 from aot_core.answers import extract_letter, is_exactly_boxed
 
