@@ -10,7 +10,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 

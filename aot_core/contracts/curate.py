@@ -10,7 +10,7 @@ from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 

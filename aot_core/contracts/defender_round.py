@@ -8,7 +8,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DefenderModelSettings
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from aot_core.contracts.prepare_data import ProceduralSettings
 from aot_core.contracts.scene import Query, Scene, SceneObject
 from aot_core.data import world
+from aot_core.data.coverage import Coverage, leaves_open
 from aot_core.data.likeness import perceptual_hash
 from aot_core.data.truth import truth
 
@@ -31,6 +32,9 @@ class Picture:
     """RGB, as large as the scene says."""
     doubtful: tuple[SceneObject, ...] = ()
     """Photographs: what may be seen without being annotated (crowds, implied parts, halves of things)."""
+    coverages: tuple[Coverage, ...] = ()
+    """Photographs: what the annotations cover of each picture that this one is put together from, where that is not
+    everything."""
     backdrop: world.Backdrop | None = None
     """Procedural: the ground it is drawn on, so that it can be drawn again with other objects."""
     window: world.Cell = (0, 0)
@@ -41,8 +45,10 @@ class Picture:
         return replace(self, image=image, scene=self.scene.model_copy(update={"objects": objects}))
 
     def settled(self, query: Query) -> str | None:
-        """The truth of a query, None also where a doubtful object would change it."""
+        """The truth of a query, None also where a doubtful object, or one that nobody annotated, would change it."""
         certain = truth(query, self.scene.objects)
+        if leaves_open(self.coverages, query, certain):
+            return None
         if self.doubtful and truth(query, (*self.scene.objects, *self.doubtful)) != certain:
             return None
         return certain
