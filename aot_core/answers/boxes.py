@@ -8,6 +8,8 @@ from aot_core.answers.thoughts import without_thoughts
 _BOX = re.compile(r"(?:(?<![A-Za-z])\\?boxed\b|\\fbox\b)\s*", re.IGNORECASE)
 _MARKED = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL)
 _CLOSING = {"{": "}", "(": ")", "[": "]"}
+_LONGEST = 500
+"""Characters of a box that are looked at; none that holds an option is longer."""
 _BARE = re.compile(r":?\s*([A-Za-z])(?![A-Za-z])")
 
 
@@ -27,7 +29,7 @@ def boxes(text: str) -> list[Box]:
     marked = [Box(match[1], *match.span()) for match in _MARKED.finditer(text)]
     found = [box for box in marked if not _BOX.search(box.content)]
     for match in _BOX.finditer(text):
-        rest = text[match.end() :]
+        rest = text[match.end() : match.end() + _LONGEST]
         if rest[:1] in _CLOSING and rest:
             length = _closed(rest)
             box = Box(rest[1 : length - 1] if length else rest[1:].split("\n")[0], match.start(), 0)

@@ -5,6 +5,7 @@ options); `cut_off`, where the length limit ended it; `answer`, the letter, Yes 
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,11 @@ def test_without_the_options_texts_nothing_else_is_read() -> None:
 def test_the_table_is_as_long_as_it_should_be_and_says_nothing_twice() -> None:
     lines = {(row["said"], *row["options"], row.get("cut_off", False)) for row in TABLE}
     assert len(lines) == len(TABLE) >= 300
+
+
+@pytest.mark.parametrize("piece", [r"\boxed{", "not A, ", "answer is the ", "(", r"\text{", "A or ", "<answer>", "x "])
+def test_no_completion_takes_long_to_read(piece: str) -> None:
+    """What a model repeats to its limit is read in a moment: a reward is asked for thousands of answers."""
+    start = time.monotonic()
+    letter_of(piece * (20_000 // len(piece)), ("a cup", "a vase"))
+    assert time.monotonic() - start < 5

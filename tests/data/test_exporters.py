@@ -48,9 +48,7 @@ def test_pictures_may_lie_beside_the_file(coco: Coco) -> None:
     folder = coco()
     for picture in (folder / "images").iterdir():
         shutil.move(picture, folder)
-    with pytest.raises(
-        DataError, match=r"so set source\.images to that folder \(\"\.\" for the source folder itself\)"
-    ):
+    with pytest.raises(DataError, match=r"set source\.images to that folder \(\"\.\" for the source folder itself\)"):
         opened(folder)
     assert opened(folder, images=".").size == 4
 
@@ -225,7 +223,7 @@ def test_nan_where_nothing_is_needed_and_a_byte_order_mark_do_no_harm(coco: Coco
     folder = coco(spoil=spoil)
     path = folder / "instances.json"
     path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
-    assert [thing.box for thing in opened(folder).picture(0).scene.objects][0] == Box(x=20, y=30, width=60, height=40)
+    assert opened(folder).picture(0).scene.objects[0].box == Box(x=20, y=30, width=60, height=40)
 
 
 def test_utf_16_is_named(coco: Coco) -> None:
