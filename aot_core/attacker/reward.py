@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from aot_core.answers import letter_of
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Box, Question
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Box, Question
 from aot_core.worlds.validity import Verdict, region_mask, visibly_changed
 
 
@@ -159,7 +159,7 @@ def answered_letters(
         return []
     completions = answerer.answer(images, questions, samples=samples, temperature=temperature, seed=seed)
     return [
-        tuple(extract_letter(text, LETTERS[: len(question.options)]) for text in texts)
+        tuple(letter_of(text, question.options) for text in texts)
         for texts, question in zip(completions, questions, strict=True)
     ]
 

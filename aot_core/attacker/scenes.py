@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from aot_core.answers import letter_of
 from aot_core.attacker.tactics import AttackPolicy, Choice, Tactician
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Sample
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Sample
 from aot_core.data.dataset import load_image, read_samples
 from aot_core.worlds.opening import world_of
 from aot_core.worlds.proposals import Proposal, ProposalError
@@ -62,8 +62,7 @@ def answered_right(
     shares = []
     for target, texts in zip(targets, completions, strict=True):
         question = target.sample.question
-        letters = LETTERS[: len(question.options)]
-        shares.append(sum(extract_letter(text, letters) == question.answer for text in texts) / len(texts))
+        shares.append(sum(letter_of(text, question.options) == question.answer for text in texts) / len(texts))
     return shares
 
 

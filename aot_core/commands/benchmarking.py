@@ -102,9 +102,9 @@ def print_second_opinion(
 
 def _print_figures(figures: dict[str, dict[str, float]], place: Path) -> None:
     table = Table(title=f"accuracy in %; all figures: {place / 'figures.json'}", title_justify="left")
-    for column in ("benchmark", "n", "strict", "single-shot", "no answer"):
+    for column in ("benchmark", "n", "strict", "single-shot", "no answer", "cut off"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
     for name, found in figures.items():
-        shares = (found["strict/accuracy"], found["single/accuracy"], found["unreadable"])
+        shares = (found["strict/accuracy"], found["single/accuracy"], found["unreadable"], found["cut_off"])
         table.add_row(name, f"{found['n']:.0f}", *(f"{100 * share:.1f}" for share in shares))
     Console().print(table)

@@ -11,7 +11,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
 

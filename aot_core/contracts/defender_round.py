@@ -10,7 +10,7 @@ from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.stage import StageDeclaration
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="defender")
 

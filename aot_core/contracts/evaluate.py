@@ -18,7 +18,7 @@ from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
 
-VERSION = 5
+VERSION = 6
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(promoted_with=True, same_in_all_rounds=True)
 
@@ -30,7 +30,8 @@ counts neither in the worst case nor in "right under every attack"."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
 COMPLETIONS_FILE = "benchmarks.jsonl"
-"""In the artifact, where benchmarks were asked: [question, sample, completion] a line."""
+"""In the artifact, where benchmarks were asked: [question, sample, completion] a line, and behind a completion
+that was cut off "length"."""
 
 
 def attacker_condition(number: int) -> str:

@@ -11,7 +11,7 @@ from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 from aot_core.contracts.stage import StageDeclaration
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True, promoted_with=True)
 
@@ -41,7 +41,8 @@ class PhotoSettings(Frozen):
     """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
     implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
-    that such an unboxed thing could make disputable are not asked."""
+    that such an unboxed thing could make disputable are not asked. What a COCO file's supercategories imply, where
+    they are categories with boxes, need not be told."""
     max_rejected: float = Field(default=0.05, ge=0, lt=1)
     """The share of the photographs that may be unusable (a box outside the image, a file that is cut off). Each is
     left out whole, with its reason, as a question about half of its annotations could be wrong. Above this share
@@ -53,7 +54,7 @@ class CocoSettings(PhotoSettings):
 
     type: Literal["coco"]
     images: str = "images"
-    """The folder of images, inside the source folder."""
+    """The folder of images, inside the source folder; "." is that folder itself."""
     annotations: str = "instances.json"
     """The instances file, inside the source folder. Read as a stream, however large it is."""
 

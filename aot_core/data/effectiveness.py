@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from aot_core.answers import letter_of
 from aot_core.contracts.prepare_data import EffectivenessSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Question
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Question
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,4 @@ def measure_effectiveness(
 
 
 def _share_right(completions: Sequence[str], question: Question) -> float:
-    letters = LETTERS[: len(question.options)]
-    return sum(extract_letter(text, letters) == question.answer for text in completions) / len(completions)
+    return sum(letter_of(text, question.options) == question.answer for text in completions) / len(completions)

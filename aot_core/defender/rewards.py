@@ -5,22 +5,20 @@ right letter, however it is said, and 0.2 more if it stands in exactly `\boxed{L
 batch of `Answered` to one finite score an answer; a config may name its own as `package.module:function`.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from aot_core.answers import extract_letter, is_exactly_boxed, letter_of, without_thoughts
 from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.contracts.functions import import_function
+from aot_core.contracts.protocols import Completion
 from aot_core.contracts.scene import LETTERS
-from aot_core.data.answers import extract_letter, is_exactly_boxed
 from aot_core.rl.reward_terms import checked
 
 ACCURACY_REWARD = 0.8
 FORMAT_REWARD = 0.2
-
-_WORD_BOX = re.compile(r"boxed[^A-Za-z]*([A-Za-z]+)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,11 @@ class Answered:
     def letters(self) -> str:
         return LETTERS[: len(self.options)]
 
+    @property
+    def said(self) -> Completion:
+        """The completion, with whether the limit cut it off."""
+        return Completion(self.completion, cut_off=not self.finished)
+
 
 Term = Callable[[Sequence[Answered]], Sequence[float]]
 
@@ -62,36 +65,22 @@ def defender_reward(completion: str, answer: str, letters: str = LETTERS) -> flo
 
 
 def is_right(answered: Answered) -> bool:
-    r"""Whether the answer gives the right option: by its letter or, to a yes/no question, by its word in a box.
+    r"""Whether the answer gives the right option, by its letter or its text, as everyone reads it (`aot_core.answers`).
 
-    `\boxed{Yes}` is how yes/no benchmarks ask; a letter decides where there is one.
+    `\boxed{Yes}` is how yes/no benchmarks ask. What was only thought, or cut off at the limit, is no answer.
     """
-    letter = extract_letter(answered.completion, answered.letters)
-    if letter is not None:
-        return letter == answered.answer
-    word = _right_word(answered)
-    return word is not None and _boxed_word(answered) == word
+    return letter_of(answered.said, answered.options) == answered.answer
 
 
 def is_well_formed(answered: Answered) -> bool:
     r"""Whether the right option stands in exactly the box asked for: `\boxed{A}`, or `\boxed{Yes}` to yes/no."""
     if not is_right(answered):
         return False
-    if is_exactly_boxed(answered.completion, answered.answer):
+    if is_exactly_boxed(answered.said, answered.answer):
         return True
-    word = _right_word(answered)
-    return word is not None and f"\\boxed{{{word.capitalize()}}}" in answered.completion
-
-
-def _right_word(answered: Answered) -> str | None:
-    """The right option of a yes/no question, in lower case."""
-    options = [option.lower() for option in answered.options]
-    return options[LETTERS.index(answered.answer)] if set(options) == {"yes", "no"} else None
-
-
-def _boxed_word(answered: Answered) -> str | None:
-    words = {word.lower() for word in _WORD_BOX.findall(answered.completion)}
-    return words.pop() if len(words) == 1 else None
+    word = answered.options[LETTERS.index(answered.answer)].lower()
+    yes_no = {option.lower() for option in answered.options} == {"yes", "no"}
+    return yes_no and f"\\boxed{{{word.capitalize()}}}" in (without_thoughts(answered.said) or "")
 
 
 def accuracy(batch: Sequence[Answered]) -> list[float]:

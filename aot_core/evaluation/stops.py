@@ -25,6 +25,11 @@ def unreadable_answers(items: Sequence[Item], settings: GateSettings) -> HardSto
     letters = [letter for item in items for letter in item.letters]
     share = sum(letter is None for letter in letters) / len(letters) if letters else 1.0
     told = f"{100 * share:.1f} % of {len(letters)} answers name no option (at most {100 * settings.max_unreadable:g} %)"
+    if cut_off := sum(item.cut_off for item in items):
+        told += (
+            f"; {cut_off} of them were cut off at the limit on new tokens (finish_reason length): raise "
+            "max_new_tokens where the model thinks before it answers"
+        )
     return HardStop(name="unreadable_answers", stopped=share > settings.max_unreadable, told=told)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL.Image import Image
 from scipy.stats import binomtest
 
+from aot_core.answers import is_exactly_boxed, letter_of
 from aot_core.contracts.prepare_data import ImplantationSettings
-from aot_core.contracts.scene import LETTERS, DistractorFamily, Question, QuestionKind, Scene
-from aot_core.data.answers import extract_letter, is_exactly_boxed
+from aot_core.contracts.scene import DistractorFamily, Question, QuestionKind, Scene
 from aot_core.defender.answering import Defender
 from aot_core.recipes.defender_lessons import KINDS
 from aot_core.worlds.implantation import Implanted
@@ -74,7 +74,7 @@ def measure(defender: Defender, n: int, counts: Sequence[int] = (2, 3, 4), seed:
         for version in pictures[0]:
             images = [versions[version] for versions in pictures]
             answers = [one for (one,) in defender.answer(images, questions, samples=1, temperature=0.0, seed=0)]
-            letters = [extract_letter(a, LETTERS[: len(q.options)]) for a, q in zip(answers, questions, strict=True)]
+            letters = [letter_of(a, q.options) for a, q in zip(answers, questions, strict=True)]
             right = sum(letter == q.answer for letter, q in zip(letters, questions, strict=True))
             boxed += sum(is_exactly_boxed(a, x) for a, x in zip(answers, letters, strict=True) if x)
             asked += n

@@ -53,13 +53,13 @@ class DefenderModel(PythonModel):
                 of texts).
 
         Returns:
-            A row a row: `letter` ("" where the Defender named none), `answer` (that option's text),
-            `completion`.
+            A row a row: `letter` ("" where the Defender named none, or the length limit cut it off), `answer` (that
+            option's text), `completion`.
 
         Raises:
             ValueError: naming the row, the field and the fix.
         """
-        from aot_core.data.answers import extract_letter
+        from aot_core.answers import letter_of
 
         rows = _rows(model_input)
         questions = [_question(row, index) for index, row in enumerate(rows)]
@@ -67,9 +67,9 @@ class DefenderModel(PythonModel):
         answers = self._defender.answer(images, questions, samples=1, temperature=0.0, seed=0)
         table: list[dict[str, str]] = []
         for question, (completion,) in zip(questions, answers, strict=True):
-            letter = extract_letter(completion, LETTERS[: len(question.options)]) or ""
+            letter = letter_of(completion, question.options) or ""
             text = question.options[LETTERS.index(letter)] if letter else ""
-            table.append({"letter": letter, "answer": text, "completion": completion})
+            table.append({"letter": letter, "answer": text, "completion": str(completion)})
         return pd.DataFrame(table, columns=["letter", "answer", "completion"])
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from aot_core.answers import letter_of
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Query, Question
-from aot_core.data.answers import extract_letter
 from aot_core.worlds.extension import Extended, Rejection
 from aot_core.worlds.sources import Picture
 
@@ -44,7 +44,7 @@ class MllmChecker:
         questions = [yes_or_no(text, right) for _, text, right, _ in asked]
         said = self._judge.answer([image for image, *_ in asked], questions, samples=1, temperature=0.0, seed=seed)
         for (_, text, right, reason), question, completions in zip(asked, questions, said, strict=True):
-            if extract_letter(completions[0], LETTERS[:2]) != question.answer:
+            if letter_of(completions[0], question.options) != question.answer:
                 return Rejection(reason, f"{text} wanted {right}, judge: {completions[0][:200]!r}")
         return None
 

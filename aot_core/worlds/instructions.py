@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from aot_core.contracts.scene import Attributes, EditKind
+from aot_core.worlds.grammar import with_article
 
 Cell = tuple[int, int]
 Where = Cell | str
@@ -63,15 +64,15 @@ def read_instruction(text: str) -> list[Told]:
 
 
 def article(name: str) -> str:
-    """ "a red ring", "an orange cross"."""
+    """ "a red ring", "an orange cross": the procedural world's words, which this rule serves."""
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 _KINDS: dict[str, EditKind] = {"Add": "add", "Remove": "remove", "Replace": "replace"}
 _PLACE = r"(?:at row (?P<row>\d+), column (?P<column>\d+)|in the (?P<words>[a-z ]+?))"
 _SENTENCE = re.compile(
-    rf"(?P<verb>Add|Remove|Replace) (?:the (?P<old>.+?)|an? (?P<new>.+?)) {_PLACE}"
-    r"(?: with an?(?:other)? (?P<other>.+))?\."
+    rf"(?P<verb>Add|Remove|Replace) (?:the (?P<old>.+?)|(?:an? )?(?P<new>.+?)) {_PLACE}"
+    r"(?: with (?:an?(?:other)? )?(?P<other>.+))?\."
 )
 
 
@@ -80,7 +81,8 @@ def _name(attributes: Attributes) -> str:
 
 
 def _a(attributes: Attributes) -> str:
-    return article(_name(attributes))
+    name = _name(attributes)
+    return with_article(name) if "name" in attributes else article(name)
 
 
 def _at(where: Where) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, Self
 from PIL import Image
 
 from aot_core.contracts.scene import Query, Scene, SceneObject
+from aot_core.worlds.coverage import Coverage, leaves_open
 from aot_core.worlds.images import DataError
 from aot_core.worlds.truth import truth
 
@@ -27,13 +28,19 @@ class Picture:
     doubtful: tuple[SceneObject, ...] = ()
     """Photographs: what may be seen without being annotated (crowds, implied parts, halves of things)."""
 
+    coverages: tuple[Coverage, ...] = ()
+    """Photographs: what the annotations cover of each picture that this one is put together from, where that is not
+    everything."""
+
     def with_objects(self, image: Image.Image, objects: tuple[SceneObject, ...]) -> Self:
         """The same scene with other pixels and objects."""
         return replace(self, image=image, scene=self.scene.model_copy(update={"objects": objects}))
 
     def settled(self, query: Query) -> str | None:
-        """The truth of a query, None also where a doubtful object would change it."""
+        """The truth of a query, None also where a doubtful object, or one that nobody annotated, would change it."""
         certain = truth(query, self.scene.objects)
+        if leaves_open(self.coverages, query, certain):
+            return None
         if self.doubtful and truth(query, (*self.scene.objects, *self.doubtful)) != certain:
             return None
         return certain

@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from aot_core.commands.cli import app
 from aot_core.contracts.benchmark_registry import BENCHMARKS, Benchmark
 from aot_core.contracts.benchmarks import BenchmarkSettings
+from aot_core.contracts.promotion import GateSettings
 from aot_core.evaluation.benchmarks.asking import choose_questions
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.benchmarks.verify import verify
 from aot_core.evaluation.items import read_items
+from aot_core.evaluation.stops import unreadable_answers
 from tests.evaluation.benchmarks.conftest import picture, write_table, write_vstar
 from tests.evaluation.engines.conftest import Server
 from tests.evaluation.engines.conftest import server as server
@@ -67,6 +69,23 @@ def test_the_commands(folder: Path, tmp_path: Path, server: Server) -> None:
     again = runner.invoke(app, [*ask, "--endpoint", server.url, "--model", "m", "--samples", "2"])
     assert again.exit_code == 0 and sum(server.asked.values()) == asked
     assert json.loads((place / "figures.json").read_text()) == figures
+
+
+def test_answers_that_the_limit_cut_off_are_unreadable_and_named(folder: Path, tmp_path: Path, server: Server) -> None:
+    server.says = lambda *_: r"\boxed{A}"
+    server.trouble = lambda name, _: "length" if "red" not in name else ""
+    command = ["bench", "run", str(folder), "--name", "vstar", "--home", str(tmp_path / "home")]
+    done = CliRunner().invoke(app, [*command, "--endpoint", server.url, "--model", "m", "--samples", "2"])
+    assert done.exit_code == 0, done.output
+    (place,) = (tmp_path / "home" / "benchmarks").iterdir()
+    figures = json.loads((place / "figures.json").read_text())["vstar"]
+    assert figures["unreadable"] == figures["cut_off"] == 1 and figures["single/accuracy"] == 0
+    items = read_items(place / "items.parquet")
+    assert {(item.letters, item.cut_off) for item in items} == {((None, None), 2)}
+    stop = unreadable_answers(items, GateSettings())
+    assert stop.stopped
+    assert "100.0 % of 6 answers name no option" in stop.told
+    assert "6 of them were cut off at the limit on new tokens (finish_reason length)" in stop.told
 
 
 def test_fewer_questions_are_a_part_of_more_and_cycles_stay_together(folder: Path, tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def test_paper_reward(completion: str, reward: float) -> None:
         (r"\boxed{Yes} \boxed{No}", 0, 0),
         (r"\boxed{B}", 1, 1),
         (r"\boxed{A}", 0, 0),
-        ("yes", 0, 0),
+        ("yes", 1, 0),
+        (r"<think>\boxed{Yes}</think>", 0, 0),
+        (r"<think>Not \boxed{No}.</think>\boxed{Yes}", 1, 1),
+        (r"It is no. <think>\boxed{Yes}</think>", 0, 0),
     ],
 )
 def test_a_yes_no_question_is_answered_by_word_or_letter(completion: str, accuracy: int, form: int) -> None:
@@ -66,3 +69,19 @@ def test_terms_of_one_s_own_are_imported_by_name() -> None:
         build_terms(DefenderRoundConfig(rewards=(RewardTerm(name="statistics:average", weight=1.0),)))
     with pytest.raises(ValueError, match="names a term twice"):
         build_terms(DefenderRoundConfig(rewards=(mine, mine)))
+
+
+@pytest.mark.parametrize("completion", [r"\boxed{A}", "The answer is A.", r"<think>\boxed{A}"])
+def test_what_the_limit_cut_off_is_no_answer(completion: str) -> None:
+    """As in the evaluation: training rewards nothing that the hard stop would call unreadable."""
+    terms = build_terms(DefenderRoundConfig())
+    assert terms["accuracy"]([answered(completion, finished=False)]) == [0.0]
+    assert terms["format"]([answered(completion, finished=False)]) == [0.0]
+
+
+def test_the_article_is_not_rewarded_where_a_is_right() -> None:
+    terms = build_terms(DefenderRoundConfig())
+    options = ("a cup", "a vase")
+    for said in (r"\boxed{a vase}", "The answer is a vase."):
+        assert terms["accuracy"]([answered(said, "A", options)]) == [0.0]
+        assert terms["accuracy"]([answered(said, "B", options)]) == [1.0]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aot_core.contracts.benchmark_registry import BENCHMARKS
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
+from aot_core.contracts.protocols import is_cut_off
 from aot_core.evaluation.benchmarks.answers import parse_choice, parse_yes_no
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
 from aot_core.evaluation.benchmarks.readers import read_benchmark
@@ -74,7 +75,8 @@ def run_benchmark(
     """Ask every question of one benchmark `samples` times.
 
     Returns the answered items (condition `bench/NAME`; their letters are "Yes" and "No" where that is asked) and the
-    figures of the benchmark's own rule.
+    figures of the benchmark's own rule; of the `unreadable` answers, `cut_off` is the share of all that the limit on
+    new tokens cut off.
     """
     asks = [Ask(item.key, item.prompt, item.open, samples) for item in items]
     said = ask_all(engine, asks, journal)
@@ -87,10 +89,12 @@ def run_benchmark(
             kind=item.category or "all",
             answer=item.answer,
             letters=tuple(answers[item.key]),
+            cut_off=sum(map(is_cut_off, said[item.key])),
         )
         for item in items
     ]
-    return answered, score(items, answers)
+    cut_off = sum(item.cut_off for item in answered) / sum(len(item.letters) for item in answered)
+    return answered, score(items, answers) | {"cut_off": cut_off}
 
 
 def _parse(item: BenchmarkItem, text: str) -> str | None:

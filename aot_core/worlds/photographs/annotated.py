@@ -8,13 +8,14 @@ the source is refused.
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from PIL import Image
 
 from aot_core.contracts.prepare_data import CocoSettings, DatasetsSettings
 from aot_core.contracts.scene import Box, Scene, SceneObject
+from aot_core.worlds.coverage import Coverage
 from aot_core.worlds.images import DataError, RowError
 from aot_core.worlds.likeness import perceptual_hash
 from aot_core.worlds.photographs.places import with_place
@@ -35,8 +36,16 @@ def photograph(
     things: Sequence[Annotated],
     licence: str,
     settings: CocoSettings | DatasetsSettings,
+    *,
+    implies: Mapping[str, tuple[str, ...]] | None = None,
+    coverage: Coverage | None = None,
 ) -> Picture:
-    """The picture of a photograph, scaled down as the settings say, its boxes with it."""
+    """The picture of a photograph, scaled down as the settings say, its boxes with it.
+
+    Args:
+        implies: name to names that it implies, besides those of the settings.
+        coverage: what the annotations cover; None where that is everything.
+    """
     full = image.size
     source_hash = perceptual_hash(image)
     if settings.max_side:
@@ -57,11 +66,15 @@ def photograph(
         licence=licence,
         source_hash=source_hash,
     )
-    implied = implied_objects(scene.objects, settings.implies)
-    return Picture(scene=scene, image=image, doubtful=(*doubtful, *implied))
+    # Whoever writes a config takes names as the file spells them; a crowd shows what its members show.
+    by_hand = {plain_name(name): tuple(map(plain_name, implied)) for name, implied in settings.implies.items()}
+    shown = (*objects, *doubtful)
+    implied = (*implied_objects(shown, by_hand), *implied_objects(shown, implies or {}))
+    coverages = () if coverage is None else (coverage,)
+    return Picture(scene=scene, image=image, doubtful=(*doubtful, *implied), coverages=coverages)
 
 
-def implied_objects(objects: Sequence[SceneObject], implies: dict[str, tuple[str, ...]]) -> tuple[SceneObject, ...]:
+def implied_objects(objects: Sequence[SceneObject], implies: Mapping[str, tuple[str, ...]]) -> tuple[SceneObject, ...]:
     """What the objects may show without a box of its own, each at the box of what implies it."""
     return tuple(
         SceneObject(box=thing.box, attributes={"name": name})
@@ -73,30 +86,33 @@ def implied_objects(objects: Sequence[SceneObject], implies: dict[str, tuple[str
 def checked_box(
     box: Sequence[float], size: tuple[int, int], field: str, image: str
 ) -> tuple[float, float, float, float]:
-    """The box, if it lies inside the image; else RowError naming the field."""
+    """The box, cut to the image, if it reaches beyond it by half a pixel at most; else RowError naming the field."""
     try:
         x, y, width, height = (float(v) for v in box)
     except (TypeError, ValueError, OverflowError) as error:
         raise RowError("bad_box", f"{field}: {box!r} is not four numbers; correct the box") from error
+    told = [x, y, width, height]
     if not all(math.isfinite(v) for v in (x, y, width, height)):
-        raise RowError("bad_box", f"{field}: {list(box)} holds what is not a finite number; correct the box")
-    # Half a pixel of tolerance: annotation tools round.
-    outside = x < 0 or y < 0 or x + width > size[0] + 0.5 or y + height > size[1] + 0.5
-    if outside or width <= 0 or height <= 0:
+        raise RowError("bad_box", f"{field}: {told} holds what is not a finite number; correct the box")
+    # Half a pixel of tolerance on every side: annotation tools round.
+    outside = min(x, y) < -0.5 or x + width > size[0] + 0.5 or y + height > size[1] + 0.5
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + width, size[0]), min(y + height, size[1])
+    if outside or right <= left or bottom <= top:
         raise RowError(
             "bad_box",
-            f"{field}: {list(box)} (x, y, width, height) reaches outside the {size[0]}x{size[1]} image {image!r} or "
+            f"{field}: {told} (x, y, width, height) reaches outside the {size[0]}x{size[1]} image {image!r} or "
             "is empty; correct the box",
         )
-    return x, y, width, height
+    cut = (left, top) != (x, y) or (right, bottom) != (x + width, y + height)
+    return (left, top, right - left, bottom - top) if cut else (x, y, width, height)
 
 
 def plain_name(name: str) -> str:
-    """A category's name as questions and instructions say it: one line of printable text, no full stop.
+    """A category's name as questions and instructions say it: one line of printable text, no full stop, no underscore.
 
     Raises DataError where nothing is left of it.
     """
-    text = unicodedata.normalize("NFC", name).replace(".", " ")
+    text = unicodedata.normalize("NFC", name).replace(".", " ").replace("_", " ")
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not re.search(r"\w", plain):
         raise DataError(f"category name {name!r} says nothing; give it a name in words")

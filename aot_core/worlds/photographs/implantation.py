@@ -22,6 +22,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from aot_core.contracts.prepare_data import ImplantationSettings
 from aot_core.contracts.scene import Box, DistractorFamily, Edit, EditKind, Question, SceneObject
+from aot_core.worlds.coverage import Coverage, all_know
 from aot_core.worlds.extension import Rejection
 from aot_core.worlds.implantation import Implanted, in_neighbourhood
 from aot_core.worlds.instructions import add_instruction, remove_instruction, replace_instruction
@@ -56,6 +57,8 @@ class Cutout:
 
     colour: NDArray[np.float32]
     """Mean RGB, (3,), 0..255."""
+    coverages: tuple[Coverage, ...] = ()
+    """As of the picture that it is cut from."""
 
 
 def cutouts(picture: Picture) -> list[Cutout]:
@@ -83,6 +86,7 @@ def cutouts(picture: Picture) -> list[Cutout]:
                 doubtful=tuple(doubtful),
                 source_id=picture.scene.source_id,
                 colour=mean_colour(image),
+                coverages=picture.coverages,
             )
         )
     return found
@@ -197,12 +201,17 @@ def of_family(
     donors: Sequence[Cutout],
     supercategories: Mapping[str, str],
 ) -> list[Cutout]:
-    """The cutouts of other photographs that are of the family for this question; never the very thing asked about."""
+    """The cutouts of other photographs that are of the family for this question.
+
+    Never the very thing asked about, nor anything that may show it without saying so.
+    """
     asked = {question.query.target["name"], question.query.reference.get("name")}
     others = [
         cutout
         for cutout in donors
-        if cutout.source_id != picture.scene.source_id and cutout.main.attributes["name"] not in asked
+        if cutout.source_id != picture.scene.source_id
+        and cutout.main.attributes["name"] not in asked
+        and all(all_know(cutout.coverages, name) for name in asked if name)
     ]
     named = [(cutout.main.attributes["name"], cutout.colour) for cutout in others]
     semantic = looks_alike(picture, question, named, supercategories)
@@ -266,7 +275,8 @@ def paste(picture: Picture, cutout: Cutout, region: Box) -> Picture:
 
     objects = (*picture.scene.objects, *(put(thing) for thing in (cutout.main, *cutout.others)))
     doubtful = (*picture.doubtful, *(put(thing) for thing in cutout.doubtful))
-    return replace(picture.with_objects(image, objects), doubtful=doubtful)
+    coverages = tuple(dict.fromkeys((*picture.coverages, *cutout.coverages)))
+    return replace(picture.with_objects(image, objects), doubtful=doubtful, coverages=coverages)
 
 
 def room_for(

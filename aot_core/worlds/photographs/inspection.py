@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from aot_core.answers import is_exactly_boxed
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Box, Question, Sample
-from aot_core.data.answers import is_exactly_boxed
 from aot_core.worlds.checker import side_by_side, yes_or_no
-from aot_core.worlds.instructions import article, read_instruction
+from aot_core.worlds.grammar import is_there, with_article
+from aot_core.worlds.instructions import read_instruction
 from aot_core.worlds.proposals import Proposal
 
 HOLDS = 'About this picture somebody was asked: "{question}" ({options}) Is "{answer}" the right answer?'
@@ -33,7 +34,7 @@ TEXTURE = (
     "not a thing?"
 )
 NAMED = "The right picture is the left one after an edit. Does the right one show {thing} that the left one lacks?"
-GONE = "Is there {thing} in the picture?"
+GONE = "{is_there} in the picture?"
 _MARGIN = 8
 """Pixels around a region that are shown with it."""
 
@@ -97,15 +98,17 @@ def _questions(
     for edit in proposal.edits:
         around = _around(edit.region, edited.size)
         if edit.kind == "remove":
-            thing = article(edit.removed.name) if edit.removed else "an object"
-            yield _Ask(number, False, edited.crop(around), yes_or_no(GONE.format(thing=thing), "no"))
+            # A photograph's thing is told by its name, and not by its place in the whole picture.
+            removed = edit.removed and edit.removed.attributes.get("name", edit.removed.name)
+            asks = GONE.format(is_there=is_there(removed or "object"))
+            yield _Ask(number, False, edited.crop(around), yes_or_no(asks, "no"))
             continue
         both = side_by_side(clean.crop(around), edited.crop(around))
         yield _Ask(number, False, both, yes_or_no(OBJECT, "yes"))
         yield _Ask(number, False, both, yes_or_no(TEXTURE, "no"))
         named = read_instruction(edit.instruction)[0].added
         if named is not None:
-            yield _Ask(number, False, both, yes_or_no(NAMED.format(thing=article(named)), "yes"))
+            yield _Ask(number, False, both, yes_or_no(NAMED.format(thing=with_article(named)), "yes"))
 
 
 def _around(region: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 Truth comes from the annotations, which say what is there but seldom all of it. So a question is asked only where
 neither a doubtful object (a crowd, half a thing, an unboxed part: `Picture.doubtful`) nor, for absence, anything
-the picture's objects imply could change the answer.
+the picture's objects imply could change the answer, nor anything that nobody annotated (`Picture.coverages`).
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from aot_core.contracts.scene import Query, Question, QuestionKind, SceneObject
+from aot_core.worlds.coverage import all_know
+from aot_core.worlds.grammar import is_plural, is_there, plural_of
 from aot_core.worlds.photographs.places import PLACES
-from aot_core.worlds.questions import MAX_COUNT, RELATIONS, count_options, make_question, pick, plural
+from aot_core.worlds.questions import MAX_COUNT, RELATIONS, count_options, make_question, pick
 from aot_core.worlds.sources import Picture
 
 
@@ -24,7 +26,7 @@ def ask_photo(rng: np.random.Generator, kind: QuestionKind, picture: Picture, na
     if not objects:
         return None
     if kind == "existence":
-        question = _existence(rng, objects, names)
+        question = _existence(rng, picture, names)
     elif kind == "attribute":
         question = _place(rng, objects)
     elif kind == "relation":
@@ -36,16 +38,17 @@ def ask_photo(rng: np.random.Generator, kind: QuestionKind, picture: Picture, na
     return question
 
 
-def _existence(rng: np.random.Generator, objects: Sequence[SceneObject], names: Sequence[str]) -> Question | None:
+def _existence(rng: np.random.Generator, picture: Picture, names: Sequence[str]) -> Question | None:
+    objects = picture.scene.objects
     name = pick(rng, objects).attributes["name"]
     if rng.random() < 0.5:
         present = {thing.attributes["name"] for thing in objects}
-        absent = [other for other in names if other not in present]
+        absent = [other for other in names if other not in present and all_know(picture.coverages, other)]
         if not absent:
             return None
         name = str(rng.choice(absent))
     query = Query(kind="existence", target={"name": name})
-    return make_question(rng, query, f"Is there a {name} in the picture?", ["yes", "no"], objects)
+    return make_question(rng, query, f"{is_there(name)} in the picture?", ["yes", "no"], objects)
 
 
 def _place(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
@@ -59,7 +62,7 @@ def _place(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
     others.sort(key=lambda other: other not in taken)
     options = [place, *others[:3]]
     query = Query(kind="attribute", target={"name": name}, asked="place")
-    return make_question(rng, query, f"Where in the picture is the {name}?", options, objects)
+    return make_question(rng, query, f"Where in the picture {_are(name)} the {name}?", options, objects)
 
 
 def _relation(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
@@ -69,7 +72,7 @@ def _relation(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Quest
     if any(_says(name, word) for name in (first, second) for word in RELATIONS):
         return None
     query = Query(kind="relation", target={"name": first}, reference={"name": second})
-    text = f"Where in the picture is the {first}, seen from the {second}?"
+    text = f"Where in the picture {_are(first)} the {first}, seen from the {second}?"
     return make_question(rng, query, text, list(RELATIONS), objects)
 
 
@@ -79,8 +82,12 @@ def _count(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
     if found > MAX_COUNT:
         return None
     query = Query(kind="count", target={"name": name})
-    text = f"How many {plural(name)} are there in the picture?"
+    text = f"How many {plural_of(name)} are there in the picture?"
     return make_question(rng, query, text, count_options(rng, found), objects)
+
+
+def _are(name: str) -> str:
+    return "are" if is_plural(name) else "is"
 
 
 def _says(name: str, answer: str) -> bool:
