@@ -4,6 +4,7 @@ Prefect is never imported here: `run` becomes `python -m flows.coevolution`, aft
 reads when it is imported.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,11 +15,27 @@ import typer
 
 from aot_core.cli_bench import bench_app
 from aot_core.cli_data import data_app
+from aot_core.commands.errors import DEBUG, Sentences, start
+from aot_core.commands.options import (
+    DEFAULT_HOME,
+    MOST_SEED,
+    Device,
+    DeviceOption,
+    DTypeOption,
+    HomeOption,
+    Launcher,
+    ModelOption,
+    SetOption,
+    StoreOption,
+    finite,
+    store_uri,
+)
 
 if TYPE_CHECKING:
     from aot_core.promotion.transaction import Promoter
 
 app = typer.Typer(
+    cls=Sentences,
     help="Adversarial Opponent Training: an image editor and a multimodal LLM co-evolve.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -28,51 +45,63 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
-HomeOption = Annotated[Path, typer.Option(help="The folder that holds all state: store, MLflow, Prefect, reports.")]
-DEFAULT_HOME = Path(".aot")
+
+@app.callback()
+def every_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; AOT_DEBUG=1 does the same.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A campaign, such as configs/tiny.toml.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
+    overrides: SetOption = None,
+    launcher: Annotated[Launcher | None, typer.Option(help="How a stage gets its process.")] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where stages compute; auto takes a GPU if there is one.")
     ] = None,
-    launcher: Annotated[str | None, typer.Option(help="inprocess, subprocess, docker or kubernetes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_uri, metavar="URI", help="A folder or s3://BUCKET/PREFIX; HOME/store unless given."),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
+    from aot_core.commands.handover import hand_over
+    from aot_core.commands.places import demand_places
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
     from aot_core.models import model_folder
 
     given = {"run.launcher": launcher, "run.device": device, "run.store": store}
-    overrides = [*(overrides or []), *(f'{key}="{value}"' for key, value in given.items() if value is not None)]
-    try:
-        campaign = load_campaign(config, overrides)
-        from_hub = [name for name in campaign.named_models if not model_folder(name)]
-    except ValueError as error:
-        raise _refusal(error) from error
+    overrides = [
+        *(overrides or []),
+        *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
+    ]
+    campaign = load_campaign(config, overrides)
+    from_hub = [name for name in campaign.named_models if not model_folder(name)]
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
+    demand_places(campaign)
     place = Home(home)
     place.create()
     environment = place.environment()
     if from_hub and "HF_HUB_OFFLINE" in environment:
         # A campaign that names hub models may ask the hub for them; every other one stays off the network.
         del environment["HF_HUB_OFFLINE"]
-    command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
+    command = [sys.executable, "-m", "flows.coevolution", str(place.root), str(hand_over(campaign, place.root))]
     os.execve(sys.executable, command, os.environ | environment)
 
 
 @app.command()
 def setup(
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs of this machine; those that its kernel knows of unless given.")
+        int | None,
+        typer.Option(min=0, max=1024, help="GPUs of this machine; those that its kernel knows of unless given."),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -89,22 +118,23 @@ def setup(
 @app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="A campaign, such as configs/paper.toml.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field.")] = None,
+    overrides: SetOption = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of a prompt, image and text; the longest allowed unless given.")
+        int | None,
+        typer.Option(min=2, max=2**20, help="Tokens of a prompt, image and text; the longest allowed unless given."),
     ] = None,
     peak_tflops: Annotated[
-        float | None, typer.Option(min=0.1, help="A GPU's peak in the config's precision; this CPU unless given.")
+        float | None,
+        typer.Option(
+            min=0.1, max=1e6, callback=finite, help="A GPU's peak in the config's precision; this CPU unless given."
+        ),
     ] = None,
 ) -> None:
     """Estimate what a campaign's trainings will need: parameters, memory, time."""
     from aot_core.contracts.loading import load_campaign
     from aot_core.plan import print_plan
 
-    try:
-        print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
-    except ValueError as error:
-        raise _refusal(error) from error
+    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
 
 
 @app.command()
@@ -142,8 +172,10 @@ app.add_typer(store_commands, name="store")
 @store_commands.command("gc")
 def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
-    keep_days: Annotated[float, typer.Option(min=0, help="Keep every stage that was run so recently.")] = 30,
+    store: StoreOption = None,
+    keep_days: Annotated[
+        float, typer.Option(min=0, max=36_500, callback=finite, help="Keep every stage that was run so recently.")
+    ] = 30,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -156,11 +188,8 @@ def collect_garbage(
     place = Home(home)
     place.create()
     os.environ.update(place.environment())
-    try:
-        settings = load_campaign(config).run if config else RunSettings()
-        collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
-    except ValueError as error:
-        raise _refusal(error) from error
+    settings = load_campaign(config).run if config else RunSettings()
+    collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
 
 
 @app.command()
@@ -182,11 +211,13 @@ def attack(
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="Edits made.")] = 8,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled a picture.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an edit.")] = 6,
-    resolution: Annotated[int | None, typer.Option(min=16, help="A big editor's frame, pixels a side.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps of an edit.")] = 6,
+    resolution: Annotated[
+        int | None, typer.Option(min=16, max=16_384, help="A big editor's frame, pixels a side: a multiple of 16.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED)] = 0,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = "float32",
 ) -> None:
     """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
     from aot_core.contracts.attack_report import ProbeSettings
@@ -196,25 +227,22 @@ def attack(
     from aot_core.stages.attacking import attack as attack_picture
 
     named = [name for name in (attacker, attacker_base, defender, defender_base, judge) if name]
-    try:
-        if all(model_folder(name) for name in named):
-            os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
-        report = attack_picture(
-            image,
-            question,
-            option or ["yes", "no"],
-            answer,
-            boxes or [],
-            output,
-            attacker=Player(attacker, attacker_base),
-            defender=Player(defender, defender_base),
-            settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge),
-            editor=EditorSettings(resolution=resolution) if resolution else None,
-            device=device,
-            dtype=dtype,  # pyright: ignore[reportArgumentType]
-        )
-    except ValueError as error:
-        raise _refusal(error) from error
+    if all(model_folder(name) for name in named):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
+    report = attack_picture(
+        image,
+        question,
+        option or ["yes", "no"],
+        answer,
+        boxes or [],
+        output,
+        attacker=Player(attacker, attacker_base),
+        defender=Player(defender, defender_base),
+        settings=ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge),
+        editor=EditorSettings(resolution=resolution) if resolution else None,
+        device=device,
+        dtype=dtype,
+    )
     print_report(report, output)
 
 
@@ -222,7 +250,7 @@ def attack(
 def export(
     output: Annotated[Path, typer.Argument(help="A new folder.")],
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
-    model: Annotated[str, typer.Option(help="The registered model's name.")] = "aot-defender",
+    model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM."""
@@ -232,18 +260,10 @@ def export(
     os.environ.update(place.environment())
     from aot_core.stages.export import export_defender
 
-    try:
-        number = export_defender(place.mlflow_uri, model, version, output)
-    except ValueError as error:
-        raise _refusal(error) from error
+    number = export_defender(place.mlflow_uri, model, version, output)
     typer.echo(f"{model} version {number} stands in {output}")
 
 
-ModelOption = Annotated[str, typer.Option(help="The registered model's name.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given."),
-]
 WhyOption = Annotated[str, typer.Option(help="Kept in the ledger.")]
 
 
@@ -281,8 +301,8 @@ def reevaluate(
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
     model: ModelOption = "aot-defender",
     store: StoreOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the campaign's for the same bits.")] = 2,
+    device: DeviceOption = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; the campaign's for the same bits.")] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
@@ -293,11 +313,8 @@ def reevaluate(
     from aot_core.stages.reevaluation import reevaluate as measure
     from aot_core.store import open_store
 
-    try:
-        kept = open_store(store or str(place.store))
-        found = measure(place.mlflow_uri, model, version, kept, device, threads)
-    except ValueError as error:
-        raise _refusal(error) from error
+    kept = open_store(store or str(place.store))
+    found = measure(place.mlflow_uri, model, version, kept, device, threads)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
 
@@ -309,10 +326,7 @@ def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     from aot_core.status import print_pool
     from aot_core.store import open_store
 
-    try:
-        print_pool(open_store(store or str(Home(home).store)))
-    except ValueError as error:
-        raise _refusal(error) from error
+    print_pool(open_store(store or str(Home(home).store)))
 
 
 @app.command()
@@ -332,25 +346,16 @@ def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promot
     os.environ.update(place.environment())
     from aot_core.promotion import commands
     from aot_core.store import open_store
-    from aot_core.tracking.smoke import SmokeError
 
     if store is None and not place.store.is_dir():
-        raise _refusal(ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store"))
-    try:
-        told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
-    except (ValueError, SmokeError) as error:
-        raise _refusal(error) from error
+        raise ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store")
+    told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
     if told:
         typer.echo(told)
 
 
-def _refusal(error: Exception) -> typer.Exit:
-    typer.secho(str(error), err=True, fg=typer.colors.RED)
-    return typer.Exit(2)
-
-
 def main() -> None:
-    app()
+    start(app)
 
 
 if __name__ == "__main__":

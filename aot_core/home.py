@@ -4,12 +4,15 @@ import os
 import re
 from pathlib import Path
 
+from aot_core.contracts.paths import local_path
+
 
 class Home:
     """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
+        """Raises ValueError where no folder is or can be at `root`."""
+        self.root = _folder(root)
 
     def create(self) -> None:
         """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them."""
@@ -26,8 +29,17 @@ class Home:
 
     @property
     def mlflow_uri(self) -> str:
-        """`MLFLOW_TRACKING_URI` where it is set (a team's server), else SQLite in this home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlflow_folder / 'mlflow.db'}"
+        """`MLFLOW_TRACKING_URI` where it is set (a team's server), else SQLite in this home.
+
+        Raises ValueError where that holds a password: the address is written into summaries and specs.
+        """
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        if given and re.match(r"[\w+.-]+://[^/@]*@", given):
+            raise ValueError(
+                "MLFLOW_TRACKING_URI holds credentials; name the server alone there, and set MLFLOW_TRACKING_USERNAME "
+                "and MLFLOW_TRACKING_PASSWORD"
+            )
+        return given or f"sqlite:///{self.mlflow_folder / 'mlflow.db'}"
 
     @property
     def prefect(self) -> Path:
@@ -83,3 +95,19 @@ class Home:
             "MALLOC_TRIM_THRESHOLD_": str(2**32),
         }
         return {name: value for name, value in vetted.items() if name not in os.environ}
+
+
+def _folder(root: str | Path) -> Path:
+    text = str(root)
+    if not text.strip() or "\0" in text:
+        raise ValueError("home: the name is empty; give a folder, such as .aot")
+    try:
+        path = local_path(root).resolve()
+        there = next(place for place in (path, *path.parents) if place.exists())
+    except OSError as error:
+        raise ValueError(
+            f"home: {text[:80]!r} cannot be used ({error.strerror}); give a folder, such as .aot"
+        ) from error
+    if not there.is_dir():
+        raise ValueError(f"home: {str(there)!r} is a file; give a folder, such as .aot")
+    return path

@@ -5,18 +5,17 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Cancelled, Failed
-from rich.console import Console
 
+from aot_core.commands.handover import take
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundInputs
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.curate import CurateInputs
 from aot_core.contracts.defender_round import DefenderRoundInputs
-from aot_core.contracts.errors import StageCancelledError, StageError
 from aot_core.contracts.evaluate import EvaluateInputs
 from aot_core.contracts.promotion import Decision
 from aot_core.contracts.summary import CampaignSummary
@@ -25,19 +24,21 @@ from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.home import Home
 from aot_core.launch import open_launcher
 from aot_core.stages.runner import execute, find
-from aot_core.store import StoreError
 from flows import tasks
-from flows.campaign import CampaignBusyError, OpenCampaign
+from flows.campaign import OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.maintenance import take_over
 from flows.own_server import keep_own_server
 from flows.promotion import judge_defender, settle
+from flows.secrets import lend_blocks
+from flows.sentences import failed, run_flow, value_of
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
 def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[Any]:
     """Run a campaign to its end, reusing every stage that the store holds."""
     try:
+        lend_blocks(config)
         campaign = OpenCampaign(config, Home(home))
         open_launcher(config.run, execute, find).check(campaign.any_place())
         with campaign:
@@ -46,10 +47,8 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
         if decision is not None:
             settle(campaign, decision)
         write_campaign_report(campaign)
-    except StageCancelledError as error:
-        return Cancelled(message=str(error))
-    except (StageError, StoreError, CampaignBusyError) as error:
-        return Failed(message=str(error), data=error)
+    except Exception as error:
+        return failed(error, home)
     return campaign.summary
 
 
@@ -133,16 +132,16 @@ def _match(exam: EvaluateInputs, defender: ArtifactRef, attackers: Mapping[int, 
 
 
 def main() -> int:
-    """`python -m flows.coevolution HOME CONFIG_JSON`; the environment is already set (see `aot run`)."""
+    """`python -m flows.coevolution HOME CONFIG_FILE`; the environment is already set (see `aot run`). The file is
+    removed once it is read."""
     keep_own_server()
-    home, config_json = sys.argv[1:]
-    config = CampaignConfig.model_validate_json(config_json)
-    outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
-    if isinstance(outcome, CampaignSummary):
-        print_closing_table(outcome, Home(home))
-        return 0
-    Console(stderr=True).print(str(outcome), style="red", highlight=False, markup=False)
-    return outcome.exit_code if isinstance(outcome, StageError) else 2
+    home, handed_over = sys.argv[1:]
+
+    def run() -> None:
+        state = coevolution(take(Path(handed_over)), home, return_state=True)
+        print_closing_table(value_of(state), Home(home))
+
+    return run_flow(home, run)
 
 
 if __name__ == "__main__":

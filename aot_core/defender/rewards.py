@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from aot_core.contracts.code import demand_allowed
 from aot_core.contracts.defender_round import DefenderRoundConfig, RewardTerm
+from aot_core.contracts.errors import ToldError
 from aot_core.contracts.scene import LETTERS
 from aot_core.data.answers import extract_letter, is_exactly_boxed
 
@@ -53,7 +55,7 @@ class RewardError(ValueError):
     """A reward term gave no usable scores. The message names the term and the answer."""
 
 
-class RewardTimeoutError(RuntimeError):
+class RewardTimeoutError(ToldError, RuntimeError):
     """A reward term did not come back. Trying again may help: it may wait for something outside."""
 
 
@@ -145,6 +147,7 @@ def build_terms(config: DefenderRoundConfig) -> dict[str, Term]:
 
 
 def _imported(term: RewardTerm) -> Term:
+    demand_allowed([term.name])
     module, _, name = term.name.partition(":")
     try:
         return getattr(import_module(module), name)
