@@ -11,7 +11,7 @@ SHIPPED = Path(__file__).parent / "base_models"
 _TELLING = ("model_index.json", "config.json", "adapter_config.json", "model", "adapter")
 """A diffusers pipeline's file, a transformers model's, an adapter's, and the folders in an artifact of a trained model:
 one of these makes a folder a model's."""
-_LONGEST_SHOWN = 120
+_MOST_SHOWN = 120
 
 
 class UnknownModelError(ValueError):
@@ -40,8 +40,8 @@ def model_folder(name: str) -> Path | None:
         return folder
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", name):
         raise UnknownModelError(
-            f"model folder {name[:_LONGEST_SHOWN]!r} does not exist; give an existing folder, a hub name "
-            f"`owner/model`, or one of {', '.join(sorted(p.name for p in SHIPPED.glob('aot-*'))) or 'the shipped models'}"
+            f"model folder {name[:_MOST_SHOWN]!r} does not exist; give a folder that does, a hub name `owner/model`, "
+            f"or one of {', '.join(sorted(p.name for p in SHIPPED.glob('aot-*'))) or 'the shipped models'}"
         )
     return None
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr, StringConstraints
+from pydantic import AfterValidator, SecretStr
 from pydantic_core import PydanticCustomError
 
 _REFERENCE = re.compile(
@@ -77,6 +77,15 @@ def _plain_webhook(value: str) -> str:
     return _url(value, path_may_tell=False)
 
 
+def _variable_name(value: str) -> str:
+    if value and not _REFERENCE.fullmatch(f"env:{value}"):
+        raise PydanticCustomError(
+            "reference",
+            "give the name of an environment variable, in capitals, digits and '_'; the key itself stands in no config",
+        )
+    return value
+
+
 def _no_credential_options(arguments: tuple[str, ...]) -> tuple[str, ...]:
     if any(_TELLING_OPTION.fullmatch(argument) for argument in arguments):
         raise PydanticCustomError(
@@ -97,7 +106,7 @@ Webhook = Annotated[str, AfterValidator(_plain_webhook)]
 """The same where the address alone lets anybody in: its path may be words, versions and small numbers; every other is
 taken for a token (Slack's, Discord's and Teams' all are), and must be a reference."""
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^([A-Z_][A-Z0-9_]{0,127})?$")]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 """An environment variable's name, in capitals: a key that is pasted in its place does not pass for one."""
 
 PublicArguments = Annotated[tuple[str, ...], AfterValidator(_no_credential_options)]
@@ -129,6 +138,11 @@ def references_in(value: Any) -> set[str]:
     if isinstance(value, Sequence):
         return set[str]().union(*(references_in(one) for one in cast("Sequence[Any]", value)))
     return set()
+
+
+def variables_in(value: Any) -> set[str]:
+    """The environment variables that a JSON value's references stand for: what a stage elsewhere must be given."""
+    return {variable for reference in references_in(value) if (variable := variable_of(reference))}
 
 
 def reveal(value: str, field: str) -> SecretStr:

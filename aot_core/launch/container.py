@@ -13,7 +13,7 @@ from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.errors import LauncherError
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, DockerSettings
 from aot_core.contracts.paths import local_path
-from aot_core.contracts.secrets import references_in, variable_of
+from aot_core.contracts.secrets import variables_in
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.models import SHIPPED, model_folder
 
@@ -83,8 +83,7 @@ def user_of(place: Place, settings: DockerSettings) -> str | None:
 
 def environment_of(spec: StageSpec, settings: DockerSettings, digest: str, caller: Mapping[str, str]) -> dict[str, str]:
     """What the stage sees: of the caller's environment the listed names alone, and those that its config refers to."""
-    named = {variable_of(reference) for reference in references_in(spec.config)}
-    secrets = {name: caller[name] for name in named if name in caller}
+    secrets = {name: caller[name] for name in variables_in(spec.config) if name in caller}
     return _environment(spec.place, settings, caller) | secrets | {"AOT_IMAGE_DIGEST": digest}
 
 
@@ -149,8 +148,8 @@ def demand_reachable(place: Place, settings: DockerSettings, local_daemon: bool)
 
 
 def _environment(place: Place, settings: DockerSettings, caller: Mapping[str, str]) -> dict[str, str]:
-    named = {variable_of(reference) for reference in references_in(place.s3.model_dump(mode="json"))}
-    passed = {name: caller[name] for name in (*CONTAINER_ENVIRONMENT, *named) if name in caller}
+    known = {*CONTAINER_ENVIRONMENT, *variables_in(place.s3.model_dump(mode="json"))}
+    passed = {name: caller[name] for name in known if name in caller}
     return passed | {"OMP_NUM_THREADS": str(place.threads)} | ({"HF_HOME": MODEL_CACHE} if settings.model_cache else {})
 
 

@@ -45,7 +45,7 @@ class OpenAIEngine:
             weights: tells the weights that the endpoint serves, where that is known: the journal then goes by them, and
                 not by the endpoint's address.
 
-        Raises EngineError where the environment lacks the key that the settings name, and SecretError where it lacks the
+        Raises EngineError where the environment lacks the key that the settings name, SecretError where it lacks the
         address.
         """
         self._url = reveal(settings.url, "url")
