@@ -27,7 +27,6 @@ from aot_core.commands.options import (
     ModelOption,
     SetOption,
     StoreOption,
-    finite,
     store_uri,
 )
 
@@ -71,10 +70,9 @@ def run(
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
     from aot_core.commands.handover import hand_over
-    from aot_core.commands.places import demand_places
+    from aot_core.commands.places import demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
-    from aot_core.models import model_folder
 
     given = {"run.launcher": launcher, "run.device": device, "run.store": store}
     overrides = [
@@ -82,7 +80,7 @@ def run(
         *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
     ]
     campaign = load_campaign(config, overrides)
-    from_hub = [name for name in campaign.named_models if not model_folder(name)]
+    from_hub = models_from_hub(campaign)
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
@@ -125,9 +123,7 @@ def plan(
     ] = None,
     peak_tflops: Annotated[
         float | None,
-        typer.Option(
-            min=0.1, max=1e6, callback=finite, help="A GPU's peak in the config's precision; this CPU unless given."
-        ),
+        typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; this CPU unless given."),
     ] = None,
 ) -> None:
     """Estimate what a campaign's trainings will need: parameters, memory, time."""
@@ -174,7 +170,7 @@ def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
     store: StoreOption = None,
     keep_days: Annotated[
-        float, typer.Option(min=0, max=36_500, callback=finite, help="Keep every stage that was run so recently.")
+        float, typer.Option(min=0, max=36_500, help="Keep every stage that was run so recently.")
     ] = 30,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,

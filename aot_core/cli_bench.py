@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aot_core.commands.options import DEFAULT_HOME, DeviceOption, DTypeOption, HomeOption, SeedOption, finite
+from aot_core.commands.options import DEFAULT_HOME, DeviceOption, DTypeOption, HomeOption, SeedOption
 
 bench_app = typer.Typer(help="Public benchmarks from local files.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def run(
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the endpoint's key.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, max=256)] = 8,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="How often each question is asked.")] = 3,
-    temperature: Annotated[float, typer.Option(min=0.0, max=100.0, callback=finite)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1.0,
     limit: Annotated[
         int | None, typer.Option(min=1, max=100_000_000, help="Questions of each benchmark at most.")
     ] = None,

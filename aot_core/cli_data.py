@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from aot_core.commands.options import DEFAULT_HOME, DeviceOption, HomeOption, SetOption, finite
+from aot_core.commands.options import DEFAULT_HOME, DeviceOption, HomeOption, SetOption
 
 data_app = typer.Typer(help="Data sets on their own: build, validate, show, card.", no_args_is_help=True)
 
@@ -93,9 +93,7 @@ def map_shards(
 @data_app.command()
 def validate(
     folder: FolderArgument,
-    min_ssim: Annotated[
-        float, typer.Option(min=-1, max=1, callback=finite, help="The least localized SSIM of a pair.")
-    ] = 0.85,
+    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="The least localized SSIM of a pair.")] = 0.85,
     photographs: Annotated[bool, typer.Option(help="Look for near-duplicates across splits, too.")] = True,
     docs: Annotated[Path | None, typer.Option(help="Write Great Expectations' Data Docs into this folder.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,

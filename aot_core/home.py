@@ -34,7 +34,7 @@ class Home:
         Raises ValueError where that holds a password: the address is written into summaries and specs.
         """
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        if given and re.match(r"[\w+.-]+://[^/@]*@", given):
+        if given and not given.startswith(("sqlite:", "file:")) and "@" in given:
             raise ValueError(
                 "MLFLOW_TRACKING_URI holds credentials; name the server alone there, and set MLFLOW_TRACKING_USERNAME "
                 "and MLFLOW_TRACKING_PASSWORD"

@@ -1,6 +1,5 @@
 """Options that several commands share, each refused at once where it cannot be meant."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,13 +11,6 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 MOST_SEED = 2**32 - 1
 """What NumPy and transformers take."""
-
-
-def finite(value: float | None) -> float | None:
-    """A callback for options of type float: click's bounds let "nan" through."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter("give a finite number")
-    return value
 
 
 def home_folder(value: str | Path) -> Path:

@@ -10,19 +10,26 @@ from aot_core.contracts.secrets import SecretError, block_of, demand_revealed, r
 from aot_core.models import UnknownModelError, model_folder
 
 
+def models_from_hub(campaign: CampaignConfig) -> list[str]:
+    """The names that a hub is asked for. Raises ConfigError for a model that cannot be loaded from anywhere."""
+    found: list[str] = []
+    for field, name in campaign.models_by_field.items():
+        try:
+            if model_folder(name) is None:
+                found.append(name)
+        except UnknownModelError as error:
+            raise ConfigError(f"{field}: {error}") from error
+    return found
+
+
 def demand_places(campaign: CampaignConfig) -> None:
-    """Raises ConfigError with a line for every folder, file, model, variable or function that is missing or refused."""
+    """Raises ConfigError with a line for every folder, file, variable or function that is missing or refused."""
     wrong = list(_missing(campaign))
     if wrong:
         raise ConfigError("\n".join(wrong))
 
 
 def _missing(campaign: CampaignConfig) -> Iterator[str]:
-    for field, name in campaign.models_by_field.items():
-        try:
-            model_folder(name)
-        except UnknownModelError as error:
-            yield f"{field}: {error}"
     for field in ("source_folder", "benchmark_folder"):
         folder = getattr(campaign, field)
         if folder is not None and not _is(folder, "is_dir"):

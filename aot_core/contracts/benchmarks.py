@@ -58,7 +58,7 @@ class VllmSettings(Frozen):
 class BenchmarkSettings(Frozen):
     """The public benchmarks that the last Defender of a campaign, and the champion, are asked."""
 
-    names: tuple[str, ...] = ()
+    names: tuple[Name, ...] = ()
     """Which; their files lie in the campaign's `benchmark_folder`."""
     limit: int | None = Field(default=None, ge=1, le=100_000_000)
     """Questions of each at most, drawn from the seed (HR-Bench: with all their cycles); None asks all."""

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 _MOST_LINES = 20
 _LONGEST = 80
-_HIDDEN = {"credentials", "reference", "url"}
-"""Kinds of errors about fields that may hold a secret; the raisers are in `aot_core.contracts.secrets`."""
+_HIDDEN = {"credentials", "reference", "store", "url"}
+"""Kinds of errors about fields that may hold a secret (`aot_core.contracts.secrets`, `aot_core.contracts.texts`)."""
 _SECTION = {"model_type", "model_attributes_type", "dict_type", "dataclass_type"}
-_USER_IN_URL = re.compile(r"(\w+://)[^/\s@]*@")
+_USER_IN_URL = re.compile(r"(\w+://)\S*@")
+"""To the last "@": keys of AWS hold slashes, which nobody quotes."""
 
 
 def explain(error: ValidationError, root: type[BaseModel] | None = None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 _REFERENCE = re.compile(
@@ -44,6 +44,8 @@ def _url(value: str, *, path_may_tell: bool) -> str:
         )
     if len(value) > _LONGEST or re.search(r"[\x00-\x20\x7f]", value):
         raise PydanticCustomError("url", "a URL has no blanks, and 2,048 characters at most")
+    if "@" in value:  # also behind a slash, which a password may hold
+        raise PydanticCustomError("credentials", f"a URL with credentials in it would be written to every log; {_HOW}")
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -52,8 +54,6 @@ def _url(value: str, *, path_may_tell: bool) -> str:
     if not usable:
         raise PydanticCustomError("url", 'give an address that starts with http:// or https://, or "env:NAME"')
     parts = urlsplit(value)
-    if parts.username is not None or parts.password is not None:
-        raise PydanticCustomError("credentials", f"a URL with credentials in it would be written to every log; {_HOW}")
     if parts.query or parts.fragment:
         raise PydanticCustomError("credentials", f"what follows '?' or '#' in a URL may be a token; {_HOW}")
     if not path_may_tell and not all(_PLAIN_SEGMENT.fullmatch(part) for part in parts.path.split("/") if part):
@@ -96,20 +96,24 @@ def _no_credential_options(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return arguments
 
 
-Address = Annotated[str, AfterValidator(_plain_address)]
+Address = Annotated[str, AfterValidator(_plain_address), Field(max_length=_LONGEST)]
 """A server's URL, without user, password, query or fragment; or a reference."""
 
-PlainAddress = Annotated[str, AfterValidator(_address_without_reference)]
+PlainAddress = Annotated[str, AfterValidator(_address_without_reference), Field(max_length=_LONGEST)]
 """The same where a library keeps the address itself, so that it cannot be a secret."""
 
-Webhook = Annotated[str, AfterValidator(_plain_webhook)]
+Webhook = Annotated[str, AfterValidator(_plain_webhook), Field(max_length=_LONGEST)]
 """The same where the address alone lets anybody in: its path may be words, versions and small numbers; every other is
 taken for a token (Slack's, Discord's and Teams' all are), and must be a reference."""
 
-VariableName = Annotated[str, AfterValidator(_variable_name)]
+VariableName = Annotated[str, AfterValidator(_variable_name), Field(max_length=_LONGEST)]
 """An environment variable's name, in capitals: a key that is pasted in its place does not pass for one."""
 
-PublicArguments = Annotated[tuple[str, ...], AfterValidator(_no_credential_options)]
+PublicArguments = Annotated[
+    tuple[Annotated[str, Field(max_length=_LONGEST)], ...],
+    Field(max_length=256),
+    AfterValidator(_no_credential_options),
+]
 """A program's arguments, none of which hands over a credential."""
 
 
