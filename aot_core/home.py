@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aot_core.contracts.paths import local_path
 from aot_core.loopback import loopback_without_proxy
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -22,9 +23,9 @@ class Home:
     """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises HomeError for a path that a database's address cannot hold: Prefect and MLflow put it into one as it
-        stands."""
-        self.root = Path(root).expanduser().resolve()
+        """Raises HomeError where no folder is or can be at `root`, and for a path that a database's address cannot
+        hold: Prefect and MLflow put it into one as it stands."""
+        self.root = _folder(root)
         if found := re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.root)):
             raise HomeError(
                 f"home {str(self.root)!r}: {found.group()!r} in its path would be read as a part of a database's "
@@ -57,8 +58,17 @@ class Home:
 
     @property
     def mlflow_uri(self) -> str:
-        """`MLFLOW_TRACKING_URI` where it is set (a team's server), else SQLite in this home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlflow_folder / 'mlflow.db'}"
+        """`MLFLOW_TRACKING_URI` where it is set (a team's server), else SQLite in this home.
+
+        Raises ValueError where that holds a password: the address is written into summaries and specs.
+        """
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        if given and not given.startswith(("sqlite:", "file:")) and "@" in given:
+            raise ValueError(
+                "MLFLOW_TRACKING_URI holds credentials; name the server alone there, and set MLFLOW_TRACKING_USERNAME "
+                "and MLFLOW_TRACKING_PASSWORD"
+            )
+        return given or f"sqlite:///{self.mlflow_folder / 'mlflow.db'}"
 
     @property
     def prefect(self) -> Path:
@@ -116,6 +126,22 @@ class Home:
         }
         unset = {name: value for name, value in vetted.items() if name not in os.environ}
         return unset | loopback_without_proxy(os.environ)
+
+
+def _folder(root: str | Path) -> Path:
+    text = str(root)
+    if not text.strip() or "\0" in text:
+        raise HomeError("home: the name is empty; give a folder, such as .aot")
+    try:
+        path = local_path(root).resolve()
+        there = next(place for place in (path, *path.parents) if place.exists())
+    except OSError as error:
+        raise HomeError(
+            f"home: {text[:80]!r} cannot be used ({error.strerror}); give a folder, such as .aot"
+        ) from error
+    if not there.is_dir():
+        raise HomeError(f"home: {str(there)!r} is a file; give a folder, such as .aot")
+    return path
 
 
 def no_room(error: Exception) -> str:

@@ -3,7 +3,6 @@
 Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME-KEY/summary.json`, `locks/`.
 """
 
-import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,12 +15,14 @@ from PIL import Image
 from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
+from aot_core.commands.handover import write_private
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.campaign import CampaignConfig
-from aot_core.contracts.errors import StageCancelledError
+from aot_core.contracts.errors import StageCancelledError, ToldError
 from aot_core.contracts.loading import ConfigError
+from aot_core.contracts.paths import local_path
 from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
@@ -37,7 +38,7 @@ _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
 
 
-class CampaignBusyError(RuntimeError):
+class CampaignBusyError(ToldError, RuntimeError):
     """Another process is running this very campaign."""
 
 
@@ -46,8 +47,8 @@ class OpenCampaign:
 
     def __init__(self, config: CampaignConfig, home: Home) -> None:
         self.config, self.home = config, home
-        self.attacker_base: ExternalRef = pin_model(config.models.attacker)
-        self.defender_base: ExternalRef = pin_model(config.models.defender)
+        self.attacker_base: ExternalRef = pin_model(config.models.attacker, "models.attacker")
+        self.defender_base: ExternalRef = pin_model(config.models.defender, "models.defender")
         self.store_uri = config.run.store or str(home.store)
         self.store: Store = open_store(self.store_uri, config.run.s3)
         self.source: ExternalRef | None = pin_source(config.source_folder)
@@ -156,13 +157,13 @@ class OpenCampaign:
         return PrepareDataInputs(
             source=self.source,
             defender=self.defender_base if settings.effectiveness.enabled else None,
-            editor=pin_model(extension.editor) if extension.editor else None,
-            checker=pin_model(extension.checker) if extension.checker else None,
+            editor=pin_model(extension.editor, "prepare_data.extension.editor") if extension.editor else None,
+            checker=pin_model(extension.checker, "prepare_data.extension.checker") if extension.checker else None,
         )
 
     def judge(self, settings: ValiditySettings) -> ExternalRef | None:
         """The model that is asked about edited photographs, pinned; None where the settings name none."""
-        return pin_model(settings.judge) if settings.judge else None
+        return pin_model(settings.judge, "validity.judge") if settings.judge else None
 
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""
@@ -229,9 +230,7 @@ class OpenCampaign:
         """Change the summary and write it, atomically."""
         self.summary = self.summary.model_copy(update={**changes, "updated_at": _now()})
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"summary.json.{os.getpid()}"
-        partial.write_text(self.summary.model_dump_json(indent=1))
-        partial.replace(self.folder / "summary.json")
+        write_private(self.folder / "summary.json", self.summary.model_dump_json(indent=1))
 
 
 def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
@@ -244,9 +243,9 @@ def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
 def _read(field: str, path: str | None) -> str:
     """A file's text, "" where none is named. Raises ConfigError for one that cannot be read."""
     try:
-        return Path(path).expanduser().read_text() if path else ""
+        return local_path(path).read_text(encoding="utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field}: {path!r} cannot be read ({error}); name a file that is there") from error
+        raise ConfigError(f"{field}: {path!r} cannot be read ({error}); name a text file that is there") from error
 
 
 def _now() -> str:

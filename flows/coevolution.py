@@ -5,37 +5,35 @@ Reads top to bottom like the paper (arXiv 2602.22227, phases 1 and 2). Started b
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, tags
-from prefect.states import Cancelled, Failed
-from rich.console import Console
 
+from aot_core.commands.handover import take
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundInputs
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.curate import CurateInputs
 from aot_core.contracts.defender_round import DefenderRoundInputs
-from aot_core.contracts.errors import StageCancelledError, StageError
 from aot_core.contracts.evaluate import EvaluateInputs
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.engine.runner import execute, find
-from aot_core.home import Home, HomeError, room_told
+from aot_core.home import Home, room_told
 from aot_core.launch import open_launcher
-from aot_core.series.planning import SeriesError
-from aot_core.store import StoreError
 from aot_core.tracking.database import told
-from aot_core.tracking.protocol import TrackingError
 from flows import tasks
-from flows.campaign import CampaignBusyError, OpenCampaign
+from flows.campaign import OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.course import Course, Ended
 from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import interruptible, keep_own_server
 from flows.promotion import gate_defender, settle
+from flows.secrets import lend_blocks
+from flows.sentences import failed, run_flow, value_of
 from flows.series import (
     BudgetSpentError,
     check_budget,
@@ -55,6 +53,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
     """Run a campaign to its end, reusing every stage that the store holds."""
     try:
         with told(), room_told(home):
+            lend_blocks(config)
             campaign = OpenCampaign(config, Home(home))
             open_launcher(config.run, execute, find).check(campaign.any_place())
             with one_at_a_time(config, campaign.home):
@@ -66,10 +65,8 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                     settle(campaign, ended.decision)
                     end_edition(campaign, ended)
             write_campaign_report(campaign)
-    except StageCancelledError as error:
-        return Cancelled(message=str(error))
-    except (StageError, StoreError, CampaignBusyError, TrackingError, HomeError) as error:
-        return Failed(message=str(error), data=error)
+    except Exception as error:
+        return failed(error, home)
     return campaign.summary
 
 
@@ -204,22 +201,21 @@ def _match(exam: EvaluateInputs, defender: ArtifactRef, attackers: Mapping[int, 
 
 
 def main() -> int:
-    """`python -m flows.coevolution HOME CONFIG_JSON [EDITION]`; the environment is already set (see `aot run`)."""
+    """`python -m flows.coevolution HOME CONFIG_FILE [EDITION]`; the environment is already set (see `aot run`). The
+    file is removed once it is read."""
     keep_own_server()
-    home, config_json, *asked = sys.argv[1:]
-    config = CampaignConfig.model_validate_json(config_json)
-    try:
-        config = edition_of(config, Home(home), asked[0]) if asked else config
-    except (SeriesError, StoreError) as error:
-        Console(stderr=True).print(str(error), style="red", highlight=False, markup=False)
-        return 2
-    with interruptible("`aot run` goes on where it stopped"), tags(TAG):
-        outcome = coevolution(config, home, return_state=True).result(raise_on_failure=False)
-    if isinstance(outcome, CampaignSummary):
-        print_closing_table(outcome, Home(home))
-        return 0
-    Console(stderr=True).print(str(outcome), style="red", highlight=False, markup=False)
-    return outcome.exit_code if isinstance(outcome, StageError) else 2
+    home, handed_over, *asked = sys.argv[1:]
+
+    def run() -> None:
+        config = take(Path(handed_over))
+        if asked:
+            lend_blocks(config)
+            config = edition_of(config, Home(home), asked[0])
+        with interruptible("`aot run` goes on where it stopped"), tags(TAG):
+            state = coevolution(config, home, return_state=True)
+        print_closing_table(value_of(state), Home(home))
+
+    return run_flow(home, run)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow, task, unmapped
+from prefect import State, flow, task, unmapped
 from prefect.futures import wait
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from aot_core.commands.handover import take
 from aot_core.contracts.campaign import CampaignConfig
-from aot_core.contracts.errors import StageError
-from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
 from aot_core.contracts.spec import StageSpec
 from aot_core.home import Home
@@ -29,6 +28,8 @@ from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.own_server import keep_own_server
+from flows.secrets import lend_blocks
+from flows.sentences import failed, run_flow, value_of
 
 if TYPE_CHECKING:
     from aot_core.data.build import BuildJob
@@ -71,8 +72,16 @@ def data_shards(spec: StageSpec, shard_names: list[str]) -> int:
 
 
 @flow(name="data", flow_run_name="{config.name}", validate_parameters=False)
-def data(config: CampaignConfig, home: str, runner: str = "threads", workers: int = 2) -> str:
+def data(config: CampaignConfig, home: str, runner: str = "threads", workers: int = 2) -> str | State[Any]:
     """A campaign's data set by mapped shards; returns its artifact's address."""
+    try:
+        return _map_shards(config, home, runner, workers)
+    except Exception as error:
+        return failed(error, home)
+
+
+def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) -> str:
+    lend_blocks(config)
     with OpenCampaign(config, Home(home)) as campaign:
         inputs = campaign.data_inputs()
         spec = tasks.spec_of(campaign, "prepare_data", inputs)
@@ -103,23 +112,20 @@ def job_of(spec: StageSpec) -> "BuildJob":
 
 
 def main() -> int:
-    """`python -m flows.data HOME CONFIG ...`; the environment is already set (see `aot data map`)."""
+    """`python -m flows.data HOME CONFIG_FILE ...`; the environment is already set (see `aot data map`)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", type=Path)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    parser.add_argument("config", type=Path, help="What `aot data map` has resolved; removed once it is read.")
     parser.add_argument("--runner", choices=sorted(RUNNERS), default="threads")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     keep_own_server()
-    try:
-        config = load_campaign(arguments.config, arguments.overrides)
-        Home(arguments.home).create()
-        print(data(config, str(arguments.home), arguments.runner, arguments.workers))
-    except (ValueError, StageError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_flow(arguments.home, lambda: print(_data(arguments)))
+
+
+def _data(arguments: argparse.Namespace) -> str:
+    state = data(take(arguments.config), str(arguments.home), arguments.runner, arguments.workers, return_state=True)
+    return value_of(state)
 
 
 if __name__ == "__main__":

@@ -9,30 +9,28 @@ from typing import Any
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
 
-from aot_core.base_models.names import UnknownModelError
 from aot_core.commands.housekeeping import collect_garbage, is_running
-from aot_core.contracts.campaign import CampaignConfig
-from aot_core.contracts.errors import LauncherError, StageCancelledError, StageError
+from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.series import EditionPlan
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import discrepancy
-from aot_core.promotion.transaction import PromotionError
 from aot_core.series.book import SeriesBook
-from aot_core.series.planning import SeriesError, unfinished
-from aot_core.store import StoreError, open_store
+from aot_core.series.planning import unfinished
+from aot_core.store import open_store
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
-from aot_core.tracking.smoke import SmokeError
-from flows.campaign import CampaignBusyError
 from flows.cancellation import watch_this_run
 from flows.champion import measure_champion
 from flows.coevolution import coevolution
 from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
+from flows.secrets import lend_blocks
+from flows.sentences import failed
 from flows.series import edition_of
 from flows.slots import gpu_slot
 
@@ -41,8 +39,12 @@ _REAP_SECONDS = 1800.0
 
 
 def resolve(config: str, overrides: list[str]) -> CampaignConfig:
-    """A campaign's config; its store is the worker's `AOT_STORE` unless it names one. Raises ConfigError."""
+    """A campaign's config, its Prefect blocks read; its store is the worker's `AOT_STORE` unless it names one.
+
+    Raises ConfigError and SecretError.
+    """
     campaign = load_campaign(Path(config), overrides)
+    lend_blocks(campaign)
     if campaign.run.store is None and "AOT_STORE" in os.environ:
         run = campaign.run.model_copy(update={"store": os.environ["AOT_STORE"]})
         campaign = campaign.model_copy(update={"run": run})
@@ -61,22 +63,30 @@ def scheduled_coevolution(
     Args:
         edition: one to run instead, as `aot run --edition` takes it.
     """
-    place = Home(home)
-    place.create()
-    os.environ.update(place.environment())
-    campaign = resolve(config, overrides)
-    if campaign.series is None:
-        return coevolution.fn(campaign, str(place.root))
     try:
+        place = Home(home)
+        place.create()
+        os.environ.update(place.environment())
+        campaign = resolve(config, overrides)
+        if campaign.series is None:
+            return coevolution.fn(campaign, str(place.root))
+        lend_blocks(campaign)
         planned = edition_of(campaign, place, edition or _slot())
-    except (SeriesError, StoreError, UnknownModelError) as error:
-        return Failed(message=str(error))
-    if campaign.series.unfinished == "resume" and planned.edition is not None:
-        book = SeriesBook(open_store(campaign.run.store or str(place.store), campaign.run.s3), campaign.series.name)
-        for earlier in unfinished(book, planned.edition.number):
-            # One that fails again is told on its own page, and does not keep the next from running.
+        for earlier in _unfinished(planned, place):
+            # One that fails again is told in its own summary, and does not keep the next from running.
             coevolution.fn(campaign.model_copy(update={"edition": earlier}), str(place.root))
-    return coevolution.fn(planned, str(place.root))
+        return coevolution.fn(planned, str(place.root))
+    except Exception as error:
+        return failed(error, home)
+
+
+def _unfinished(planned: CampaignConfig, place: Home) -> list[EditionPlan]:
+    """The earlier editions that are to be finished first."""
+    series, plan = planned.series, planned.edition
+    if series is None or plan is None or series.unfinished == "leave":
+        return []
+    store = open_store(planned.run.store or str(place.store), planned.run.s3)
+    return unfinished(SeriesBook(store, series.name), plan.number)
 
 
 def _slot() -> str:
@@ -88,73 +98,74 @@ def _slot() -> str:
 def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
     """Ask the champion everything again. Fails where a single answer is not what it was when it was promoted: a changed
     library, another machine, weights that somebody touched."""
-    place, campaign = Home(home), resolve(config, overrides)
-    place.create()
-    os.environ.update(place.environment())
-    from aot_core.commands.reevaluation import ReevaluationError, reevaluate
-
-    store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
-    settings = campaign.run
     try:
+        place, campaign = Home(home), resolve(config, overrides)
+        place.create()
+        os.environ.update(place.environment())
+        from aot_core.commands.reevaluation import reevaluate
+
+        store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
+        settings = campaign.run
         with gpu_slot(settings.gpu_slots, watch_this_run()):
             found = reevaluate(
                 place.mlflow_uri, campaign.promotion.model, registry.CHAMPION, store, settings.device, settings.threads
             )
-    except (ReevaluationError, StoreError) as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        return failed(error, home)
     return (Completed if found.same else Failed)(message=found.told())
 
 
 @flow(name="evaluate-champion", flow_run_name="{config}")
 def evaluate_champion(config: str, overrides: list[str], home: str, newest: int) -> State[Any]:
     """The model that leads against the newest Attackers of the store (`flows.champion`)."""
-    place = Home(home)
-    place.create()
-    os.environ.update(place.environment())
     try:
+        place = Home(home)
+        place.create()
+        os.environ.update(place.environment())
         return Completed(message=measure_champion(resolve(config, overrides), place, newest))
-    except StageCancelledError as error:
-        return Cancelled(message=str(error))
-    except (StageError, StoreError, UnknownModelError, CampaignBusyError) as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        return failed(error, home)
 
 
 @flow(name="promotion")
 def promotion(config: str, overrides: list[str], home: str, version: str | None, why: str) -> State[Any]:
     """`aot promote` from Prefect's pages: the challenger, or the version that is named, by the leave of its gate."""
-    place, campaign = Home(home), resolve(config, overrides)
-    place.create()
-    os.environ.update(place.environment())
     try:
+        place, campaign = Home(home), resolve(config, overrides)
+        place.create()
+        os.environ.update(place.environment())
         store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
         acting = promoter(place, campaign.promotion, store, campaign.run)
         return Completed(message=commands.promote(acting, version, why, force=False))
-    except (PromotionError, SmokeError, StoreError, LauncherError) as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        return failed(error, home)
 
 
 @flow(name="maintenance")
 def maintenance(config: str, overrides: list[str], home: str, keep_days: float, delete: bool) -> State[Any]:
     """Tidy up after processes that died: Prefect runs that no process runs, containers that nobody waits for, and what
     the store no longer needs. Fails where the alias is not where the ledger says."""
-    place, campaign = Home(home), resolve(config, overrides)
-    settings = campaign.run
+    try:
+        campaign = resolve(config, overrides)
+        place, settings = Home(home), campaign.run
+        done = _tidied(place, settings, keep_days, delete)
+        ledger = Ledger(open_store(settings.store or str(place.store), settings.s3), campaign.promotion.model)
+        astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+        return Failed(message=f"{done}; {astray}") if astray else Completed(message=done)
+    except Exception as error:
+        return failed(error, home)
+
+
+def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
+    """Tidy up; returns what was done, in words."""
     place.create()
     done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
     if settings.launcher == "docker":
         from aot_core.launch.leftovers import reap
 
-        try:
-            reaped = reap(str(place.root), lambda key: is_running(place, key), _REAP_SECONDS)
-        except LauncherError as error:
-            return Failed(message=str(error))
+        reaped = reap(str(place.root), lambda key: is_running(place, key), _REAP_SECONDS)
         done.append(f"{len(reaped)} containers reaped")
     store = settings.store or str(place.store)
     unreached = collect_garbage(place, store, settings.s3, keep_days, delete=delete)
     done.append(f"{unreached} stages {'deleted' if delete else 'not reached'}")
-    try:
-        ledger = Ledger(open_store(store, settings.s3), campaign.promotion.model)
-        astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
-    except StoreError as error:
-        astray = str(error)
-    return Failed(message=f"{', '.join(done)}; {astray}") if astray else Completed(message=", ".join(done))
+    return ", ".join(done)

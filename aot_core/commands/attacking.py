@@ -14,6 +14,7 @@ from rich.table import Table
 
 from aot_core.contracts.attack_report import AttackedEdit, AttackReport, ProbeSettings
 from aot_core.contracts.learning import DType, EditorSettings
+from aot_core.contracts.paths import local_path
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
 from aot_core.worlds.opening import world_of
@@ -42,7 +43,7 @@ class Player(NamedTuple):
 
     def artifact(self, field: str) -> Path | None:
         """The folder where it is an artifact. Raises ProbeError for an adapter whose base is not named."""
-        folder = Path(self.name).expanduser()
+        folder = local_path(self.name)
         if not any((folder / part).is_dir() for part in ("model", "adapter")):
             return None
         if self.base is None and not (folder / "model").is_dir():

@@ -9,11 +9,17 @@ from rich.table import Table
 
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.benchmarks import BenchmarkSettings
+from aot_core.evaluation.benchmarks.catalogue import BenchmarkError
 from aot_core.evaluation.benchmarks.verify import verify
 
 
 def print_verified(folder: Path, names: list[str], *, pictures: bool) -> int:
-    """A table of what a folder holds; the exit code is 1 where a file is broken. Raises BenchmarkError."""
+    """A table of what a folder holds; the exit code is 1 where a file is broken.
+
+    Raises BenchmarkError for an unknown name, and for what is no folder.
+    """
+    if not folder.is_dir():
+        raise BenchmarkError(f"{str(folder)!r} is not a folder; give the one that holds the published files")
     table = Table(title=f"benchmarks in {folder}", title_justify="left")
     for column in ("benchmark", "state", "questions", ""):
         table.add_column(column, justify="right" if column == "questions" else "left")

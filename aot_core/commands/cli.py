@@ -4,6 +4,7 @@ Prefect is never imported here: `run` becomes `python -m flows.coevolution`, aft
 reads when it is imported.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,11 +16,26 @@ import typer
 from aot_core.commands.cli_bench import bench_app
 from aot_core.commands.cli_data import data_app
 from aot_core.commands.cli_deploy import app as deploy_app
+from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
+from aot_core.commands.options import (
+    DEFAULT_HOME,
+    MOST_SEED,
+    Device,
+    DeviceOption,
+    DTypeOption,
+    HomeOption,
+    Launcher,
+    ModelOption,
+    SetOption,
+    StoreOption,
+    store_uri,
+)
 
 if TYPE_CHECKING:
     from aot_core.promotion.transaction import Promoter
 
 app = typer.Typer(
+    cls=Sentences,
     help="Adversarial Opponent Training: an image editor and a multimodal LLM co-evolve.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -29,19 +45,27 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
-HomeOption = Annotated[Path, typer.Option(help="The folder that holds all state: store, MLflow, Prefect, reports.")]
-DEFAULT_HOME = Path(".aot")
+
+@app.callback()
+def every_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; AOT_DEBUG=1 does the same.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A campaign, such as configs/tiny.toml.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
+    overrides: SetOption = None,
+    launcher: Annotated[Launcher | None, typer.Option(help="How a stage gets its process.")] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where stages compute; auto takes a GPU if there is one.")
     ] = None,
-    launcher: Annotated[str | None, typer.Option(help="inprocess, subprocess, docker or kubernetes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_uri, metavar="URI", help="A folder or s3://BUCKET/PREFIX; HOME/store unless given."),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     edition: Annotated[
         str | None,
@@ -52,29 +76,31 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
-    from aot_core.base_models.names import model_folder
+    from aot_core.commands.handover import hand_over
+    from aot_core.commands.places import demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
     given = {"run.launcher": launcher, "run.device": device, "run.store": store}
-    overrides = [*(overrides or []), *(f'{key}="{value}"' for key, value in given.items() if value is not None)]
-    try:
-        campaign = load_campaign(config, overrides)
-        from_hub = [name for name in campaign.named_models if not model_folder(name)]
-    except ValueError as error:
-        raise _refusal(error) from error
+    overrides = [
+        *(overrides or []),
+        *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
+    ]
+    campaign = load_campaign(config, overrides)
+    from_hub = models_from_hub(campaign)
     if campaign.series is not None and edition is None:
         edition = "next"
     if dry_run:
         typer.echo(campaign.model_dump_json(indent=2))
         return
+    demand_places(campaign)
     place = Home(home)
     place.create()
     environment = place.environment()
     if from_hub and "HF_HUB_OFFLINE" in environment:
         # A campaign that names hub models may ask the hub for them; every other one stays off the network.
         del environment["HF_HUB_OFFLINE"]
-    command = [sys.executable, "-m", "flows.coevolution", str(place.root), campaign.model_dump_json()]
+    command = [sys.executable, "-m", "flows.coevolution", str(place.root), str(hand_over(campaign, place.root))]
     command += [edition] if edition else []
     os.execve(sys.executable, command, os.environ | environment)
 
@@ -82,7 +108,8 @@ def run(
 @app.command()
 def setup(
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs of this machine; those that its kernel knows of unless given.")
+        int | None,
+        typer.Option(min=0, max=1024, help="GPUs of this machine; those that its kernel knows of unless given."),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -102,22 +129,21 @@ app.add_typer(deploy_app)
 @app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="A campaign, such as configs/paper.toml.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field.")] = None,
+    overrides: SetOption = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of a prompt, image and text; the longest allowed unless given.")
+        int | None,
+        typer.Option(min=2, max=2**20, help="Tokens of a prompt, image and text; the longest allowed unless given."),
     ] = None,
     peak_tflops: Annotated[
-        float | None, typer.Option(min=0.1, help="A GPU's peak in the config's precision; this CPU unless given.")
+        float | None,
+        typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; this CPU unless given."),
     ] = None,
 ) -> None:
     """Estimate what a campaign's trainings will need: parameters, memory, time."""
     from aot_core.commands.estimate import print_plan
     from aot_core.contracts.loading import load_campaign
 
-    try:
-        print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
-    except ValueError as error:
-        raise _refusal(error) from error
+    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
 
 
 @app.command()
@@ -159,8 +185,10 @@ app.add_typer(store_commands, name="store")
 @store_commands.command("gc")
 def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
-    keep_days: Annotated[float, typer.Option(min=0, help="Keep every stage that was run so recently.")] = 30,
+    store: StoreOption = None,
+    keep_days: Annotated[
+        float, typer.Option(min=0, max=36_500, help="Keep every stage that was run so recently.")
+    ] = 30,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -173,11 +201,8 @@ def collect_garbage(
     place = Home(home)
     place.create()
     os.environ.update(place.environment())
-    try:
-        settings = load_campaign(config).run if config else RunSettings()
-        collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
-    except ValueError as error:
-        raise _refusal(error) from error
+    settings = load_campaign(config).run if config else RunSettings()
+    collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
 
 
 @store_commands.command("verify")
@@ -194,12 +219,9 @@ def verify_store(
 
     place = Home(home)
     os.environ.update(place.environment())
-    try:
-        settings = load_campaign(config).run if config else RunSettings()
-        whole = verify_store(store or settings.store or str(place.store), settings.s3)
-    except ValueError as error:
-        raise _refusal(error) from error
-    raise typer.Exit(0 if whole else 1)
+    settings = load_campaign(config).run if config else RunSettings()
+    whole = verify_store(store or settings.store or str(place.store), settings.s3)
+    raise typer.Exit(0 if whole else FOUND)
 
 
 @app.command()
@@ -221,11 +243,13 @@ def attack(
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="Edits made.")] = 8,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled a picture.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an edit.")] = 6,
-    resolution: Annotated[int | None, typer.Option(min=16, help="A big editor's frame, pixels a side.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps of an edit.")] = 6,
+    resolution: Annotated[
+        int | None, typer.Option(min=16, max=16_384, help="A big editor's frame, pixels a side: a multiple of 16.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED)] = 0,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = "float32",
 ) -> None:
     """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
     from aot_core.base_models.names import model_folder
@@ -235,21 +259,18 @@ def attack(
     from aot_core.contracts.learning import EditorSettings
 
     named = [name for name in (attacker, attacker_base, defender, defender_base, judge) if name]
-    try:
-        if all(model_folder(name) for name in named):
-            os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
-        asked = AskedPicture(image, question, option or ["yes", "no"], answer, boxes or [])
-        match = Match(
-            Player(attacker, attacker_base),
-            Player(defender, defender_base),
-            EditorSettings(resolution=resolution) if resolution else None,
-            device,
-            dtype,  # pyright: ignore[reportArgumentType]
-        )
-        settings = ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge)
-        report = attack_picture(asked, match, settings, output)
-    except ValueError as error:
-        raise _refusal(error) from error
+    if all(model_folder(name) for name in named):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # only a hub's name may ask the hub
+    asked = AskedPicture(image, question, option or ["yes", "no"], answer, boxes or [])
+    match = Match(
+        Player(attacker, attacker_base),
+        Player(defender, defender_base),
+        EditorSettings(resolution=resolution) if resolution else None,
+        device,
+        dtype,
+    )
+    settings = ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge)
+    report = attack_picture(asked, match, settings, output)
     print_report(report, output)
 
 
@@ -257,7 +278,7 @@ def attack(
 def export(
     output: Annotated[Path, typer.Argument(help="A new folder.")],
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
-    model: Annotated[str, typer.Option(help="The registered model's name.")] = "aot-defender",
+    model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM."""
@@ -267,18 +288,10 @@ def export(
     os.environ.update(place.environment())
     from aot_core.commands.export import export_defender
 
-    try:
-        number = export_defender(place.mlflow_uri, model, version, output)
-    except ValueError as error:
-        raise _refusal(error) from error
+    number = export_defender(place.mlflow_uri, model, version, output)
     typer.echo(f"{model} version {number} stands in {output}")
 
 
-ModelOption = Annotated[str, typer.Option(help="The registered model's name.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given."),
-]
 WhyOption = Annotated[str, typer.Option(help="Kept in the ledger.")]
 
 
@@ -316,8 +329,8 @@ def reevaluate(
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
     model: ModelOption = "aot-defender",
     store: StoreOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the campaign's for the same bits.")] = 2,
+    device: DeviceOption = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; the campaign's for the same bits.")] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
@@ -328,11 +341,8 @@ def reevaluate(
     from aot_core.commands.reevaluation import reevaluate as measure
     from aot_core.store import open_store
 
-    try:
-        kept = open_store(store or str(place.store))
-        found = measure(place.mlflow_uri, model, version, kept, device, threads)
-    except ValueError as error:
-        raise _refusal(error) from error
+    kept = open_store(store or str(place.store))
+    found = measure(place.mlflow_uri, model, version, kept, device, threads)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
 
@@ -344,10 +354,7 @@ def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     from aot_core.home import Home
     from aot_core.store import open_store
 
-    try:
-        print_pool(open_store(store or str(Home(home).store)))
-    except ValueError as error:
-        raise _refusal(error) from error
+    print_pool(open_store(store or str(Home(home).store)))
 
 
 @app.command()
@@ -358,7 +365,8 @@ def history(model: ModelOption = "aot-defender", store: StoreOption = None, home
     differs: list[str] = []
     _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter)))
     if told := "".join(differs):
-        raise typer.Exit(_refusal(ValueError(told)).exit_code - 1)
+        typer.secho(told, err=True, fg="red")
+        raise typer.Exit(FOUND)
 
 
 def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promoter], str | None]") -> None:
@@ -370,32 +378,16 @@ def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promot
     os.environ.update(place.environment())
     from aot_core.promotion import commands
     from aot_core.store import open_store
-    from aot_core.tracking.smoke import SmokeError
 
     if store is None and not place.store.is_dir():
-        raise _refusal(ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store"))
-    try:
-        told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
-    except (ValueError, SmokeError) as error:
-        raise _refusal(error) from error
+        raise ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store")
+    told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
     if told:
         typer.echo(told)
 
 
-def _refusal(error: Exception) -> typer.Exit:
-    typer.secho(str(error), err=True, fg=typer.colors.RED)
-    return typer.Exit(2)
-
-
 def main() -> None:
-    from aot_core.home import HomeError
-    from aot_core.store.protocol import StoreError
-    from aot_core.tracking.protocol import TrackingError
-
-    try:
-        app()
-    except (HomeError, StoreError, TrackingError) as error:  # whichever command it was
-        sys.exit(_refusal(error).exit_code)
+    start(app)
 
 
 if __name__ == "__main__":

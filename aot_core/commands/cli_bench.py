@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aot_core.commands.options import DEFAULT_HOME, DeviceOption, DTypeOption, HomeOption, SeedOption
+
 bench_app = typer.Typer(help="Public benchmarks from local files.", no_args_is_help=True)
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder that holds the published files.")]
@@ -20,10 +22,7 @@ def verify(
     """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files."""
     from aot_core.commands.benchmarking import print_verified
 
-    try:
-        raise typer.Exit(print_verified(folder, name or [], pictures=pictures))
-    except ValueError as error:
-        raise _refusal(error) from error
+    raise typer.Exit(print_verified(folder, name or [], pictures=pictures))
 
 
 @bench_app.command()
@@ -38,48 +37,46 @@ def run(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the endpoint's key.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, max=256)] = 8,
-    samples: Annotated[int, typer.Option(min=1, help="How often each question is asked.")] = 3,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark at most.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    home: Annotated[Path, typer.Option(help="The folder that holds all state.")] = Path(".aot"),
+    samples: Annotated[int, typer.Option(min=1, max=1024, help="How often each question is asked.")] = 3,
+    temperature: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1.0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=100_000_000, help="Questions of each benchmark at most.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=131_072)] = 64,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = "float32",
+    home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped."""
     from aot_core.commands.benchmarking import run as run_benchmarks
     from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings, VllmSettings
-    from aot_core.evaluation.engines.protocol import EngineError
     from aot_core.home import Home
 
     place = Home(home)
     os.environ.update(place.environment())
-    try:
-        if (defender is None) == (endpoint is None):
-            raise ValueError("give either --defender or --endpoint")
-        where = None
-        if endpoint:
-            where = EndpointSettings(url=endpoint, model=model, api_key_env=key_env, concurrency=concurrency)
-        settings = BenchmarkSettings(
-            names=tuple(name),
-            limit=limit,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            endpoint=where,
-            vllm=None if vllm is None else VllmSettings(arguments=tuple(argument for argument in vllm if argument)),
-        )
-        sampling: dict[str, Any] = {
-            "samples": samples,
-            "temperature": temperature,
-            "seed": seed,
-            "device": device,
-            "dtype": dtype,
-        }
-        run_benchmarks(folder, settings, defender, place.root / "benchmarks", **sampling)
-    except (ValueError, EngineError) as error:
-        raise _refusal(error) from error
+    if (defender is None) == (endpoint is None):
+        raise ValueError("give either --defender or --endpoint")
+    where = None
+    if endpoint:
+        where = EndpointSettings(url=endpoint, model=model, api_key_env=key_env, concurrency=concurrency)
+    settings = BenchmarkSettings(
+        names=tuple(name),
+        limit=limit,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        endpoint=where,
+        vllm=None if vllm is None else VllmSettings(arguments=tuple(argument for argument in vllm if argument)),
+    )
+    sampling: dict[str, Any] = {
+        "samples": samples,
+        "temperature": temperature,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+    }
+    run_benchmarks(folder, settings, defender, place.root / "benchmarks", **sampling)
 
 
 @bench_app.command()
@@ -88,19 +85,11 @@ def second_opinion(
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
     figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to stand beside.")] = None,
     adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
-    home: Annotated[Path, typer.Option(help="The folder that holds all state.")] = Path(".aot"),
+    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="The first so many questions.")] = None,
+    home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare."""
     from aot_core.commands.benchmarking import print_second_opinion
     from aot_core.home import Home
 
-    try:
-        print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)
-    except (ValueError, OSError) as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: Exception) -> typer.Exit:
-    typer.secho(str(error), err=True, fg=typer.colors.RED)
-    return typer.Exit(2)
+    print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)

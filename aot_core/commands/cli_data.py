@@ -5,9 +5,11 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from aot_core.commands.options import DEFAULT_HOME, DeviceOption, HomeOption, SetOption
 
 data_app = typer.Typer(help="Data sets on their own: build, validate, show, card.", no_args_is_help=True)
 
@@ -18,9 +20,11 @@ FolderArgument = Annotated[Path, typer.Argument(help="A data set: a folder with 
 def build(
     config: Annotated[Path, typer.Argument(help="A campaign; its prepare_data section and source_folder count.")],
     output: Annotated[Path, typer.Argument(help="A new folder for the data set.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field, as in `aot run`.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. The data set is the same for any number.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda, for the models that are asked.")] = "auto",
+    overrides: SetOption = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processes. The data set is the same for any number.")
+    ] = 1,
+    device: DeviceOption = "auto",
 ) -> None:
     """Make a guarded data set. Killed and started again, it goes on with the shards that are finished."""
     from aot_core.contracts.loading import load_campaign
@@ -32,29 +36,26 @@ def build(
     from aot_core.store import open_store
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise _refusal(f"output {str(output)!r} exists already and is not empty; give a new folder")
+        raise ValueError(f"output {str(output)!r} exists already and is not empty; give a new folder")
     work = output.with_name(f".{output.name}.work")
-    try:
-        campaign = load_campaign(config, overrides)
-        settings = campaign.seeded(campaign.prepare_data)
-        filtering = settings.effectiveness.enabled and settings.splits.warm_start > 0
-        inputs = PrepareDataInputs(
-            source=pin_source(campaign.source_folder),
-            defender=pin_model(campaign.models.defender) if filtering else None,
-            editor=pin_model(settings.extension.editor) if settings.extension.editor else None,
-            checker=pin_model(settings.extension.checker) if settings.extension.checker else None,
+    campaign = load_campaign(config, overrides)
+    settings = campaign.seeded(campaign.prepare_data)
+    filtering = settings.effectiveness.enabled and settings.splits.warm_start > 0
+    inputs = PrepareDataInputs(
+        source=pin_source(campaign.source_folder),
+        defender=pin_model(campaign.models.defender) if filtering else None,
+        editor=pin_model(settings.extension.editor) if settings.extension.editor else None,
+        checker=pin_model(settings.extension.checker) if settings.extension.checker else None,
+    )
+    with tempfile.TemporaryDirectory(prefix="aot-data-") as scratch:
+        made = work / "data"
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        store = open_store(f"{scratch}/store")
+        context = StageContext(
+            store, made, Path(scratch), resolve_device(device), threads=workers, progress=work / "shards"
         )
-        with tempfile.TemporaryDirectory(prefix="aot-data-") as scratch:
-            made = work / "data"
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir(parents=True)
-            store = open_store(f"{scratch}/store")
-            context = StageContext(
-                store, made, Path(scratch), resolve_device(device), threads=workers, progress=work / "shards"
-            )
-            outputs = run_prepare_data(settings, inputs, context)
-    except ValueError as error:
-        raise _refusal(str(error)) from error
+        outputs = run_prepare_data(settings, inputs, context)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         output.rmdir()
@@ -66,44 +67,42 @@ def build(
 @data_app.command("map")
 def map_shards(
     config: Annotated[Path, typer.Argument(help="A campaign; it ends after its data.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field, as in `aot run`.")] = None,
-    runner: Annotated[str, typer.Option(help="threads, processes, dask or ray.")] = "processes",
-    workers: Annotated[int, typer.Option(min=1, help="Shards made at a time.")] = 2,
-    home: Annotated[Path, typer.Option(help="As in `aot run`; on a cluster, a disk that all machines share.")] = Path(
-        ".aot"
-    ),
+    overrides: SetOption = None,
+    runner: Annotated[
+        Literal["threads", "processes", "dask", "ray"], typer.Option(help="What the shards are made by.")
+    ] = "processes",
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Shards made at a time.")] = 2,
+    home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a campaign's data set with a Prefect task a shard; `aot run` then finds it in the store."""
+    """Make a campaign's data set with a Prefect task a shard; `aot run` then finds it in the store. On a cluster, the
+    home is on a disk that all machines share."""
+    from aot_core.commands.handover import hand_over
+    from aot_core.commands.places import demand_places
+    from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
+    campaign = load_campaign(config, overrides)
+    demand_places(campaign)
     place = Home(home)
     place.create()
-    command = [sys.executable, "-m", "flows.data", str(place.root), str(config), "--runner", runner]
-    command += ["--workers", str(workers), *(part for one in overrides or [] for part in ("--set", one))]
+    command = [sys.executable, "-m", "flows.data", str(place.root), str(hand_over(campaign, place.root))]
+    command += ["--runner", runner, "--workers", str(workers)]
     os.execve(sys.executable, command, os.environ | place.environment())
 
 
 @data_app.command()
 def validate(
     folder: FolderArgument,
-    min_ssim: Annotated[float, typer.Option(help="The least localized SSIM of a pair.")] = 0.85,
+    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="The least localized SSIM of a pair.")] = 0.85,
     photographs: Annotated[bool, typer.Option(help="Look for near-duplicates across splits, too.")] = True,
     docs: Annotated[Path | None, typer.Option(help="Write Great Expectations' Data Docs into this folder.")] = None,
-    workers: Annotated[int, typer.Option(min=1)] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,
 ) -> None:
     """Check a data set. Exit code 0: all holds; 2: the data is bad, and how; 1: the guard itself is broken."""
-    from aot_core.data.guard import GuardBrokenError, guard_dataset
+    from aot_core.data.guard import guard_dataset
 
     with tempfile.TemporaryDirectory(prefix="aot-guard-") as report:
-        try:
-            verdicts = guard_dataset(
-                folder, min_ssim, Path(report), photographs=photographs, docs=docs, workers=workers
-            )
-        except ValueError as error:
-            raise _refusal(str(error)) from error
-        except GuardBrokenError as error:
-            typer.secho(str(error), err=True, fg=typer.colors.RED)
-            raise typer.Exit(1) from error
+        verdicts = guard_dataset(folder, min_ssim, Path(report), photographs=photographs, docs=docs, workers=workers)
     typer.echo(f"{folder}: all {len(verdicts)} expectations hold")
 
 
@@ -111,17 +110,14 @@ def validate(
 def show(
     folder: FolderArgument,
     output: Annotated[Path, typer.Option(help="A .png or an .html file.")] = Path("pairs.png"),
-    rows: Annotated[int, typer.Option(min=1, help="Pairs shown, some of every kind.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="Pairs shown, some of every kind.")] = 16,
 ) -> None:
     """Draw a contact sheet: clean, edited, difference, question and edit of some pairs of every kind."""
     from aot_core.data.sheet import contact_page, contact_sheet
 
     if output.suffix not in (".png", ".html"):
-        raise _refusal(f"--output {str(output)!r}: give a name that ends in .png or .html")
-    try:
-        content = contact_sheet(folder, rows) if output.suffix == ".png" else contact_page(folder, rows).encode()
-    except ValueError as error:
-        raise _refusal(str(error)) from error
+        raise ValueError(f"--output {str(output)!r}: give a name that ends in .png or .html")
+    content = contact_sheet(folder, rows) if output.suffix == ".png" else contact_page(folder, rows).encode()
     output.write_bytes(content)
     typer.echo(str(output))
 
@@ -135,19 +131,11 @@ def card(folder: FolderArgument) -> None:
     from aot_core.data.card import describe, read_card
     from aot_core.data.dataset import MANIFEST, file_sha256
 
-    try:
-        known = read_card(folder)
-        counted = asdict(describe(folder, file_sha256(folder / MANIFEST)))
-    except ValueError as error:
-        raise _refusal(str(error)) from error
+    known = read_card(folder)
+    counted = asdict(describe(folder, file_sha256(folder / MANIFEST)))
     # The funnel cannot be counted from what was kept.
     counted |= {name: known[name] for name in ("funnel", "effective_by_kind")}
     if counted != known:
         different = ", ".join(name for name in counted if counted[name] != known.get(name))
-        raise _refusal(f"{folder}: card.json says something else than the tables about {different}; build it again")
+        raise ValueError(f"{folder}: card.json says something else than the tables about {different}; build it again")
     typer.echo(json.dumps(counted, indent=1))
-
-
-def _refusal(message: str) -> typer.Exit:
-    typer.secho(message, err=True, fg=typer.colors.RED)
-    return typer.Exit(2)

@@ -8,6 +8,7 @@ from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import EditKind
+from aot_core.contracts.texts import ModelName
 
 
 class ProposalSettings(Frozen):
@@ -33,9 +34,9 @@ class ProposalSettings(Frozen):
 class TacticsSettings(Frozen):
     """How the attack policy learns what to tell the editor (`aot_core.attacker.tactics`)."""
 
-    learning_rate: float = Field(default=0.2, ge=0)
+    learning_rate: float = Field(default=0.2, ge=0, le=10)
     """Adam's, on the policy's logits; 0 keeps the policy as the round found it."""
-    kl: float = Field(default=0.1, ge=0)
+    kl: float = Field(default=0.1, ge=0, le=1000)
     """beta: weight of the KL (nats a decision) to the prior. It keeps every tactic alive."""
 
 
@@ -53,13 +54,13 @@ class ValiditySettings(Frozen):
     """Share of the image's pixels that may change visibly outside the edited regions."""
     max_changed: float = Field(default=1.0, gt=0, le=1)
     """What an edit may cost: share of the image's pixels that may change visibly in all. 1 is no limit."""
-    judge: str | None = Field(default=None, min_length=1)
+    judge: ModelName | None = None
     """An image-text-to-text model (hub name or folder) that is asked whether an edited photograph keeps the question's
     truth, and whether what was added is an object, of the class that was named. None: photographs are held to geometry
     and pixels alone. Not for the procedural world, which a parser reads. It should see better than the Defender: an
     edit that misleads the judge too counts as unfair."""
     judge_dtype: DType = "bfloat16"
-    judge_tokens: int = Field(default=64, ge=1)
+    judge_tokens: int = Field(default=64, ge=1, le=65_536)
     """Of an answer at most. What it has not boxed by then counts against the edit."""
 
 
@@ -84,9 +85,9 @@ class RewardSettings(Frozen):
     """reward = valid x confidence x (floor + (1 - floor) ((1 - dense) efficacy + dense margin)), times the diversity
     factor where there is one, changed by `terms`; 0 where invalid."""
 
-    samples: int = Field(default=3, ge=1)
+    samples: int = Field(default=3, ge=1, le=1024)
     """k: sampled answers of the Defender an edit."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=100)
     efficacy: Literal["expected", "share", "consecutive"] = "expected"
     """"share" of wrong answers among the k, or 1 only if all k are wrong ("consecutive", the paper's). "expected" is
     the mean of "share" over all answers that the Defender could give, from its letters' probabilities at
@@ -95,7 +96,7 @@ class RewardSettings(Frozen):
     dense: float = Field(default=0.7, ge=0, le=1)
     """Weight of the Defender's margin (best wrong letter's log-probability less the right one's, squashed to
     0..1): it tells edits apart where all answers are right, so that groups are not flat."""
-    margin_scale: float = Field(default=2.0, gt=0)
+    margin_scale: float = Field(default=2.0, gt=0, le=1000)
     """The margin (nats) is divided by this before the logistic function."""
     floor: float = Field(default=0.1, ge=0, lt=1)
     """What a valid edit earns that misleads nobody: invalid ones must earn less."""

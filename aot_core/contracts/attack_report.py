@@ -7,6 +7,7 @@ from pydantic import Field
 from aot_core.contracts.attack import RewardSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Question
+from aot_core.contracts.texts import ModelName, StageSeed
 
 PHOTOGRAPHS = ValiditySettings(min_ssim=0.85, max_outside=0.02)
 """Looser than the tiny world's, as in configs/paper.toml; not measured yet."""
@@ -21,11 +22,11 @@ class ProbeSettings(Frozen):
     """Changes in an edit: least, most."""
     samples: int = Field(default=3, ge=1, le=64)
     """k: answers sampled a picture."""
-    temperature: float = Field(default=1.0, gt=0)
-    steps: int = Field(default=6, ge=1)
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps."""
-    seed: int = Field(default=0, ge=0)
-    judge: str | None = Field(default=None, min_length=1)
+    seed: StageSeed = 0
+    judge: ModelName | None = None
     """For photographs: the image-text-to-text model that is asked whether an edit is fair."""
 
     def reward(self, *, photograph: bool) -> RewardSettings:

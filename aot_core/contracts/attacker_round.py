@@ -10,6 +10,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -20,16 +21,16 @@ class WindowSettings(Frozen):
     """A few neighbouring denoising steps that are stochastic and trained; all others follow the ODE (MixGRPO, arXiv
     2507.21802; Flow-GRPO-Fast). A group shares everything before its window, which is computed once."""
 
-    start: int = Field(default=0, ge=0)
+    start: int = Field(default=0, ge=0, le=1000)
     """The window's first step (from 0, the noisiest); where it moves, the earliest it may take."""
-    size: int = Field(default=2, ge=1)
+    size: int = Field(default=2, ge=1, le=1000)
     """How many steps."""
     move: Literal["fixed", "sliding", "sampled"] = "fixed"
     """"sliding": a step later every `every` updates, and from the last place that leaves the final step alone back to
     `start`. "sampled": a place drawn anew every `every` updates, by the round's seed."""
-    every: int = Field(default=1, ge=1)
+    every: int = Field(default=1, ge=1, le=1_000_000)
     """Updates that a window stays where it is."""
-    finish: int | None = Field(default=None, ge=1)
+    finish: int | None = Field(default=None, ge=1, le=1000)
     """ODE steps from the window's end to the picture (MixGRPO-Flash): fewer than the schedule has left are as many of
     its times, evenly taken; None: all that are left."""
 
@@ -37,19 +38,19 @@ class WindowSettings(Frozen):
 class SamplingSettings(Frozen):
     """How edits are sampled in training: with noise at the first steps (or in a window), the ODE elsewhere."""
 
-    steps: int = Field(default=6, ge=2)
+    steps: int = Field(default=6, ge=2, le=1000)
     """T: denoising steps."""
     sampler: Literal["sde", "cps"] = "sde"
     """What a stochastic step is: Euler-Maruyama's of Flow-GRPO's SDE, or a coefficients-preserving one (arXiv
     2509.05952), which puts as much noise into the latents as the schedule says, however few the steps."""
-    sde_steps: int = Field(default=3, ge=1)
+    sde_steps: int = Field(default=3, ge=1, le=1000)
     """The first so many steps are stochastic and trained; the last step never is, its noise alone breaks
     SSIM. Not looked at where there is a `window`."""
     window: WindowSettings | None = None
     """Train these steps in place of the first `sde_steps`, with a group's common prefix computed once."""
-    noise_level: float = Field(default=0.8, gt=0)
+    noise_level: float = Field(default=0.8, gt=0, le=100)
     """a of eta_t = a sqrt(t / (1 - t)); with "cps" eta, of which 1 draws all noise afresh."""
-    noise_cap: float = Field(default=3.0, gt=0)
+    noise_cap: float = Field(default=3.0, gt=0, le=1000)
     """eta_t is at most this; it has a pole at t = 1. Not looked at by "cps", which has none."""
     shared_noise: bool = True
     """Whether a group starts from one initial noise, so that its edits differ by the stochastic steps' noise alone."""
@@ -79,14 +80,14 @@ class OpponentSettings(EndpointSettings):
     """A Defender behind an OpenAI-compatible endpoint. Its url and the model's name identify it, and nothing else: what
     is served there must not change while a campaign runs."""
 
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=131_072)
     """Of an answer."""
 
 
 class AttackerRoundConfig(Frozen):
     """Group-relative policy optimisation of the editor's denoising steps."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     model: ModelSettings = ModelSettings()
     editor: EditorSettings | None = None
     """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
@@ -99,46 +100,46 @@ class AttackerRoundConfig(Frozen):
     """Attack a Defender behind an endpoint (vLLM, a hosted model) in place of the campaign's own, whose weights are
     then not loaded. It gives no letters' probabilities, so `reward.efficacy` must be "share" or "consecutive" and
     `reward.dense` 0; and a round that was killed goes on, but to the same bits only if the endpoint repeats itself."""
-    updates: int = Field(default=25, ge=1)
+    updates: int = Field(default=25, ge=1, le=10_000_000)
     """How often new edits are sampled; each batch is trained on `iterations` times."""
-    candidates: int = Field(default=400, ge=1)
+    candidates: int = Field(default=400, ge=1, le=10_000_000)
     """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
     every time are attacked."""
-    scenes: int = Field(default=12, ge=1)
+    scenes: int = Field(default=12, ge=1, le=10_000_000)
     """Scenes a batch."""
-    proposals_per_scene: int = Field(default=4, ge=1)
+    proposals_per_scene: int = Field(default=4, ge=1, le=1024)
     """Instructions a scene: the attack policy learns by comparing them. With 1 it learns nothing."""
-    group_size: int = Field(default=4, ge=2)
+    group_size: int = Field(default=4, ge=2, le=1024)
     """G: edits an instruction; Flow-GRPO compares them."""
-    sampled_scenes: int | None = Field(default=None, ge=1)
+    sampled_scenes: int | None = Field(default=None, ge=1, le=10_000_000)
     """Scenes whose edits are sampled at a time; None: all of the batch. Fewer take less memory, and an `opponent` is
     asked about the ones before while the next are sampled. Which noise an edit gets depends on it."""
-    iterations: int = Field(default=2, ge=1)
+    iterations: int = Field(default=2, ge=1, le=1000)
     """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
-    micro_batch: int = Field(default=256, ge=1)
+    micro_batch: int = Field(default=256, ge=1, le=1_000_000)
     """Edits a device step; the rest of the batch is accumulated."""
     scaling: Literal["group", "batch", "none", "prompt"] = "batch"
     """What centred rewards are divided by (`aot_core.rl.advantages`); "prompt": what the scene's rewards have varied by
     in its latest groups, across updates."""
-    remembered_groups: int = Field(default=8, ge=1)
+    remembered_groups: int = Field(default=8, ge=1, le=10_000)
     """Groups of a scene that `scaling = "prompt"` remembers."""
     clip_low: float = Field(default=0.01, gt=0, lt=1)
-    clip_high: float = Field(default=0.014, gt=0)
+    clip_high: float = Field(default=0.014, gt=0, le=1000)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
-    kl: float = Field(default=0.05, ge=0)
+    kl: float = Field(default=0.05, ge=0, le=1000)
     """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0, le=10)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights;
     the average is what is probed in the end and saved. None: the last update's weights are."""
-    checkpoint_every: int = Field(default=5, ge=0)
+    checkpoint_every: int = Field(default=5, ge=0, le=10_000_000)
     """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
     defender_dtype: DType = "float32"
-    probe: int = Field(default=80, ge=1)
+    probe: int = Field(default=80, ge=1, le=10_000_000)
     """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
     after, with the same instructions and noise."""
-    gallery_rows: int = Field(default=8, ge=0)
+    gallery_rows: int = Field(default=8, ge=0, le=1000)
     """Edits in the gallery that ends the round; 0 makes none."""
 
     @model_validator(mode="after")

@@ -12,7 +12,12 @@ class Frozen(BaseModel):
     """An immutable record. Unknown fields are refused, so a misspelt key is an error and not a default."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,  # it may be a secret in the wrong place
     )
 
 

@@ -17,6 +17,7 @@ from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.promotion import PromotionSettings
 from aot_core.contracts.series import EditionPlan, SeriesSettings
 from aot_core.contracts.store import S3Settings
+from aot_core.contracts.texts import ModelName, Name, PathText, StoreUri
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 
@@ -26,9 +27,9 @@ SeededConfig = TypeVar("SeededConfig", bound=Frozen)
 class BaseModels(Frozen):
     """The pair that starts the campaign: each a shipped model's name, a folder, or a hub name."""
 
-    attacker: str = "aot-tiny-edit"
+    attacker: ModelName = "aot-tiny-edit"
     """A diffusers image-editing pipeline."""
-    defender: str = "aot-tiny-vl"
+    defender: ModelName = "aot-tiny-vl"
     """A transformers image-text-to-text model."""
 
 
@@ -41,19 +42,19 @@ class RunSettings(Frozen):
     kubernetes: KubernetesSettings = KubernetesSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes the GPU where there is one."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, le=1024)
     """CPU threads of a stage."""
-    retries: int = Field(default=1, ge=0)
+    retries: int = Field(default=1, ge=0, le=100)
     """How often a stage that crashed is started again; bad input and a full memory are not tried again."""
-    stage_hours: float | None = Field(default=None, gt=0)
+    stage_hours: float | None = Field(default=None, gt=0, le=8784)
     """A stage that runs longer is ended, where it has a process of its own; None: no limit."""
-    gpu_slots: tuple[str, ...] = ()
+    gpu_slots: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
     """Prefect's global concurrency limits of which a stage holds one while it runs (`aot setup` makes `aot-gpu-0`,
     `aot-gpu-1`, ...); the number at the name's end is the GPU that it is given. Empty: no queue."""
-    accelerate: str | None = Field(default=None, min_length=1)
+    accelerate: PathText | None = None
     """`accelerate`'s config file for the Defender's stages of several processes: FSDP or DeepSpeed, which share the
     weights out. None: every process holds all of them (DDP)."""
-    store: str | None = Field(default=None, min_length=1)
+    store: StoreUri | None = None
     """The artifact store: a folder or `s3://BUCKET/PREFIX`; None: `store/` in the home."""
     s3: S3Settings = S3Settings()
     """How an S3 store is reached."""
@@ -64,11 +65,13 @@ class CampaignConfig(Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """The campaign's name in MLflow and in paths."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=4_294_966)
     """The seed that every stage's own is derived from."""
-    rounds: int = Field(default=3, ge=0)
+    rounds: int = Field(default=3, ge=0, le=999)
     """N: how often Attacker and Defender take turns."""
-    adversaries: tuple[Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")], ...] = ()
+    adversaries: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")], ...], Field(max_length=10_000)
+    ] = ()
     """Attackers of other campaigns in the same store (`aot pool` lists them): every evaluation, and so the gate's worst
     case, meets them too; `curate.draw` may draw them, `attacker_start` begin with one."""
     attacker_start: Literal["own", "newest"] = "own"
@@ -79,9 +82,9 @@ class CampaignConfig(Frozen):
     in the rest of the matrix: every Attacker of the pool against every Defender."""
     stop_after: Literal["prepare_data"] | None = None
     """End the campaign early: `prepare_data` makes a data set and nothing else."""
-    source_folder: str | None = None
+    source_folder: PathText | None = None
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
-    benchmark_folder: str | None = None
+    benchmark_folder: PathText | None = None
     """The folder that holds the files of `[evaluate.benchmarks]`. Its contents, not its path, identify the campaign."""
     series: Annotated[SeriesSettings | None, LATER] = None
     """How campaigns of this config recur; None: it is a campaign by itself."""
@@ -169,17 +172,22 @@ class CampaignConfig(Frozen):
         return {section: judge for section, judge in by_section.items() if judge}
 
     @property
-    def named_models(self) -> tuple[str, ...]:
+    def models_by_field(self) -> dict[str, str]:
         """Every model that the campaign loads by name, each a shipped model's, a folder or a hub name."""
         extension = self.prepare_data.extension
-        named = (
-            self.models.attacker,
-            self.models.defender,
-            extension.editor,
-            extension.checker,
-            *self._judges.values(),
-        )
-        return tuple(name for name in named if name)
+        named = {
+            "models.attacker": self.models.attacker,
+            "models.defender": self.models.defender,
+            "prepare_data.extension.editor": extension.editor,
+            "prepare_data.extension.checker": extension.checker,
+            **{f"{section}.validity.judge": judge for section, judge in self._judges.items()},
+        }
+        return {field: name for field, name in named.items() if name}
+
+    @property
+    def named_models(self) -> tuple[str, ...]:
+        """The same without the fields' names."""
+        return tuple(self.models_by_field.values())
 
     def seeded(self, section: SeededConfig, round_index: int = 0, *, of_series: bool = False) -> SeededConfig:
         """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other.

@@ -10,6 +10,7 @@ from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -19,22 +20,22 @@ STAGE = StageDeclaration(data_set=True)
 class CurateConfig(Frozen):
     """Edit, check, ask, choose."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Also chooses the scenes, so that every round sees others."""
     draw: Literal["newest", "uniform", "prioritised"] = "newest"
     """Who edits: the newest Attacker alone, or, for each scene, one drawn from all Attackers so far, each as likely, or
     by its success (fictitious self-play: a Defender that only meets the newest may forget the older ones)."""
     proposals: ProposalSettings = ProposalSettings()
     validity: ValiditySettings = ValiditySettings()
-    scenes: int = Field(default=300, ge=1)
+    scenes: int = Field(default=300, ge=1, le=10_000_000)
     """Scenes of the `train` split that are edited (all of them where there are fewer)."""
-    edits_per_scene: int = Field(default=2, ge=1)
+    edits_per_scene: int = Field(default=2, ge=1, le=1024)
     """Edits tried a scene, with an instruction each."""
-    steps: int = Field(default=6, ge=1)
+    steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps of an edit."""
-    samples: int = Field(default=4, ge=1)
+    samples: int = Field(default=4, ge=1, le=1024)
     """k: answers of the Defender an edit, to tell how hard it is."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=100)
     hopeless_below: float = Field(default=0.0, ge=0, le=1)
     """An edit whose share of right answers is at or below this is hopeless."""
     trivial_above: float = Field(default=1.0, ge=0, le=1)
@@ -43,12 +44,12 @@ class CurateConfig(Frozen):
     """At most this share of the result may be hopeless edits: some become learnable as others are learned."""
     trivial_share: float = Field(default=0.4, ge=0, lt=1)
     """At most this share of the result may be trivial edits: they keep what is known."""
-    minimum: int = Field(default=64, ge=1)
+    minimum: int = Field(default=64, ge=1, le=100_000_000)
     """Fewer samples than this and the bounds on shares yield: trivial, then hopeless edits fill up."""
-    maximum: int | None = Field(default=None, ge=1)
+    maximum: int | None = Field(default=None, ge=1, le=100_000_000)
     """More samples than this are not kept."""
     defender_dtype: DType = "float32"
-    gallery_rows: int = Field(default=8, ge=0)
+    gallery_rows: int = Field(default=8, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _bounds(self) -> "CurateConfig":

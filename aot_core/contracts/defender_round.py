@@ -8,7 +8,9 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DefenderModelSettings
+from aot_core.contracts.secrets import PlainAddress
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -18,11 +20,13 @@ STAGE = StageDeclaration(checkpoint="defender")
 class RewardTerm(Frozen):
     """One part of the reward; an answer earns the sum of weight times score over all terms."""
 
-    name: str = Field(pattern=rf"^(accuracy|format|length|overlong|{FUNCTION})$")
+    name: str = Field(pattern=rf"^(accuracy|format|length|overlong|{FUNCTION})$", max_length=255)
     """accuracy: 1 for the right option; format: 1 where it is right and stands in exactly the box asked for; length: -1
     times the share of `max_completion_tokens` used; overlong: DAPO's soft punishment; or a function of your own,
-    `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores."""
-    weight: float
+    `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores. It is imported and
+    called, so whoever writes the config has code run where the stage runs; on a shared machine AOT_ALLOWED_CODE
+    (`aot_core.contracts.code`) says which functions configs may name."""
+    weight: float = Field(ge=-1_000_000, le=1_000_000)
 
 
 class Vllm(Frozen):
@@ -31,7 +35,7 @@ class Vllm(Frozen):
 
     mode: Literal["colocate", "server"] = "colocate"
     """colocate: on the trainer's own GPUs; server: started beforehand with `trl vllm-serve`."""
-    server: str | None = None
+    server: PlainAddress | None = None
     """`http://HOST:PORT` of the server; None: TRL's default, on this machine."""
     memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Of a GPU's memory, where it is shared with training."""
@@ -40,18 +44,18 @@ class Vllm(Frozen):
 class DynamicSampling(Frozen):
     """Groups that teach nothing are filled up by others (DAPO, arXiv 2503.14476, section 3.2)."""
 
-    refills: int = Field(default=2, ge=0)
+    refills: int = Field(default=2, ge=0, le=1000)
     """How often, at most, other prompts are asked in place of the groups that are still useless. Only so many prompts
     are asked as are missing."""
-    low: float = 0.01
-    high: float = 0.99
+    low: float = Field(default=0.01, ge=-1_000_000, le=1_000_000)
+    high: float = Field(default=0.99, ge=-1_000_000, le=1_000_000)
     """A group is of use if its mean reward lies between these (the paper: 0.01 and 0.99), and its rewards differ."""
 
 
 class DefenderRoundConfig(Frozen):
     """Group-relative policy optimisation with an asymmetric clip, token-level loss and the paper's reward."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     model: DefenderModelSettings = DefenderModelSettings()
     freeze_vision: bool = True
     """Leave the vision tower as it is: a round teaches where to look, and noisy gradients would blur sight."""
@@ -63,23 +67,23 @@ class DefenderRoundConfig(Frozen):
     held_back: Annotated[float, LATER, Field(ge=0, le=0.9)] = 0.0
     """Share of the questions that is kept out of the lesson, clean halves too, as the bank's regression suite asks
     them: `bank.suite`, in every edition of a series."""
-    generations: int = Field(default=50, ge=1)
+    generations: int = Field(default=50, ge=1, le=10_000_000)
     """How often new answers are sampled; each is followed by `iterations` updates."""
-    prompts: int = Field(default=32, ge=1)
+    prompts: int = Field(default=32, ge=1, le=1_000_000)
     """P: prompts a generation."""
-    group_size: int = Field(default=8, ge=2)
+    group_size: int = Field(default=8, ge=2, le=1024)
     """G: answers a prompt (the paper: 5)."""
-    iterations: int = Field(default=2, ge=1)
+    iterations: int = Field(default=2, ge=1, le=1000)
     """Updates on the same answers; from the second on the clip is alive."""
     share_prompts: bool = True
     """Encode a group's image and question once instead of G times: the same numbers, several times faster. False leaves
     everything to TRL."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=1024)
     """So many processes train together, each on a GPU of its own and with its share of the P prompts; `run.accelerate`
     says whether they share the model's weights out, too."""
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Answers a device step; the rest of a process's share of P * G is accumulated. None: all at once."""
-    generation_prompts: int | None = Field(default=None, ge=1)
+    generation_prompts: int | None = Field(default=None, ge=1, le=1_000_000)
     """Prompts that a process asks at a time, each for G answers; more would not fit into memory. None: all at once."""
     vllm: Vllm | None = None
     dynamic_sampling: DynamicSampling | None = None
@@ -88,35 +92,35 @@ class DefenderRoundConfig(Frozen):
         default=(RewardTerm(name="accuracy", weight=0.8), RewardTerm(name="format", weight=0.2)), min_length=1
     )
     """The paper's: 0.8 for the right letter, 0.2 more where it stands in exactly `\\boxed{LETTER}`."""
-    overlong_buffer: int = Field(default=4, ge=1)
+    overlong_buffer: int = Field(default=4, ge=1, le=131_072)
     """Tokens before `max_completion_tokens` over which the reward term `overlong` falls from 0 to -1 (DAPO, equation
     13: 4,096 of 20,480)."""
-    reward_seconds: float = Field(default=300.0, gt=0)
+    reward_seconds: float = Field(default=300.0, gt=0, le=86_400)
     """A reward term that has not answered by then is taken to hang, and ends the stage."""
-    checkpoint_every: int = Field(default=10, ge=0)
+    checkpoint_every: int = Field(default=10, ge=0, le=10_000_000)
     """Generations between two checkpoints from which a killed round goes on; 0: none."""
-    temperature: float = Field(default=1.5, gt=0)
+    temperature: float = Field(default=1.5, gt=0, le=100)
     """Of sampling and of the trained policy alike. Above 1 where a small model is too sure of itself to explore (the
     paper: 1)."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, le=10)
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the updates in which the learning rate rises."""
     schedule: Literal["constant", "linear"] = "constant"
     """What the learning rate does then: it stays, or falls to 0 in a line, so that a round does not end where the noise
     of its last updates happened to point."""
     epsilon_low: float = Field(default=0.2, gt=0, lt=1)
-    epsilon_high: float = Field(default=0.28, gt=0)
+    epsilon_high: float = Field(default=0.28, gt=0, le=1000)
     """The ratio is clipped to 1 - epsilon_low .. 1 + epsilon_high."""
-    beta: float = Field(default=0.0, ge=0)
+    beta: float = Field(default=0.0, ge=0, le=1000)
     """Weight of the KL to the round's first policy; DAPO has none."""
     reference_on_cpu: bool = False
     """With `beta` and without LoRA: the first policy's weights wait in the CPU's memory while they are not asked."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    max_prompt_pixels: int | None = Field(default=None, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
+    max_prompt_pixels: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Larger images are scaled down to this area (the paper: 4,194,304); None leaves it to the processor."""
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    max_prompt_tokens: int | None = Field(default=None, ge=1, le=1_048_576)
     """A prompt of more tokens, image and text, is refused before anything is trained (the paper: 8,192)."""
-    max_completion_tokens: int = Field(default=12, ge=1)
+    max_completion_tokens: int = Field(default=12, ge=1, le=131_072)
 
     @model_validator(mode="after")
     def _batches_divide(self) -> "DefenderRoundConfig":

@@ -1,7 +1,13 @@
 """How a stage can fail, told apart so that a flow knows whether trying again can help."""
 
 
-class StageError(Exception):
+class ToldError(Exception):
+    """An error whose message is a sentence for people: it names what is wrong and the fix, and needs no traceback."""
+
+    exit_code = 2
+
+
+class StageError(ToldError):
     """A stage did not finish. The message says which stage, why, and what to do."""
 
     exit_code = 1

@@ -17,6 +17,7 @@ from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 6
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -52,25 +53,25 @@ def by_attacker(condition: str) -> bool:
 class EvaluateConfig(Frozen):
     """How the Defender is asked."""
 
-    samples: int = Field(default=3, ge=1)
+    samples: int = Field(default=3, ge=1, le=1024)
     """k: how often each question is asked. Strict accuracy counts it only if all k answers are right."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=100)
     """Sampling temperature of the answers; 0 is greedy, and strict then equals single-shot accuracy."""
-    limit: int | None = Field(default=200, ge=1)
+    limit: int | None = Field(default=200, ge=1, le=100_000_000)
     """Questions a condition, the same in every condition where the data allows it; None takes them all."""
     proposals: ProposalSettings = ProposalSettings()
     """What the Attackers' policies start from; the same random numbers to each."""
     validity: ValiditySettings = ValiditySettings()
     """Only valid edits are asked about."""
-    steps: int = Field(default=6, ge=1)
+    steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps of an edit."""
     dtype: DType = "float32"
     """Precision of the Defender's weights; Attackers compute in float32."""
     benchmarks: BenchmarkSettings = BenchmarkSettings()
     """Public benchmarks, asked `samples` times at the same temperature, and only where their folder is given."""
-    gallery_rows: int = Field(default=8, ge=0)
+    gallery_rows: int = Field(default=8, ge=0, le=1000)
     """Pictures a gallery shows: first those that turned a right answer wrong. 0 makes no galleries."""
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Of the choice of questions, the edits and the answers. The same in all rounds, so that the test is."""
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from aot_core.contracts.code import demand_allowed
+
 FUNCTION = r"[\w.]+:\w+"
 """How such a name reads, as a regular expression."""
 
@@ -14,8 +16,10 @@ def import_function(name: str, field: str) -> Callable[..., Any]:
     Args:
         field: where the name stands, for the error's message.
 
-    Raises ValueError where the module cannot be imported, or holds no such function.
+    Raises ValueError where the module cannot be imported, holds no such function, or is not on the allow-list
+    (`contracts.code`).
     """
+    demand_allowed([name])
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)

@@ -3,12 +3,15 @@
 from pydantic import Field
 
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.texts import Name, PathText
 
 CONTAINER_ENVIRONMENT = (
     # What decides the last bit of a sum, and how memory is given back.
     "MKL_CBWR", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_",
     # Who may be asked for models, and that nobody is told.
     "HF_HUB_OFFLINE", "HF_TOKEN", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM",
+    # Which code a config may name.
+    "AOT_ALLOWED_CODE",
     # The stores' and the tracker's credentials.
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL", "MLFLOW_TRACKING_USERNAME",
@@ -20,40 +23,40 @@ CONTAINER_ENVIRONMENT = (
 class DockerSettings(Frozen):
     """`--launcher docker`: every stage in a container of its own."""
 
-    image: str = Field(default="aot-stage-cpu:latest", min_length=1)
+    image: Name = "aot-stage-cpu:latest"
     """The stage's image; with a GPU `aot-stage-gpu:latest`. `docker/build.sh` makes both."""
-    memory: str | None = Field(default="16g", pattern=r"^[1-9]\d*[kmgKMG]$")
+    memory: str | None = Field(default="16g", pattern=r"^[1-9]\d{0,8}[kmgKMG]$")
     """The most memory of a stage, with its swap; None: no limit."""
-    cpus: float | None = Field(default=None, gt=0)
+    cpus: float | None = Field(default=None, gt=0, le=4096)
     """The most CPU cores of a stage; None: no limit."""
-    shm_size: str = Field(default="1g", pattern=r"^[1-9]\d*[kmgKMG]$")
+    shm_size: str = Field(default="1g", pattern=r"^[1-9]\d{0,8}[kmgKMG]$")
     """`/dev/shm`, through which data loaders and NCCL talk."""
-    pids: int = Field(default=4096, ge=64)
+    pids: int = Field(default=4096, ge=64, le=4_194_304)
     """The most processes and threads of a stage."""
-    network: str = Field(default="none", min_length=1)
+    network: Name = "none"
     """What the container is joined to. "none" does while store and MLflow are folders; a bucket or a server needs
     "bridge", "host", or a network of your own."""
-    user: str = Field(default="", pattern=r"^(\d+(:\d+)?)?$")
+    user: str = Field(default="", pattern=r"^(\d{1,10}(:\d{1,10})?)?$")
     """UID:GID. "": the caller's where one of its folders is mounted, so that what is written is the caller's; else the
     image's own (10001)."""
-    model_cache: str | None = None
+    model_cache: PathText | None = None
     """A folder of hub models on the docker host, mounted read-only as the container's `HF_HOME`."""
 
 
 class KubernetesSettings(Frozen):
     """`--launcher kubernetes`: every stage a batch/v1 Job. Needs `kubectl` and a bucket as store."""
 
-    image: str = Field(default="aot-stage-gpu:latest", min_length=1)
+    image: Name = "aot-stage-gpu:latest"
     namespace: str = Field(default="aot", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
-    service_account: str = "aot-stage"
+    service_account: Name = "aot-stage"
     """`infra/kubernetes/base.yaml` makes it, without any right on the cluster."""
-    secret: str = "aot-stage"
+    secret: Name = "aot-stage"
     """Its keys become the stage's environment: the store's and MLflow's credentials."""
-    cpus: str = Field(default="4", pattern=r"^\d+(\.\d+)?m?$")
-    memory: str = Field(default="32Gi", pattern=r"^\d+(Ki|Mi|Gi|Ti)?$")
-    gpus: int = Field(default=1, ge=0)
+    cpus: str = Field(default="4", pattern=r"^\d{1,9}(\.\d{1,3})?m?$")
+    memory: str = Field(default="32Gi", pattern=r"^\d{1,15}(Ki|Mi|Gi|Ti)?$")
+    gpus: int = Field(default=1, ge=0, le=64)
     """`nvidia.com/gpu` of a stage whose device is "cuda" or "auto"."""
-    scratch: str = Field(default="100Gi", pattern=r"^\d+(Ki|Mi|Gi|Ti)?$")
+    scratch: str = Field(default="100Gi", pattern=r"^\d{1,15}(Ki|Mi|Gi|Ti)?$")
     """The emptyDir at /scratch."""
-    model_claim: str | None = None
+    model_claim: Name | None = None
     """A PersistentVolumeClaim of hub models, mounted read-only as `HF_HOME`."""

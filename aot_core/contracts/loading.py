@@ -1,14 +1,19 @@
 """Reads a campaign's TOML, applies `--set` overrides, and says what is wrong in the words of the file."""
 
-import difflib
+import codecs
 import tomllib
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from aot_core.contracts.artifact import StageName
 from aot_core.contracts.campaign import CampaignConfig
+from aot_core.contracts.explaining import explain, shown
+
+_MOST_BYTES = 16 * 2**20
+"""A config larger than this is another file that was named by mistake."""
+_OTHER_UNICODE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
 class ConfigError(ValueError):
@@ -20,64 +25,72 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
 
     An override reads `section.field=value`; the value is TOML (`3`, `true`, `"text"`, `[1, 2]`), or else a text.
     """
-    if not path.is_file():
-        known = ", ".join(sorted(p.as_posix() for p in Path("configs").glob("*.toml")))
-        raise ConfigError(f"config {str(path)!r} does not exist; there are {known or 'none in ./configs'}")
+    text = _read(path)
     try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: brackets are nested too deeply; no field needs more than three levels") from error
+    except ValueError as error:  # also for a number of more than 4,300 digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides or []:
         apply_override(values, override)
     if "edition" in values:
         raise ConfigError(f"{path}: edition: it is planned, never written by hand; leave it out and give --edition")
-    for section in get_args(StageName):
-        if "seed" in values.get(section, {}):
-            raise ConfigError(
-                f"{path}: {section}.seed: stages take their seed from the campaign; set `seed` at the top"
-            )
+    for name in get_args(StageName):
+        section = values.get(name)
+        if isinstance(section, dict) and "seed" in section:
+            raise ConfigError(f"{path}: {name}.seed: stages take their seed from the campaign; set `seed` at the top")
     try:
         return CampaignConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}:\n" + "\n".join(_explain(dict(e)) for e in error.errors())) from error
+        raise ConfigError(f"{path}:\n{explain(error, CampaignConfig)}") from error
+
+
+def _read(path: Path) -> str:
+    """A config's text, which is UTF-8, with a byte order mark or without. Raises ConfigError."""
+    try:
+        if not path.is_file():
+            what = "is no file" if path.exists() else "does not exist"
+            known = ", ".join(sorted(p.as_posix() for p in Path("configs").glob("*.toml")))
+            raise ConfigError(f"config {shown(str(path))} {what}; there are {known or 'none in ./configs'}")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"config {shown(str(path))} has {path.stat().st_size:,} bytes; that is no config")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"config {shown(str(path))} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a path with a null byte
+        raise ConfigError(f"config {shown(str(path))} is no path: {error}") from error
+    if content.startswith(_OTHER_UNICODE):
+        raise ConfigError(f"{path}: this is UTF-16 or UTF-32; save it as UTF-8, as TOML wants it")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); save the file as UTF-8, as TOML "
+            "wants it"
+        ) from error
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set `section.field=value` in a config that is still a mapping. Raises ConfigError for another form."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise ConfigError(f"--set {override!r}: write section.field=value")
-    try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+        raise ConfigError(f"--set {shown(override)}: write section.field=value")
     *sections, field = dotted.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+            raise ConfigError(f"--set {shown(dotted)}: {shown(section)} is a value, not a section")
         values = cast("dict[str, Any]", inner)
-    values[field] = value
+    values[field] = _value(dotted, text)
 
 
-def _explain(error: dict[str, Any]) -> str:
-    location: tuple[Any, ...] = error["loc"]
-    field = ".".join(str(part) for part in location)
-    if error["type"] != "extra_forbidden":
-        return f"  {field}: {error['msg']} (given: {error.get('input')!r})"
-    known = _fields_at(location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return f"  {field}: unknown key; {hint}"
-
-
-def _fields_at(location: tuple[Any, ...]) -> list[str]:
-    """The field names of the section at a location; what cannot be followed (a union) ends the walk there."""
-    model: type[BaseModel] = CampaignConfig
-    for part in location:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+def _value(dotted: str, text: str) -> Any:
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except RecursionError as error:
+        raise ConfigError(f"--set {shown(dotted)}: brackets are nested too deeply") from error
+    except ValueError:
+        return text
+    return found["value"] if set(found) == {"value"} else text

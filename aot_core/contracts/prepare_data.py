@@ -10,6 +10,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import Line, ModelName, Name, Prompt, StageSeed
 
 VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -37,9 +38,9 @@ class ProceduralSettings(Frozen):
 class PhotoSettings(Frozen):
     """What every source of annotated photographs has."""
 
-    max_side: int | None = Field(default=None, ge=64)
+    max_side: int | None = Field(default=None, ge=64, le=1_000_000)
     """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
-    implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    implies: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
     that such an unboxed thing could make disputable are not asked. What a COCO file's supercategories imply, where
     they are categories with boxes, need not be told."""
@@ -53,9 +54,9 @@ class CocoSettings(PhotoSettings):
     """Photographs with boxes in COCO's instances format. Which folder it is, the campaign's input says."""
 
     type: Literal["coco"]
-    images: str = "images"
+    images: Name = "images"
     """The folder of images, inside the source folder; "." is that folder itself."""
-    annotations: str = "instances.json"
+    annotations: Name = "instances.json"
     """The instances file, inside the source folder. Read as a stream, however large it is."""
 
 
@@ -66,19 +67,19 @@ class DatasetsSettings(PhotoSettings):
     """
 
     type: Literal["datasets"]
-    split: str = "train"
+    split: Name = "train"
     """Which of the folder's splits is read."""
-    image: str = "image"
+    image: Name = "image"
     """The image column."""
-    objects: str = "objects"
+    objects: Name = "objects"
     """The column of the struct."""
-    boxes: str = "bbox"
+    boxes: Name = "bbox"
     """The struct's list of boxes: four numbers each, in pixels of the upright image."""
-    names: str = "category"
+    names: Name = "category"
     """The struct's list of names."""
     box_format: Literal["xywh", "xyxy"] = "xywh"
     """Corner and size, or two corners."""
-    licence: str = ""
+    licence: Line = ""
     """The column of each image's licence; none when left out."""
 
 
@@ -88,11 +89,11 @@ SourceSettings = Annotated[ProceduralSettings | CocoSettings | DatasetsSettings,
 class SplitSizes(Frozen):
     """How many samples each split gets. No source image stands in two splits."""
 
-    warm_start: int = Field(default=1500, ge=0)
+    warm_start: int = Field(default=1500, ge=0, le=100_000_000)
     """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
-    train: int = Field(default=2400, ge=0)
+    train: int = Field(default=2400, ge=0, le=100_000_000)
     """Questions on clean scenes, for the rounds of both learners."""
-    evaluate: int = Field(default=300, ge=0)
+    evaluate: int = Field(default=300, ge=0, le=100_000_000)
     """Held-out questions; each is there once clean and once for every evaluated family."""
 
     @model_validator(mode="after")
@@ -105,10 +106,10 @@ class SplitSizes(Frozen):
 class KindWeights(Frozen):
     """How often each kind of question is asked, relative to the others."""
 
-    existence: float = Field(default=4, ge=0)
-    attribute: float = Field(default=2, ge=0)
-    relation: float = Field(default=2, ge=0)
-    count: float = Field(default=2, ge=0)
+    existence: float = Field(default=4, ge=0, le=1_000_000)
+    attribute: float = Field(default=2, ge=0, le=1_000_000)
+    relation: float = Field(default=2, ge=0, le=1_000_000)
+    count: float = Field(default=2, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _some(self) -> "KindWeights":
@@ -121,7 +122,7 @@ class ExtensionSettings(Frozen):
     """Scene extension: the source image on a larger canvas, accepted or rejected by three checks."""
 
     enabled: bool = True
-    attempts: int = Field(default=4, ge=1)
+    attempts: int = Field(default=4, ge=1, le=1000)
     """Extensions tried per source before it is given up."""
     objects: tuple[int, int] = (0, 1)
     """Procedural: how many objects are painted into the new part: least, most."""
@@ -134,16 +135,16 @@ class ExtensionSettings(Frozen):
     """Composition: the SSIM of the original inside the extended scene."""
     max_copy: float = Field(default=0.7, ge=0, le=1)
     """Duplication, photographs: how like an object any place in the new part may be; 1 is a true copy."""
-    max_seam: float = Field(default=2.5, gt=0)
+    max_seam: float = Field(default=2.5, gt=0, le=1_000_000)
     """Realism, photographs: the step across the seam over the usual step between neighbouring pixels."""
-    editor: str | None = None
+    editor: ModelName | None = None
     """Photographs: the diffusers pipeline (a folder or a hub name) that outpaints, by inpainting or by editing. Left
     out, the photograph's mirrored and blurred border does."""
-    editor_prompt: str = "The same scene, continued naturally beyond its borders."
+    editor_prompt: Prompt = "The same scene, continued naturally beyond its borders."
     """What the outpainting pipeline is told."""
-    editor_steps: int = Field(default=30, ge=1)
+    editor_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps of the outpainting pipeline."""
-    checker: str | None = None
+    checker: ModelName | None = None
     """The image-text-to-text model (a folder or a hub name) that makes the three checks by prompt, as the paper has
     it, after those by geometry and pixels. Left out, these decide alone."""
 
@@ -161,9 +162,9 @@ class ExtensionSettings(Frozen):
 class EditWeights(Frozen):
     """How often each kind of edit is made, relative to the others."""
 
-    add: float = Field(default=6, ge=0)
-    remove: float = Field(default=1, ge=0)
-    replace: float = Field(default=1, ge=0)
+    add: float = Field(default=6, ge=0, le=1_000_000)
+    remove: float = Field(default=1, ge=0, le=1_000_000)
+    replace: float = Field(default=1, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _some(self) -> "EditWeights":
@@ -192,7 +193,7 @@ class ImplantationSettings(Frozen):
     question is about, where there is room; the others stand anywhere."""
     min_ssim: float = Field(default=0.85, ge=-1, le=1)
     """The least localized SSIM of a pair; below, the edit comes too close to a protected box."""
-    attempts: int = Field(default=6, ge=1)
+    attempts: int = Field(default=6, ge=1, le=1000)
     """Implantations tried per question before it is given up."""
 
     @model_validator(mode="after")
@@ -207,14 +208,14 @@ class EffectivenessSettings(Frozen):
     """Which pairs fool the base Defender: right on the clean scene, wrong on the edited one."""
 
     enabled: bool = True
-    samples: int = Field(default=3, ge=1)
+    samples: int = Field(default=3, ge=1, le=1024)
     """Answers asked for per image. Right means all are right, wrong means none is."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=100)
     keep_ineffective: float = Field(default=0.0, ge=0, le=1)
     """The share of ineffective pairs that is kept all the same. 0 is the paper's filter; 1 only records."""
-    asked: int | None = Field(default=None, ge=1)
+    asked: int | None = Field(default=None, ge=1, le=100_000_000)
     """Ask about so many pairs only and keep the others unasked; all when left out."""
-    max_new_tokens: int = Field(default=16, ge=1)
+    max_new_tokens: int = Field(default=16, ge=1, le=131_072)
     """The longest answer; a base model that reasons before it answers needs hundreds."""
     dtype: DType = "float32"
     """How the base Defender is loaded."""
@@ -244,9 +245,9 @@ class GuardSettings(Frozen):
 class DataLimits(Frozen):
     """What is refused."""
 
-    max_image_pixels: int = Field(default=40_000_000, ge=1)
+    max_image_pixels: int = Field(default=40_000_000, ge=1, le=10_000_000_000)
     """Pixels of one image. Looked up in the file's header before anything is decoded."""
-    max_attempts: int = Field(default=20, ge=1)
+    max_attempts: int = Field(default=20, ge=1, le=100_000)
     """Sources tried per wanted sample before the stage gives up."""
 
 
@@ -262,9 +263,9 @@ class PrepareDataConfig(Frozen):
     format: ImageFormat = ImageFormat()
     guard: GuardSettings = GuardSettings()
     limits: DataLimits = DataLimits()
-    shard_size: int = Field(default=250, ge=1)
+    shard_size: int = Field(default=250, ge=1, le=1_000_000)
     """Questions in a shard: the unit that workers share out, and the most that a killed run loses."""
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Filled in by the campaign."""
 
     @model_validator(mode="after")

@@ -4,12 +4,14 @@ evaluations of challenger and champion -> the rule (`aot_core.evaluation.gate`) 
 (`aot_core.store.ledger`) -> the alias in MLflow.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from aot_core.contracts.base import Frozen, sha256_of
 from aot_core.contracts.benchmark_registry import margins
+from aot_core.contracts.secrets import Webhook
+from aot_core.contracts.texts import Name, StageSeed
 
 BENCHMARK_PREFIX = "bench/"
 """A condition of this prefix is a benchmark's questions, without any edit."""
@@ -26,16 +28,16 @@ class GateSettings(Frozen):
     `benchmarks/gate.py` measures how often."""
     benchmark_margin: float = Field(default=0.03, ge=0, le=1)
     """The same on every benchmark that has no margin of its own."""
-    benchmark_margins: dict[str, float] = Field(default_factory=margins)
+    benchmark_margins: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=margins)
     """Margins by benchmark: a small one cannot show a small loss, nor that there is none."""
-    min_items: int = Field(default=100, ge=1)
+    min_items: int = Field(default=100, ge=1, le=100_000_000)
     """Fewer common questions than this decide nothing: such an attack is left out of the worst case, such a
     benchmark or clean set stops the promotion."""
     max_unreadable: float = Field(default=0.05, ge=0, le=1)
     """Share of the challenger's answers that name no option; more stops the promotion."""
-    resamples: int = Field(default=4000, ge=200)
+    resamples: int = Field(default=4000, ge=200, le=1_000_000)
     """Bootstrap resamples of the questions."""
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Of the resampling: equal evaluations give equal decisions."""
     repeated_tries: Literal["spend", "ignore"] = "spend"
     """Whoever tries often enough is lucky once. "spend" gives the k-th challenger of one champion
@@ -155,9 +157,10 @@ class PromotionSettings(Frozen):
     gate: GateSettings = GateSettings()
     approval: Literal["none", "human"] = "none"
     """"human" pauses the flow until somebody answers in Prefect (or by `aot promote`), holding no GPU."""
-    approval_hours: float = Field(default=24.0, gt=0)
+    approval_hours: float = Field(default=24.0, gt=0, le=8784)
     """A question that nobody answers for so long counts as no."""
-    smoke_seconds: float = Field(default=900.0, gt=0)
+    smoke_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """How long the registered model may take to load and to answer once, before it counts as broken."""
-    webhook: str | None = Field(default=None, pattern=r"^https?://")
-    """Every ledger entry of this model is posted there as JSON. One that cannot be reached changes nothing."""
+    webhook: Webhook | None = None
+    """Every ledger entry of this model is posted there as JSON. One that cannot be reached changes nothing. An address
+    that lets anybody post (Slack's, Teams') is a secret: "env:NAME" or "prefect-block:secret/NAME"."""

@@ -5,26 +5,28 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.secrets import Address
+from aot_core.contracts.texts import Line, Name
 
 
 class S3Settings(Frozen):
     """Nothing in here changes a result, so none of it is in a key."""
 
-    endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    endpoint_url: Address | None = None
     """An S3-compatible server; None: AWS, or what `AWS_ENDPOINT_URL_S3` says."""
-    region: str | None = None
+    region: Name | None = None
     """None: boto3's own choice (`AWS_REGION`, the profile), or else us-east-1."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """Servers without wildcard DNS want "path"."""
     encryption: Literal["", "AES256", "aws:kms"] = ""
     """Server-side encryption asked for with every object; "" leaves it to the bucket's default."""
-    kms_key: str = ""
+    kms_key: Line = ""
     """The key's id or ARN for "aws:kms"; "" is the account's default key."""
-    multipart_mib: int = Field(default=64, ge=5)
+    multipart_mib: int = Field(default=64, ge=5, le=5120)
     """Files larger than this go up in parts of this size, several at a time."""
-    attempts: int = Field(default=8, ge=1)
+    attempts: int = Field(default=8, ge=1, le=1000)
     """How often a request is tried, with exponential back-off and jitter between."""
-    lease_seconds: float = Field(default=60, gt=0)
+    lease_seconds: float = Field(default=60, gt=0, le=86_400)
     """A lock whose holder has not renewed it for so long is free: its holder died."""
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -16,23 +17,23 @@ STAGE = StageDeclaration(checkpoint="attacker")
 class WarmStartAttackerConfig(Frozen):
     """Supervised flow matching on (image, instruction, edited image) of the data set's `warm_start` split."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     model: ModelSettings = ModelSettings()
     editor: EditorSettings | None = None
     """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
     and evaluation edit with that."""
-    pairs: int = Field(default=1500, ge=1)
+    pairs: int = Field(default=1500, ge=1, le=100_000_000)
     """At most so many pairs are used."""
-    updates: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    updates: int = Field(default=100, ge=1, le=10_000_000)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
     """Pairs a device step."""
-    gradient_accumulation: int = Field(default=1, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1, le=100_000)
     """Device steps an update."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, le=10)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    changed_weight: float = Field(default=10.0, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
+    changed_weight: float = Field(default=10.0, ge=1, le=1_000_000)
     """How much more the loss weighs where the pair differs."""
     question_share: float = Field(default=0.5, ge=0, le=1)
     """How often the question follows the instruction, as it does in the rounds."""

@@ -6,6 +6,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -15,21 +16,21 @@ STAGE = StageDeclaration(checkpoint="defender")
 class WarmStartDefenderConfig(Frozen):
     """How the base learns the answer's format on the data set's `warm_start` split."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     model: DefenderModelSettings = DefenderModelSettings()
-    samples: int = Field(default=900, ge=1)
+    samples: int = Field(default=900, ge=1, le=100_000_000)
     """At most so many of the split's questions are used (the paper: 900)."""
-    epochs: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=32, ge=1)
+    epochs: float = Field(default=1.0, gt=0, le=10_000)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)
     """Samples a device step."""
-    gradient_accumulation: int = Field(default=1, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1, le=100_000)
     """Device steps an update, shared out over the processes."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=1024)
     """So many processes train together, each on a GPU of its own."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, le=10)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _steps_divide(self) -> "WarmStartDefenderConfig":

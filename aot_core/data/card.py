@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from aot_core.contracts.markdown import as_text
 from aot_core.data.dataset import DATA, iter_rows, read_manifest, tables_of
 from aot_core.worlds.images import DataError
 
@@ -101,7 +102,11 @@ def write_card(folder: Path, card: DataCard, pictures: list[str]) -> None:
     """Write README.md and card.json. `pictures` are relative paths of galleries."""
     (folder / CARD_JSON).write_text(json.dumps(asdict(card), indent=1) + "\n")
     templates = Environment(
-        loader=PackageLoader("aot_core.data", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("aot_core.data", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=as_text,
     )
     split_folders = [path.parent.name for path in tables_of(folder) if path.parent.parent.name == DATA]
     page = templates.get_template("card.md.j2").render(card=card, splits=split_folders, pictures=pictures)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from aot_core.contracts.errors import ToldError
 from aot_core.contracts.prepare_data import GuardSettings
 from aot_core.data.checks import checks_frame
 from aot_core.data.facts import Note
@@ -39,8 +40,10 @@ class DataGuardError(DataError):
     """The data broke an expectation. Names every broken one, the column, and rows that break it."""
 
 
-class GuardBrokenError(RuntimeError):
+class GuardBrokenError(ToldError, RuntimeError):
     """An expectation raised instead of giving a verdict: the guard is at fault, not the data."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)

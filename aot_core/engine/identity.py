@@ -10,6 +10,7 @@ from typing import Any
 from aot_core.base_models.names import UnknownModelError, model_folder
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, RecordName, StageIdentity, StageName
 from aot_core.contracts.base import Frozen, decisive
+from aot_core.contracts.paths import local_path
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.store.manifest import manifest_of
@@ -48,9 +49,13 @@ def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -
     )
 
 
-def pin_model(name: str) -> ExternalRef:
-    """A base model with the hash of its weights (a hub name: without). Raises UnknownModelError."""
-    folder = model_folder(name)
+def pin_model(name: str, field: str = "") -> ExternalRef:
+    """A base model with the hash of its weights (a hub name: without). Raises UnknownModelError, which names the field
+    where it is given."""
+    try:
+        folder = model_folder(name)
+    except UnknownModelError as error:
+        raise UnknownModelError(f"{field}: {error}" if field else str(error)) from error
     return ExternalRef(name=name, sha256=_folder_sha256(folder) if folder else "")
 
 
@@ -68,7 +73,7 @@ def pin_source(folder: str | None, field: str = "source_folder") -> ExternalRef 
     """A folder of outside data with the hash of its contents. Raises ValueError where it does not exist."""
     if folder is None:
         return None
-    path = Path(folder).expanduser()
+    path = local_path(folder)
     if not path.is_dir():
         raise ValueError(f"{field}: {folder!r} is not a folder; name the one that holds your data")
     return ExternalRef(name=str(path.resolve()), sha256=_folder_sha256(path.resolve()))

@@ -2,6 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from aot_core.contracts.markdown import as_text
 from aot_core.contracts.promotion import Decision, GateTest
 
 
@@ -23,7 +24,7 @@ def decision_markdown(decision: Decision) -> str:
     lines = [
         f"# {decision.model} version {decision.challenger} {verdict}",
         "",
-        decision.reason,
+        as_text(decision.reason),
         "",
         f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
         f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
@@ -34,9 +35,15 @@ def decision_markdown(decision: Decision) -> str:
             "| test | n | champion | challenger | difference | lower bound | p | |",
             "|---|" + "---:|" * 6 + "---|",
         ]
-        lines += [f"| {' | '.join(row(test))} |" for test in decision.tests]
+        lines += [f"| {' | '.join(as_text(cell) for cell in row(test))} |" for test in decision.tests]
     if decision.stops:
-        lines += ["", *(f"- {'**stops**' if s.stopped else 'fine'}: {s.name}: {s.told}" for s in decision.stops)]
+        lines += [
+            "",
+            *(
+                f"- {'**stops**' if s.stopped else 'fine'}: {as_text(s.name)}: {as_text(s.told)}"
+                for s in decision.stops
+            ),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, Changes, EvaluateOutputs, by_attacker
+from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
@@ -117,7 +118,9 @@ def render_report(summary: CampaignSummary) -> str:
 
 def report_markdown(summary: CampaignSummary) -> str:
     """The report's tables as Markdown, for Prefect's pages."""
-    return _environment(autoescape=False).get_template("report.md.j2").render(_view(summary))
+    view = _view(summary)
+    view["config"] = Markdown(view["config"])  # in a code block, and JSON breaks no line inside a text
+    return _environment(autoescape=False).get_template("report.md.j2").render(view)
 
 
 def accuracy_rows(summary: CampaignSummary) -> list[dict[str, str | float]]:
@@ -146,6 +149,7 @@ def _environment(*, autoescape: bool) -> Environment:
         loader=PackageLoader("aot_core.evaluation", "."),
         autoescape=autoescape,
         undefined=StrictUndefined,
+        finalize=None if autoescape else as_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -13,6 +13,8 @@ from aot_core.base_models.names import SHIPPED, model_folder
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.errors import LauncherError
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, DockerSettings
+from aot_core.contracts.paths import local_path
+from aot_core.contracts.secrets import variables_in
 from aot_core.contracts.spec import Place, StageSpec
 
 SCRATCH = "/scratch"
@@ -57,7 +59,7 @@ def mounts_of(spec: StageSpec, settings: DockerSettings) -> dict[str, dict[str, 
 def _place_mounts(place: Place, settings: DockerSettings) -> dict[str, dict[str, str]]:
     binds = {str(folder): {"bind": str(folder), "mode": "rw"} for folder in writable_folders(place)}
     if settings.model_cache:
-        binds[str(Path(settings.model_cache).expanduser().resolve())] = {"bind": MODEL_CACHE, "mode": "ro"}
+        binds[str(local_path(settings.model_cache).resolve())] = {"bind": MODEL_CACHE, "mode": "ro"}
     return binds
 
 
@@ -80,8 +82,9 @@ def user_of(place: Place, settings: DockerSettings) -> str | None:
 
 
 def environment_of(spec: StageSpec, settings: DockerSettings, digest: str, caller: Mapping[str, str]) -> dict[str, str]:
-    """What the stage sees, of the caller's environment the listed names alone."""
-    return _environment(spec.place, settings, caller) | {"AOT_IMAGE_DIGEST": digest}
+    """What the stage sees: of the caller's environment the listed names alone, and those that its config refers to."""
+    secrets = {name: caller[name] for name in variables_in(spec.config) if name in caller}
+    return _environment(spec.place, settings, caller) | secrets | {"AOT_IMAGE_DIGEST": digest}
 
 
 def creation(spec: StageSpec, settings: DockerSettings, digest: str, caller: Mapping[str, str]) -> dict[str, Any]:
@@ -145,7 +148,8 @@ def demand_reachable(place: Place, settings: DockerSettings, local_daemon: bool)
 
 
 def _environment(place: Place, settings: DockerSettings, caller: Mapping[str, str]) -> dict[str, str]:
-    passed = {name: caller[name] for name in CONTAINER_ENVIRONMENT if name in caller}
+    known = {*CONTAINER_ENVIRONMENT, *variables_in(place.s3.model_dump(mode="json"))}
+    passed = {name: caller[name] for name in known if name in caller}
     return passed | {"OMP_NUM_THREADS": str(place.threads)} | ({"HF_HOME": MODEL_CACHE} if settings.model_cache else {})
 
 

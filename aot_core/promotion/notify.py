@@ -7,8 +7,10 @@ from collections.abc import Callable
 import httpx
 
 from aot_core.contracts.promotion import LedgerEntry
+from aot_core.contracts.secrets import SecretError, redacted, reveal
 
 logger = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes every request's address, which may be secret
 
 _TRIES = 3
 _SECONDS = 5.0
@@ -16,7 +18,7 @@ _SECONDS = 5.0
 
 
 def webhook(url: str | None, pause: float = 1.0) -> Callable[[LedgerEntry], None]:
-    """What posts entries to `url`; without one, what does nothing.
+    """What posts entries to `url`, an address or a reference to one; without one, what does nothing.
 
     Args:
         pause: seconds before the second try; twice as long before the third.
@@ -24,10 +26,15 @@ def webhook(url: str | None, pause: float = 1.0) -> Callable[[LedgerEntry], None
 
     def post(entry: LedgerEntry) -> None:
         assert url is not None
+        try:
+            secret = reveal(url, "promotion.webhook")
+        except SecretError as error:
+            logger.warning("webhook: entry %d of %s was not posted: %s", entry.number, entry.model, error)
+            return
         for attempt in range(_TRIES):
             try:
                 answer = httpx.post(
-                    url,
+                    secret.get_secret_value(),
                     content=entry.model_dump_json(),
                     headers={"Content-Type": "application/json", "X-AOT-Entry": entry.sha256},
                     timeout=_SECONDS,
@@ -35,8 +42,8 @@ def webhook(url: str | None, pause: float = 1.0) -> Callable[[LedgerEntry], None
                 if answer.status_code < 400:
                     return
                 told = f"HTTP {answer.status_code}"
-            except httpx.HTTPError as error:
-                told = f"{type(error).__name__}: {error}"
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                told = redacted(f"{type(error).__name__}: {error}", secret, url)
             if attempt + 1 < _TRIES:
                 time.sleep(pause * 2**attempt)
         logger.warning("webhook %s did not take entry %d of %s (%s)", url, entry.number, entry.model, told)

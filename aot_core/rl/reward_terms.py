@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from aot_core.contracts.errors import ToldError
+
 T = TypeVar("T")
 
 
@@ -13,7 +15,7 @@ class RewardError(ValueError):
     """A reward term gave no usable scores. The message names the term and what it was to score."""
 
 
-class RewardTimeoutError(RuntimeError):
+class RewardTimeoutError(ToldError, RuntimeError):
     """A reward term did not come back. Trying again may help: it may wait for something outside."""
 
 

@@ -2,7 +2,9 @@
 
 from functools import lru_cache
 
+from aot_core.contracts.explaining import without_credentials
 from aot_core.contracts.store import S3Settings
+from aot_core.contracts.texts import check_store
 from aot_core.store.local import LocalStore
 from aot_core.store.protocol import Damage, Store, StoreError
 
@@ -12,14 +14,16 @@ def open_store(uri: str, s3: S3Settings | None = None) -> Store:
 
     Raises StoreError for a scheme that no store serves, and for a bucket that is not there or may not be used.
     """
+    try:
+        check_store(uri)
+    except ValueError as error:
+        raise StoreError(f"store {without_credentials(repr(uri))}: {error}") from error
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return LocalStore(uri)
     if scheme == "file":
         return LocalStore(rest)
-    if scheme == "s3":
-        return _open_s3(uri, (s3 or S3Settings()).model_dump_json())
-    raise StoreError(f"store {uri!r}: no store serves {scheme}://; give a folder, a file:// or an s3:// URI")
+    return _open_s3(uri, (s3 or S3Settings()).model_dump_json())
 
 
 @lru_cache(maxsize=16)

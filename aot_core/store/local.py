@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.contracts.paths import local_path
 from aot_core.store.manifest import Manifest, manifest_of, plain_bytes
 from aot_core.store.protocol import Damage, StoreError
 
@@ -31,8 +32,15 @@ class LocalStore:
     """Immutable folders on a local or shared disk."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Raises StoreError where no folder is or can be made there."""
+        try:
+            self.root = local_path(root).resolve()
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"store {str(root)[:200]!r} cannot be used ({error.strerror}); run.store and --store take a folder, or "
+                "s3://BUCKET/PREFIX"
+            ) from error
 
     def find(self, stage: str, key: str) -> StageRecord | None:
         """See `Store.find`. An artifact whose files changed counts as not there: the stage runs again."""

@@ -20,6 +20,7 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
 
+from aot_core.contracts.secrets import redacted, reveal
 from aot_core.contracts.store import S3Settings
 from aot_core.store.protocol import StoreError
 
@@ -61,8 +62,10 @@ class S3Bucket:
             max_pool_connections=32,
         )
         session = boto3.Session()
+        self._endpoint = reveal(settings.endpoint_url, "run.s3.endpoint_url") if settings.endpoint_url else None
+        endpoint = self._endpoint.get_secret_value() if self._endpoint else None
         region = settings.region or session.region_name or "us-east-1"
-        self._client: Any = session.client("s3", endpoint_url=settings.endpoint_url, region_name=region, config=config)
+        self._client: Any = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
         size = settings.multipart_mib * _MIB
         self._transfer = TransferConfig(multipart_threshold=size, multipart_chunksize=size, max_concurrency=16)
 
@@ -221,8 +224,12 @@ class S3Bucket:
                 advice = _clock_advice(said) or _ADVICE.get(code, "see the object store for why")
                 raise StoreError(f"store {self}: {error}; {advice}") from error
         except BotoCoreError as error:
-            where = self._client.meta.endpoint_url
-            raise StoreError(f"store {self}: {error}; is {where} up, and does run.s3.endpoint_url name it?") from error
+            told = (
+                f"store {self}: {error}; is {self._client.meta.endpoint_url} up, and does run.s3.endpoint_url name it?"
+            )
+            if self._endpoint is not None and self.settings.endpoint_url is not None:
+                told = redacted(told, self._endpoint, self.settings.endpoint_url)
+            raise StoreError(told) from error
 
 
 def _clock_advice(said: Any) -> str:

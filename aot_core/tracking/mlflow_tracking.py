@@ -61,6 +61,8 @@ ARTIFACT_URI_TAG = "aot.artifact_uri"
 
 _PARAMS_PER_BATCH = 100
 """MLflow's limit."""
+_LONGEST_PARAM = 6000
+"""MLflow's limit, in characters."""
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 """What MLflow refuses in a metric's name."""
 _DIGEST = 36
@@ -124,7 +126,7 @@ def open_campaign_run(
         run = client.create_run(experiment_id, tags=all_tags, run_name=name)
     else:
         run = _reopen(client, run, all_tags)
-    flat = {key: str(value) for key, value in _dotted(params).items() if key not in run.data.params}
+    flat = {key: _param(value) for key, value in _dotted(params).items() if key not in run.data.params}
     missing = [Param(key, value) for key, value in flat.items()]
     for first in range(0, len(missing), _PARAMS_PER_BATCH):
         client.log_batch(run.info.run_id, params=missing[first : first + _PARAMS_PER_BATCH])
@@ -373,6 +375,12 @@ def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> Run:
     if changed:
         client.log_batch(run.info.run_id, tags=changed)
     return run
+
+
+def _param(value: Any) -> str:
+    """A parameter's text, the end left out where MLflow would refuse it: the summary has the whole."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 30]}... ({len(text):,} characters)"
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,8 +14,10 @@ from subprocess import PIPE, Popen
 from types import TracebackType
 from typing import Any, Self
 
+from aot_core.contracts.errors import ToldError
 
-class SmokeError(RuntimeError):
+
+class SmokeError(ToldError, RuntimeError):
     """A registered model does not load, or does not answer."""
 
 

@@ -17,7 +17,15 @@ def test_a_folder_that_does_not_exist_is_no_hub_lookup(name: str) -> None:
         model_folder(name)
 
 
+@pytest.mark.parametrize("name", ["", ".", "/etc", "x" * 300, "o/" + "x" * 300, "~nobody-of-that-name/x", "a\0b"])
+def test_a_folder_without_a_model_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownModelError):
+        model_folder(name)
+
+
 def test_a_folder_is_resolved(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     assert model_folder(str(tmp_path)) == tmp_path.resolve()
 
 

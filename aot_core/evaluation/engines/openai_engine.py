@@ -7,6 +7,7 @@ answered by then stands in the journal.
 
 import base64
 import io
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -17,11 +18,13 @@ import httpx
 
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.protocols import Completion
+from aot_core.contracts.secrets import redacted, reveal
 from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, seed_of
 
 _PASSING = {408, 409, 425, 429}
 """Refusals that pass by themselves; all other 4xx do not."""
 _LONGEST_PAUSE = 60.0
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes every request's address, which may be secret
 
 
 class _TryAgainError(Exception):
@@ -43,8 +46,10 @@ class OpenAIEngine:
             weights: tells the weights that the endpoint serves, where that is known: the journal then goes by them, and
                 not by the endpoint's address.
 
-        Raises EngineError where the environment lacks the key that the settings name.
+        Raises EngineError where the environment lacks the key that the settings name, SecretError where it lacks the
+        address.
         """
+        self._url = reveal(settings.url, "url")
         self.settings, self.max_new_tokens, self.weights = settings, max_new_tokens, weights
         self.temperature, self.seed = temperature, seed
         self._stopped = threading.Event()
@@ -114,23 +119,32 @@ class OpenAIEngine:
     def _once(self, body: dict[str, Any]) -> Completion:
         """One request. Raises _TryAgainError or EngineError."""
         try:
-            answer = self._client.post(f"{self.settings.url.rstrip('/')}/chat/completions", json=body)
+            answer = self._client.post(f"{self._url.get_secret_value().rstrip('/')}/chat/completions", json=body)
         except httpx.HTTPError as error:
-            raise _TryAgainError(f"{type(error).__name__}: {error}") from error
+            raise _TryAgainError(self._redacted(f"{type(error).__name__}: {error}")) from error
+        except httpx.InvalidURL as error:
+            raise EngineError(
+                f"url: {self.settings.url} is no address: {self._redacted(str(error))}; mend it"
+            ) from None
         code = answer.status_code
         if code in _PASSING or code >= 500:
             raise _TryAgainError(f"HTTP {code}", _retry_after(answer))
         if code >= 300:
-            raise EngineError(f"{self.settings.url} refuses with HTTP {code}: {answer.text[:300]}")
+            raise EngineError(f"{self.settings.url} refuses with HTTP {code}: {self._redacted(answer.text)[:300]}")
         try:
             choice = answer.json()["choices"][0]
             text = choice["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise _TryAgainError(f"an answer that is no chat completion: {answer.text[:100]!r}") from error
+            raise _TryAgainError(
+                f"an answer that is no chat completion: {self._redacted(answer.text)[:100]!r}"
+            ) from error
         if text is not None and not isinstance(text, str):
             raise _TryAgainError(f"a completion that is no text: {str(text)[:100]!r}")
         # A refusal has no content: it is an answer, and a wrong one.
         return Completion(text or "", cut_off=choice.get("finish_reason") == "length")
+
+    def _redacted(self, text: str) -> str:
+        return redacted(text, self._url, self.settings.url)
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

@@ -16,13 +16,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from aot_core.contracts.base import sha256_of
+from aot_core.contracts.errors import ToldError
 from aot_core.contracts.protocols import Completion, is_cut_off
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class EngineError(RuntimeError):
+class EngineError(ToldError, RuntimeError):
     """An engine cannot answer. What it has answered stands in the journal; starting again goes on from there."""
 
 

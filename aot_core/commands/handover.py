@@ -1,0 +1,38 @@
+"""A campaign's config on its way from `aot run` to its flow: a file that its owner alone reads, gone once it is read.
+
+Not the command line: every user of the machine sees that, and 128 KiB is the most of one argument.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+from aot_core.contracts.campaign import CampaignConfig
+
+_FOLDER = "handover"
+
+
+def hand_over(config: CampaignConfig, home: Path) -> Path:
+    """Write the config into a new file of this home; returns its path."""
+    folder = home / _FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{config.name}-{uuid.uuid4().hex}.json"
+    write_private(path, config.model_dump_json())
+    return path
+
+
+def take(path: Path) -> CampaignConfig:
+    """Read the config and remove its file. Raises OSError where it is gone, and ValidationError."""
+    content = path.read_bytes()
+    path.unlink()
+    return CampaignConfig.model_validate_json(content)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone may read (mode 0600), from its first byte on, whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    partial.replace(path)

@@ -1,0 +1,57 @@
+"""Options that several commands share, each refused at once where it cannot be meant."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Device = Literal["auto", "cpu", "cuda"]
+Launcher = Literal["inprocess", "subprocess", "docker", "kubernetes"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+MOST_SEED = 2**32 - 1
+"""What NumPy and transformers take."""
+
+
+def home_folder(value: str | Path) -> Path:
+    """A parser for `--home`: a folder, or a path where one can be made."""
+    from aot_core.home import Home
+
+    try:
+        return Home(value).root
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def store_uri(value: str) -> str:
+    """A parser for `--store`."""
+    from aot_core.contracts.texts import check_store
+
+    try:
+        return check_store(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        parser=home_folder, metavar="FOLDER", help="The folder that holds all state: store, MLflow, Prefect, reports."
+    ),
+]
+DEFAULT_HOME = Path(".aot")
+ModelOption = Annotated[str, typer.Option(help="The registered model's name.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=store_uri,
+        metavar="URI",
+        help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where models compute; auto takes the GPU where there is one.")]
+DTypeOption = Annotated[DType, typer.Option(help="Precision of the models' weights.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=MOST_SEED)]

@@ -1,0 +1,59 @@
+"""What a flow says when it cannot go on: its state's message and the terminal's sentence, in one place.
+
+A flow that raises leaves Prefect to print a traceback, for a misspelt folder too. So every flow ends in `failed`, and
+every process that runs one in `run_flow`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import State
+from prefect.states import Cancelled, Failed
+
+from aot_core.commands.errors import is_fault, keep_traceback, sentence, tell, wants_traceback
+from aot_core.contracts.errors import StageCancelledError
+from aot_core.home import Home
+
+_FAULTS = "faults"
+"""The folder of a home that holds the tracebacks of this program's own faults."""
+
+
+def failed(error: Exception, home: str | Path) -> State[Any]:
+    """The state of a flow run that an error ended: the sentence, and the error as its result. Raises the error again
+    for who looks for a fault (AOT_DEBUG=1)."""
+    if wants_traceback():
+        raise error
+    told = sentence(error)
+    if isinstance(error, StageCancelledError):
+        return Cancelled(message=told, data=error)
+    if is_fault(error):
+        kept = keep_traceback(error, Path(home) / _FAULTS)
+        told += f" (a fault of aot, please report it; traceback: {kept})"
+    return Failed(message=told, data=error)
+
+
+def value_of(state: State[Any]) -> Any:
+    """What a flow run gave; raises the error that ended it."""
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def run_flow(home: str | Path, run: Callable[[], None]) -> int:
+    """Run a flow as a process's whole work; returns the exit code (`aot_core.commands.errors`)."""
+    try:
+        run()
+    except Exception as error:
+        if wants_traceback():
+            raise
+        return tell(error, _faults(home))
+    return 0
+
+
+def _faults(home: str | Path) -> Path | None:
+    try:
+        return Home(home).root / _FAULTS
+    except ValueError:
+        return None
