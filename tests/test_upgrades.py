@@ -97,7 +97,7 @@ def test_prefect_reads_our_settings_under_their_names() -> None:
 def test_trl_calls_what_our_trainer_overrides() -> None:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from aot_core.defender.dapo_trainer import RoundTrainer
+    from aot_core.defender.round_trainer import RoundTrainer
 
     stock = inspect.getsource(GRPOTrainer)
     ours = {

@@ -90,7 +90,7 @@ def train_round(
     )
     trainer.remove_callback(PrinterCallback)
     share = config.prompts // config.processes
-    trainer.generation_parts = -(-share // min(config.generation_prompts or share, share))
+    trainer.generation_memory.parts = -(-share // min(config.generation_prompts or share, share))
     checkpoint = last_complete_checkpoint(progress)
     trainer.train(resume_from_checkpoint=checkpoint)
     if output is not None:

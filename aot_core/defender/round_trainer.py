@@ -8,7 +8,6 @@ Several processes have a share of the groups each; what is known of prompts and 
 Shapes: _P groups of this process, _G answers a group.
 """
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +23,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from aot_core.contracts.defender_round import DynamicSampling
 from aot_core.defender.dynamic_sampling import Prospects, groups_of, join, useful_groups
+from aot_core.defender.halving import Halving
 from aot_core.defender.micro_batches import Batch, take
 from aot_core.defender.reward_log import RewardLog
 from aot_core.defender.rewards import Answered, Term
 from aot_core.defender.shared_prompt_trainer import SharedPromptTrainer
 from aot_core.worlds.images import open_image
-
-logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 """The last file of a checkpoint: one without it was being written when its process died."""
@@ -65,8 +63,7 @@ class RoundTrainer(SharedPromptTrainer):
         self.reward_log = RewardLog(weights)
         self.prospects = Prospects(len(prompts), self.args.seed)
         self.generated_tokens = 0
-        self._pieces = 1
-        self.generation_parts = 1
+        self.training_memory = Halving("a micro-batch is trained")
         self._piece: Batch | None = None
         self._reference_on_cpu = reference_on_cpu
         if reference_on_cpu:
@@ -208,29 +205,28 @@ class RoundTrainer(SharedPromptTrainer):
         model.train()  # as Trainer does; a batch is prepared differently for evaluation
         first = self._step - self._step % self.args.gradient_accumulation_steps
         todo, step = [self._step], self._step
-        while True:
-            try:
-                for self._step in todo:
-                    loss = self._in_pieces(model, inputs, num_items_in_batch)
-                self._step = step + 1
-                return loss
-            except torch.OutOfMemoryError:
-                if self._pieces >= len(self._buffered_inputs[0]["advantages"]):
-                    raise
-                self._pieces *= 2
-                logger.warning("out of memory: from now on a micro-batch is trained in %d pieces", self._pieces)
+        self._prepare_inputs(inputs)  # asks, where that is due: smaller micro-batches would not help if it cannot
+
+        def gradients() -> Tensor:
+            for self._step in todo:
+                loss = self._in_pieces(model, inputs, num_items_in_batch)
+            return loss
+
+        def begin_again() -> None:
             model.zero_grad()  # some of the failed step's gradients are there; the update's are made again, all of them
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            todo = list(range(first, step + 1))
+            todo[:] = range(first, step + 1)
+
+        loss = self.training_memory.run(gradients, len(self._buffered_inputs[0]["advantages"]), begin_again)
+        self._step = step + 1
+        return loss
 
     def _in_pieces(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Tensor:
         """One micro-batch's gradient. Its pieces' losses add up, for all are divided by the generation's tokens."""
-        if self._pieces == 1:
+        if self.training_memory.parts == 1:
             return super().training_step(model, inputs, num_items_in_batch)
         batch, step = self._prepare_inputs(inputs), self._step
         total, old, width = torch.zeros((), device=self.accelerator.device), [], batch["completion_ids"].shape[1]
-        for rows in torch.arange(len(batch["advantages"])).chunk(self._pieces):
+        for rows in torch.arange(len(batch["advantages"])).chunk(self.training_memory.parts):
             self._piece, self._step = take(batch, rows), step
             try:
                 total += super().training_step(model, inputs, num_items_in_batch)
@@ -250,15 +246,11 @@ class RoundTrainer(SharedPromptTrainer):
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
         rest = (images, multimodal_fields, num_generations, has_tool_images)
-        while True:
-            try:
-                return super()._generate_single_turn(prompt_ids, *rest)
-            except torch.OutOfMemoryError:
-                prompts = len(prompt_ids) // num_generations
-                if self.accelerator.num_processes > 1 or not self.shares_prompts or self.generation_parts >= prompts:
-                    raise
-                self.generation_parts *= 2
-                logger.warning("out of memory: from now on prompts are asked in %d parts", self.generation_parts)
+        cuts = self.accelerator.num_processes == 1 and self.shares_prompts
+        most = len(prompt_ids) // num_generations if cuts else 0
+        return self.generation_memory.run(
+            lambda: super(RoundTrainer, self)._generate_single_turn(prompt_ids, *rest), most
+        )
 
     # Checkpoints.
 

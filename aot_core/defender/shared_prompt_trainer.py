@@ -19,6 +19,7 @@ from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from aot_core.defender.halving import Halving
 from aot_core.defender.loading import Processor
 from aot_core.defender.micro_batches import cut, gather_prompts, prompts_at
 from aot_core.defender.sharing import answer_logprobs, can_share, generate_samples, prepare_sharing
@@ -34,8 +35,6 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
     model: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     accelerator: Any  # pyright: ignore[reportIncompatibleVariableOverride]
     _tokenizer: Any  # pyright: ignore[reportIncompatibleVariableOverride]
-    generation_parts = 1
-    """In how many parts, one after another, a generation's prompts are asked."""
 
     def __init__(self, *args: Any, share_prompts: bool = True, **kwargs: Any) -> None:
         """
@@ -43,6 +42,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
             share_prompts: False leaves everything to TRL. Where a model's attention cannot be shared, that is so too.
         """
         super().__init__(*args, **kwargs)
+        self.generation_memory = Halving("prompts are asked")
         self.shares_prompts = share_prompts and can_share(self.model) and not self.tools
         if self.shares_prompts:
             prepare_sharing(self.model)
@@ -96,7 +96,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
             rows: list[list[int]] = []
-            for part in torch.arange(len(inputs["input_ids"])).chunk(self.generation_parts):
+            for part in torch.arange(len(inputs["input_ids"])).chunk(self.generation_memory.parts):
                 tokens = generate_samples(
                     model, prompts_at(inputs, part), num_generations, generation_config=self.generation_config
                 )

@@ -147,16 +147,31 @@ def test_a_micro_batch_that_does_not_fit_is_halved_and_nothing_is_lost(
         torch.manual_seed(short.args.seed)
         short.train()
     assert "from now on prompts are asked in 2 parts" in caplog.text
-    assert "from now on a micro-batch is trained in 2 pieces" in caplog.text
+    assert "from now on a micro-batch is trained in 2 parts" in caplog.text
     assert short.state.global_step == calm.state.global_step == 2
     assert len(short.reward_log) == len(calm.reward_log) == 16
+
+
+def test_a_prompt_that_cannot_be_asked_is_out_of_memory_and_no_old_answers_are_trained_on(
+    trainer_of: Callable[..., RoundTrainer],
+) -> None:
+    trainer = trainer_of(micro_batch=8, generations=2)
+
+    def from_the_second_generation_on(_module: Any, _args: Any, kwargs: Any) -> None:
+        if kwargs.get("past_key_values") is not None and trainer.state.global_step == 2:
+            raise torch.OutOfMemoryError("no memory left")
+
+    trainer.model.model.language_model.register_forward_pre_hook(from_the_second_generation_on, with_kwargs=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train()
+    assert trainer.state.global_step == 2 and trainer.training_memory.parts == 1
 
 
 def test_pieces_give_the_whole_s_gradient(trainer_of: Callable[..., RoundTrainer]) -> None:
     found = []
     for pieces in (1, 4):
         trainer = trainer_of(name=f"{pieces} pieces", micro_batch=8, generations=1)
-        trainer._pieces = pieces
+        trainer.training_memory.parts = pieces
         trainer.train()
         found.append(weights_of(trainer))
     for name, value in found[0].items():
