@@ -142,7 +142,7 @@ def test_a_run_starts_by_itself_outlives_the_silence_limit_and_completes(home: P
             assert run["auto_scheduled"] and run["parent_task_run_id"] is None
             time.sleep(LIMIT + 60)
             assert runs.state(run["id"]) == ("RUNNING", ""), "it lives, and is left alone"
-        assert runs.end(run["id"], seconds=300)[0] == "COMPLETED"
+        assert runs.end(run["id"], seconds=900)[0] == "COMPLETED"
     ended = {run["id"]: run for run in runs.all()}[run["id"]]
     assert ended["total_run_time"] > LIMIT + 60
     assert runs.in_state("CANCELLED"), "those that fell due meanwhile"
@@ -170,6 +170,6 @@ def test_a_run_that_dies_with_its_worker_is_marked_crashed_and_the_next_goes_on(
         print(f"marked {time.monotonic() - began:.0f} s after its end")
     with worker(home):
         again = runs.next_running(seconds=150)
-        assert runs.end(again["id"], seconds=300)[0] == "COMPLETED"
+        assert runs.end(again["id"], seconds=900)[0] == "COMPLETED"
     assert all(runs.state(run)[0] == "COMPLETED" for run in completed), "who has ended is silent, and left alone"
     assert len(list((home / "campaigns").glob("smoke-*/summary.json"))) == 2
