@@ -21,6 +21,9 @@ def build(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a field, as in `aot run`.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes. The data set is the same for any number.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda, for the models that are asked.")] = "auto",
+    previous: Annotated[
+        Path | None, typer.Option(help="The data set of before the folder grew (prepare_data.growing).")
+    ] = None,
 ) -> None:
     """Make a guarded data set. Killed and started again, it goes on with the shards that are finished."""
     from aot_core.contracts.loading import load_campaign
@@ -28,7 +31,7 @@ def build(
     from aot_core.engine.context import StageContext
     from aot_core.engine.identity import pin_model, pin_source
     from aot_core.engine.runner import resolve_device
-    from aot_core.stages.prepare_data import run_prepare_data
+    from aot_core.stages.prepare_data import prepare
     from aot_core.store import open_store
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -52,7 +55,7 @@ def build(
             context = StageContext(
                 store, made, Path(scratch), resolve_device(device), threads=workers, progress=work / "shards"
             )
-            outputs = run_prepare_data(settings, inputs, context)
+            outputs = prepare(settings, inputs, context, previous)
     except ValueError as error:
         raise _refusal(str(error)) from error
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,11 @@ def build(
         output.rmdir()
     made.rename(output)
     shutil.rmtree(work, ignore_errors=True)
+    if settings.growing:
+        typer.echo(
+            f"{outputs.shards_made} shards made, {outputs.shards_reused} reused; photographs: "
+            f"{outputs.pictures_new} new, {outputs.pictures_gone} gone"
+        )
     typer.echo(f"{output}: {outputs.pairs} pairs, manifest {outputs.manifest_sha256}")
 
 
@@ -130,18 +138,17 @@ def show(
 def card(folder: FolderArgument) -> None:
     """Print a data set's card, counted anew from its tables."""
     import json
-    from dataclasses import asdict
 
     from aot_core.data.card import describe, read_card
     from aot_core.data.dataset import MANIFEST, file_sha256
 
     try:
         known = read_card(folder)
-        counted = asdict(describe(folder, file_sha256(folder / MANIFEST)))
+        counted = describe(folder, file_sha256(folder / MANIFEST)).as_json()
     except ValueError as error:
         raise _refusal(str(error)) from error
-    # The funnel cannot be counted from what was kept.
-    counted |= {name: known[name] for name in ("funnel", "effective_by_kind")}
+    # The funnel and the growth cannot be counted from what was kept.
+    counted |= {name: known[name] for name in ("funnel", "effective_by_kind", "growth") if name in known}
     if counted != known:
         different = ", ".join(name for name in counted if counted[name] != known.get(name))
         raise _refusal(f"{folder}: card.json says something else than the tables about {different}; build it again")

@@ -7,7 +7,7 @@ The procedural source draws them; `coco` and `datasets_source` read them from an
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -85,6 +85,33 @@ class Source(Protocol):
         Raises RowError where this one picture cannot be used.
         """
         ...
+
+
+@runtime_checkable
+class Photographs(Source, Protocol):
+    """A source of pictures that were there before: each is told by what it is made of, wherever it stands."""
+
+    def content(self, index: int) -> tuple[str, str]:
+        """A picture's name in plain letters, and the sha256 of that, its file and its annotations.
+
+        Nothing is decoded. Raises RowError where the file cannot be read.
+        """
+        ...
+
+
+class NamedByContent:
+    """Photographs whose ids follow from their contents: numbers change when a folder grows."""
+
+    def __init__(self, source: Photographs) -> None:
+        self._source = source
+        self.size, self.names, self.kinds, self.unusable = source.size, source.names, source.kinds, source.unusable
+
+    def picture(self, index: int) -> Picture:
+        """See `Source.picture`."""
+        label, content = self._source.content(index)
+        picture = self._source.picture(index)
+        name = f"{label}-{content[:12]}"
+        return replace(picture, scene=picture.scene.model_copy(update={"scene_id": name, "source_id": name}))
 
 
 class ProceduralSource:

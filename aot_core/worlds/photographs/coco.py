@@ -25,6 +25,7 @@ from aot_core.worlds.images import MAX_PIXELS, DataError, RowError, image_size, 
 from aot_core.worlds.photographs.annotated import (
     Annotated,
     checked_box,
+    content_of,
     file_id,
     photograph,
     plain_name,
@@ -124,6 +125,12 @@ class CocoSource:
     def unusable(self) -> list[Unusable]:
         """The photographs that the index left out."""
         return [Unusable(*row) for row in self._index.execute("SELECT source_id, reason, detail FROM unusable")]
+
+    def content(self, index: int) -> tuple[str, str]:
+        """See `Photographs.content`."""
+        query = "SELECT file, width, height, licence, things FROM photographs WHERE number = ?"
+        file, *said = self._index.execute(query, (index,)).fetchone()
+        return content_of(Path(file).stem, safe_path(self._images, file), said)
 
     def picture(self, index: int) -> Picture:
         query = "SELECT source_id, file, width, height, licence, things FROM photographs WHERE number = ?"
