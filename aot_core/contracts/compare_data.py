@@ -22,7 +22,8 @@ class CompareDataConfig(Frozen):
     """Of the choice of pictures that are measured."""
     limit: float = Field(default=0.1, gt=0)
     """Kullback-Leibler divergence (nats) of a column from the reference's, above what chance brings at the data sets'
-    sizes; more is drift."""
+    sizes; more is drift. Twelve comparisons of redraws of the procedural world stayed under 0.007 above chance with the
+    sizes of `configs/tiny.toml`, six under 0.08 with the 108 samples of `configs/smoke.toml`."""
     pictures: int = Field(default=500, ge=1)
     """Pictures measured of each data set, at most."""
 

@@ -56,7 +56,7 @@ COLUMNS: Mapping[str, Column] = {
     "brightness": Column("brightness of pictures", _GREY, "of 255"),
     "contrast": Column("contrast of pictures", tuple(float(edge) for edge in range(8, 128, 8)), "grey values"),
     "saturation": Column("saturation of pictures", _GREY, "of 255"),
-    "pixels": Column("sizes of pictures", tuple(2.0**power for power in range(12, 25)), "megapixels", 1e-6),
+    "pixels": Column("sizes of pictures", tuple(2.0**power for power in range(12, 25)), "thousand pixels", 1e-3),
 }
 """Bins double in width where sizes are meant."""
 

@@ -41,7 +41,7 @@ def drift_picture(drifts: Sequence[Drift]) -> bytes:
         axes.set_axis_off()
     for drift, drawn, axes in zip(drifts, shown, grid.flat, strict=False):
         _bars(axes, drift, *drawn)
-    grid.flat[0].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
