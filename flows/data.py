@@ -12,6 +12,7 @@ cluster only has to share a disk for the home, and the result is the one that a 
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,9 @@ def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) ->
 
 def shard_names(spec: StageSpec) -> list[str]:
     """The shards that the stage's data set is made of."""
-    from aot_core.data.shards import wanted_shards
+    from aot_core.data.build import plan_build
 
-    return [shard.name for shard in wanted_shards(PrepareDataConfig.model_validate(spec.config))]
+    return [shard.name for shard in plan_build(job_of(spec)).shards]
 
 
 def job_of(spec: StageSpec) -> "BuildJob":
@@ -108,7 +109,9 @@ def job_of(spec: StageSpec) -> "BuildJob":
     device = resolve_device(spec.place.device)
     context = StageContext(store, work, work, device, progress=work)
     config = PrepareDataConfig.model_validate(spec.config)
-    return build_job(config, PrepareDataInputs.model_validate(spec.inputs), context)
+    inputs = PrepareDataInputs.model_validate(spec.inputs)
+    previous = store.fetch(inputs.previous) if inputs.previous else None
+    return replace(build_job(config, inputs, context), previous=previous)
 
 
 def main() -> int:

@@ -25,6 +25,9 @@ def build(
         int, typer.Option(min=1, max=1024, help="Processes. The data set is the same for any number.")
     ] = 1,
     device: DeviceOption = "auto",
+    previous: Annotated[
+        Path | None, typer.Option(help="The data set of before the folder grew (prepare_data.growing).")
+    ] = None,
 ) -> None:
     """Make a guarded data set. Killed and started again, it goes on with the shards that are finished."""
     from aot_core.contracts.loading import load_campaign
@@ -32,7 +35,7 @@ def build(
     from aot_core.engine.context import StageContext
     from aot_core.engine.identity import pin_model, pin_source
     from aot_core.engine.runner import resolve_device
-    from aot_core.stages.prepare_data import run_prepare_data
+    from aot_core.stages.prepare_data import prepare
     from aot_core.store import open_store
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -55,12 +58,17 @@ def build(
         context = StageContext(
             store, made, Path(scratch), resolve_device(device), threads=workers, progress=work / "shards"
         )
-        outputs = run_prepare_data(settings, inputs, context)
+        outputs = prepare(settings, inputs, context, previous)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         output.rmdir()
     made.rename(output)
     shutil.rmtree(work, ignore_errors=True)
+    if settings.growing:
+        typer.echo(
+            f"{outputs.shards_made} shards made, {outputs.shards_reused} reused; photographs: "
+            f"{outputs.pictures_new} new, {outputs.pictures_gone} gone"
+        )
     typer.echo(f"{output}: {outputs.pairs} pairs, manifest {outputs.manifest_sha256}")
 
 
@@ -126,15 +134,14 @@ def show(
 def card(folder: FolderArgument) -> None:
     """Print a data set's card, counted anew from its tables."""
     import json
-    from dataclasses import asdict
 
     from aot_core.data.card import describe, read_card
     from aot_core.data.dataset import MANIFEST, file_sha256
 
     known = read_card(folder)
-    counted = asdict(describe(folder, file_sha256(folder / MANIFEST)))
-    # The funnel cannot be counted from what was kept.
-    counted |= {name: known[name] for name in ("funnel", "effective_by_kind")}
+    counted = describe(folder, file_sha256(folder / MANIFEST)).as_json()
+    # The funnel and the growth cannot be counted from what was kept.
+    counted |= {name: known[name] for name in ("funnel", "effective_by_kind", "growth") if name in known}
     if counted != known:
         different = ", ".join(name for name in counted if counted[name] != known.get(name))
         raise ValueError(f"{folder}: card.json says something else than the tables about {different}; build it again")

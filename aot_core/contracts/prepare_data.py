@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aot_core.contracts.artifact import ExternalRef
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
 from aot_core.contracts.stage import StageDeclaration
@@ -87,7 +87,7 @@ SourceSettings = Annotated[ProceduralSettings | CocoSettings | DatasetsSettings,
 
 
 class SplitSizes(Frozen):
-    """How many samples each split gets. No source image stands in two splits."""
+    """How many samples each split gets; with `growing`, each split's share. No source image stands in two splits."""
 
     warm_start: int = Field(default=1500, ge=0, le=100_000_000)
     """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
@@ -267,6 +267,34 @@ class PrepareDataConfig(Frozen):
     """Questions in a shard: the unit that workers share out, and the most that a killed run loses."""
     seed: StageSeed = 0
     """Filled in by the campaign."""
+    growing: Annotated[bool, LATER] = False
+    """Photographs: whether the source folder grows, so that the data set grows with it: each photograph gives
+    `questions_per_picture` samples, and `splits` are the splits' shares of the photographs, not numbers of samples. A
+    photograph's split follows from what it looks like, never from the seed or from the others, except that one that
+    looks like another goes where that one is. Of a grown folder only the shards of new photographs are made; the others
+    are taken from the data set given as `previous`."""
+    questions_per_picture: Annotated[int, LATER] = Field(default=4, ge=1)
+    """growing: samples (in `evaluate`, questions) made of each photograph. A shard whose photographs yield fewer is
+    kept as it is."""
+
+    @model_validator(mode="after")
+    def _growing(self) -> "PrepareDataConfig":
+        if not self.growing:
+            return self
+        if self.source.type == "procedural":
+            raise ValueError(
+                "growing: the procedural source has no folder that grows; leave it out, or give photographs"
+            )
+        if self.effectiveness.asked is not None:
+            raise ValueError(
+                "effectiveness.asked: a growing data set has no size of which so many are asked; leave it out"
+            )
+        if self.questions_per_picture > self.shard_size:
+            raise ValueError(
+                f"questions_per_picture is {self.questions_per_picture} and shard_size {self.shard_size}, and a shard "
+                "holds whole photographs: raise shard_size, or lower questions_per_picture"
+            )
+        return self
 
     @model_validator(mode="after")
     def _photographs(self) -> "PrepareDataConfig":
@@ -294,6 +322,9 @@ class PrepareDataInputs(Frozen):
     """`extension.editor`, pinned."""
     checker: ExternalRef | None = None
     """`extension.checker`, pinned."""
+    previous: Annotated[ArtifactRef | None, LATER] = None
+    """growing: the data set made before the folder grew. Its shards are taken over while all their photographs still
+    stand unchanged. None makes every shard."""
 
 
 class PrepareDataOutputs(Frozen):
@@ -317,3 +348,11 @@ class PrepareDataOutputs(Frozen):
     """Of the pairs that the base Defender was asked about, those that fooled it; 0 where none was asked."""
     manifest_sha256: str
     """The data set's own hash: equal for equal data, whoever made it."""
+    shards_made: int = 0
+    """Shards that this data set does not share with `previous`."""
+    shards_reused: int = 0
+    """Shards taken from `previous`."""
+    pictures_new: int = 0
+    """growing: photographs that `previous` did not hold."""
+    pictures_gone: int = 0
+    """growing: photographs that only `previous` held."""

@@ -100,8 +100,7 @@ def data_expectations(min_ssim: float, settings: GuardSettings, *, judged: bool 
     Args:
         judged: whether the base Defender was asked about any pair, so that there is a share to look at.
     """
-    gx = _great_expectations()
-    e = gx.expectations
+    e = great_expectations().expectations
 
     def because(why: str) -> dict[str, str]:
         return {"why": why}
@@ -168,7 +167,7 @@ def validate(
 ) -> list[ExpectationResult]:
     """Run a checkpoint of these expectations over a frame, and build Data Docs if they are wanted."""
     with tempfile.TemporaryDirectory(prefix="aot-guard-") as root:
-        outcome, context = _run_checkpoint(frame, expectations, Path(root) if docs else None)
+        outcome, context = run_checkpoint(frame, expectations, Path(root) if docs else None)
         if docs is not None:
             # Great Expectations says where by an address: `file:///...`.
             (index,) = context.build_data_docs().values()
@@ -176,8 +175,11 @@ def validate(
         return [_verdict(result) for run in outcome.run_results.values() for result in run.results]
 
 
-def _run_checkpoint(frame: pd.DataFrame, expectations: Sequence["Expectation"], root: Path | None) -> tuple[Any, Any]:
-    gx = _great_expectations()
+def run_checkpoint(
+    frame: pd.DataFrame, expectations: Sequence["Expectation"], root: Path | None = None
+) -> tuple[Any, Any]:
+    """Great Expectations' outcome of a checkpoint, and its context: in memory, or in the folder `root`."""
+    gx = great_expectations()
     context = gx.get_context(mode="file", project_root_dir=root) if root else gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
@@ -237,7 +239,7 @@ def _verdict(result: Any) -> ExpectationResult:
         success=bool(result.success),
         detail=_detail(result.result),
         rows=tuple(_rows(result.result)),
-        raised=_raised(result.exception_info),
+        raised=raised_in(result),
     )
 
 
@@ -256,13 +258,14 @@ def _rows(result: Mapping[str, Any]) -> list[str]:
     return [str(row.get("sample_id", "?")) for row in result.get("partial_unexpected_index_list") or ()]
 
 
-def _raised(info: Mapping[str, Any] | None) -> str:
+def raised_in(result: Any) -> str:
     """The exception's message; "" where none was raised. A metric's exception stands one level down, by its id."""
-    entries = [info or {}, *(value for value in (info or {}).values() if isinstance(value, Mapping))]
+    info: Mapping[str, Any] = result.exception_info or {}
+    entries = [info, *(value for value in info.values() if isinstance(value, Mapping))]
     return "; ".join(str(entry["exception_message"]) for entry in entries if entry.get("raised_exception"))
 
 
-def _great_expectations() -> Any:
+def great_expectations() -> Any:
     """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Before the import, which else tells of hundreds of functions that it documents.

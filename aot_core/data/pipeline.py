@@ -26,7 +26,7 @@ from aot_core.contracts.scene import DistractorFamily, EditKind, Question, Quest
 from aot_core.data.dataset import as_stored, encode_image, row_of
 from aot_core.data.effectiveness import measure_effectiveness
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
-from aot_core.data.splits import SPLITS, Share, share_out
+from aot_core.data.splits import LEAST, SPLITS, Share, share_out
 from aot_core.worlds.extension import Rejection, check_extension
 from aot_core.worlds.images import DataError, RowError
 from aot_core.worlds.implantation import Implanted, random_kinds
@@ -81,7 +81,7 @@ class ShardMaker:
         self._config, self._source, self._key = config, source, key
         self._helpers = helpers or Helpers()
         self._domains: dict[Split, Domain] = {}
-        self._shares = shares_of(config, source.size)
+        self._shares = {} if config.growing else shares_of(config, source.size)
 
     def make(self, shard: Shard, work: Path) -> ShardRecord:
         """Make a shard and leave it, finished, in the folder `work`.
@@ -89,25 +89,29 @@ class ShardMaker:
         Raises DataError where the source does not yield enough, or too much of it cannot be used.
         """
         with ShardWriter(work, shard, self._key) as writer:
-            if shard.split not in self._domains:
-                share = self._shares[shard.split]
-                with writer.timed("open"):
-                    self._domains[shard.split] = world_from(self._config.source.type).open_domain(
-                        self._source, self._config, share.indices, self._helpers.outpainter
-                    )
-            run = _ShardRun(self._config, self._domains[shard.split], shard, self._helpers, writer)
-            for number, draft in enumerate(run.drafts(self._shares[shard.split])):
+            share = Share(shard.pictures) if shard.key else self._shares[shard.split]
+            with writer.timed("open"):
+                domain = self._domain(shard, share)
+            run = _ShardRun(self._config, domain, shard, self._helpers, writer)
+            for number, draft in enumerate(run.drafts(share)):
                 with writer.timed("save"):
                     save_draft(writer, self._config, shard, number, draft)
             return writer.finish()
+
+    def _domain(self, shard: Shard, share: Share) -> Domain:
+        """The domain of the shard's split; of a growing source the shard's own."""
+        outpainter, world = self._helpers.outpainter, world_from(self._config.source.type)
+        if shard.key:
+            return world.open_domain(self._source, self._config, (*shard.pictures, *shard.donors), outpainter)
+        if shard.split not in self._domains:
+            self._domains[shard.split] = world.open_domain(self._source, self._config, share.indices, outpainter)
+        return self._domains[shard.split]
 
 
 def shares_of(config: PrepareDataConfig, size: int | None) -> dict[Split, Share]:
     """Which source pictures each split gets. Raises DataError where the source has too few."""
     wanted: dict[Split, int] = {split: getattr(config.splits, split) for split in SPLITS}
-    # Distractors for a photograph come from another one of its split.
-    least: dict[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
-    return share_out(size, wanted, least, np.random.default_rng([config.seed, len(SPLITS)]))
+    return share_out(size, wanted, LEAST, np.random.default_rng([config.seed, len(SPLITS)]))
 
 
 @dataclass
@@ -128,11 +132,16 @@ class _ShardRun:
         budget = self.shard.wanted * self.config.limits.max_attempts
         # Of an endless source each shard has a stretch of its own; of one that ends, a place to start from.
         stretch = self.config.shard_size * (self.config.limits.max_attempts if not share.indices else 1)
-        numbers = islice(share.starting_at(self.shard.index * stretch), budget)
+        start = 0 if self.shard.key else self.shard.index * stretch
+        numbers = islice(share.starting_at(start), budget)
         made = (draft for attempt, index in enumerate(numbers) if (draft := self._attempt(index, attempt)) is not None)
         missing = self.shard.wanted
         while missing > 0:
             chunk = _take(made, min(_CHUNK, missing))
+            if not chunk and self.shard.key:
+                # One photograph that nothing can be asked about does not refuse a whole folder.
+                self.writer.funnel["shard/missing"] += missing
+                return
             if not chunk:
                 wanted = self.shard.wanted
                 raise DataError(

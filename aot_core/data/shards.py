@@ -46,6 +46,12 @@ class Shard:
     """Questions."""
     asked: int | None = None
     """About so many of its pairs the base Defender is asked; None: about all."""
+    pictures: tuple[int, ...] = ()
+    """growing: the numbers of its photographs in the source."""
+    donors: tuple[int, ...] = ()
+    """growing: those of further photographs that distractors are cut from."""
+    key: str = ""
+    """growing: sha256 of all that it is made of (`growing.plan_growth`)."""
 
     @property
     def name(self) -> str:
@@ -58,6 +64,9 @@ class Shard:
 
     def seed(self, seed: int, *further: int) -> np.random.SeedSequence:
         """The shard's own seed, and under it one for each attempt or step."""
+        if self.key:
+            words = [int(self.key[i : i + 8], 16) for i in range(0, 64, 8)]
+            return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), *words, *further))
         return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), self.index, *further))
 
 
@@ -86,7 +95,7 @@ class ShardRecord:
 
     shard: str
     plan: str
-    """`build_key` of the run that made it; of another run a shard is no use."""
+    """`build_key` of the run that made it, of a growing source the shard's own key; of another one it is no use."""
     samples: int
     pairs: int
     funnel: dict[str, int]
@@ -106,7 +115,7 @@ class ShardWriter:
     """Collects a shard in a folder of its own beside its place, and puts it there when it is finished."""
 
     def __init__(self, work: Path, shard: Shard, key: str) -> None:
-        self._work, self._shard, self._key = work, shard, key
+        self._work, self._shard, self._key = work, shard, shard.key or key
         work.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=f".{shard.name}.", dir=work))
         self.rows: list[dict[str, Any]] = []
@@ -133,6 +142,15 @@ class ShardWriter:
     def add_image(self, name: str, content: bytes, sha256: str) -> None:
         (self.folder / name).write_bytes(content)
         self._files[name] = sha256
+
+    def has(self, name: str) -> bool:
+        """Whether an image of that name was added."""
+        return name in self._files
+
+    def link_image(self, path: Path, sha256: str) -> None:
+        """Add an image that lies elsewhere: under a second name where the disk allows, else as a copy."""
+        link(str(path), str(self.folder / path.name))
+        self._files[path.name] = sha256
 
     def finish(self) -> ShardRecord:
         """Write the tables and the record, and move the folder into its place."""
@@ -166,6 +184,16 @@ class ShardWriter:
         return record
 
 
+def link(made: str, placed: str) -> None:
+    """Put a file under a second name; copied where the disk has none."""
+    try:
+        os.link(made, placed)
+    except FileExistsError:
+        return
+    except OSError:
+        shutil.copyfile(made, placed)
+
+
 def find_shard(work: Path, shard: Shard, key: str) -> ShardRecord | None:
     """The record of a shard that an earlier run finished and whose files are what they were; else None."""
     path = work / shard.name / SHARD
@@ -173,7 +201,7 @@ def find_shard(work: Path, shard: Shard, key: str) -> ShardRecord | None:
         record = ShardRecord(**json.loads(path.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    if record.plan != key or not _sound(path.parent, record.files):
+    if record.plan != (shard.key or key) or not _sound(path.parent, record.files):
         return None
     return record
 

@@ -11,6 +11,9 @@ from aot_core.worlds.images import DataError
 
 SPLITS: tuple[Split, ...] = ("warm_start", "train", "evaluate")
 
+LEAST: Mapping[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
+"""The fewest photographs a split can work with: distractors for one come from another one of its split."""
+
 
 @dataclass(frozen=True)
 class Share:

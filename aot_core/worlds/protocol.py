@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     # Not without torch, which commands do without.
     from aot_core.worlds.extension import Extended, ExtensionCheck, Rejection
 
+DONORS = 64
+"""From so many photographs of a split distractors are cut."""
+
 
 class ProbeError(ValueError):
     """The picture, the question or a box cannot be used. The message names the field and the fix."""

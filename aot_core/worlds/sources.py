@@ -8,7 +8,7 @@ them from annotated photographs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from PIL import Image
 
@@ -99,6 +99,34 @@ def refuse_if_too_many(unusable: Sequence[Unusable], total: int, most: float) ->
         f"{len(unusable)} of {total} photographs cannot be used, more than source.max_rejected = {most:g} allows: "
         f"{named or 'there are none'}"
     )
+
+
+@runtime_checkable
+class Photographs(Source, Protocol):
+    """A source of pictures that were there before: each is told by what it is made of, wherever it stands."""
+
+    def content(self, index: int) -> tuple[str, str]:
+        """A picture's name in plain letters, and the sha256 of that, its file and its annotations.
+
+        Nothing is decoded. Raises RowError where the file cannot be read.
+        """
+        ...
+
+
+class NamedByContent:
+    """Photographs whose ids follow from their contents: numbers change when a folder grows."""
+
+    def __init__(self, source: Photographs) -> None:
+        self._source = source
+        self.size, self.names, self.kinds, self.unusable = source.size, source.names, source.kinds, source.unusable
+        self.max_rejected = source.max_rejected
+
+    def picture(self, index: int) -> Picture:
+        """See `Source.picture`."""
+        label, content = self._source.content(index)
+        picture = self._source.picture(index)
+        name = f"{label}-{content[:12]}"
+        return replace(picture, scene=picture.scene.model_copy(update={"scene_id": name, "source_id": name}))
 
 
 def move(thing: SceneObject, dx: float, dy: float) -> SceneObject:

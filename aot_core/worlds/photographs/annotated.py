@@ -9,10 +9,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from aot_core.contracts.base import sha256_of
 from aot_core.contracts.prepare_data import CocoSettings, DatasetsSettings
 from aot_core.contracts.scene import Box, Scene, SceneObject
 from aot_core.worlds.coverage import Coverage
@@ -131,3 +134,16 @@ def refuse_lookalikes(names: Iterable[str], field: str) -> None:
 def file_id(stem: str, number: object) -> str:
     """A source's id: from the file's name what is plain, and its number, so that no two share one."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', stem)[:60]}-{number}"
+
+
+def content_of(stem: str, image: Path | bytes, said: object) -> tuple[str, str]:
+    """A photograph's name in plain letters, and the sha256 of that, the image file and what is said of it.
+
+    Raises RowError where the file cannot be read.
+    """
+    label = file_id(stem, "").rstrip("-")
+    try:
+        content = image if isinstance(image, bytes) else image.read_bytes()
+    except OSError as error:
+        raise RowError("missing", f"image {str(image)!r} cannot be read ({error}); add the file, or drop it") from error
+    return label, sha256_of({"name": label, "image": sha256(content).hexdigest(), "said": repr(said)})

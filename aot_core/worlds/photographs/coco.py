@@ -27,6 +27,7 @@ from aot_core.worlds.images import MAX_PIXELS, DataError, RowError, image_size, 
 from aot_core.worlds.photographs.annotated import (
     Annotated,
     checked_box,
+    content_of,
     file_id,
     photograph,
     plain_name,
@@ -99,6 +100,12 @@ class CocoSource:
     @property
     def max_rejected(self) -> float:
         return self._settings.max_rejected
+
+    def content(self, index: int) -> tuple[str, str]:
+        """See `Photographs.content`."""
+        query = "SELECT file, width, height, licence, things, covers FROM photographs WHERE number = ?"
+        file, *said = self._index.execute(query, (index,)).fetchone()
+        return content_of(Path(file).stem, safe_path(self._images, file), said)
 
     def picture(self, index: int) -> Picture:
         query = "SELECT source_id, file, width, height, licence, things, covers FROM photographs WHERE number = ?"

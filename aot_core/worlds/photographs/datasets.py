@@ -15,8 +15,15 @@ from typing import Any
 from PIL import Image
 
 from aot_core.contracts.prepare_data import DatasetsSettings
-from aot_core.worlds.images import MAX_PIXELS, DataError, RowError, decode_image, open_image
-from aot_core.worlds.photographs.annotated import Annotated, checked_box, photograph, plain_name, refuse_lookalikes
+from aot_core.worlds.images import MAX_PIXELS, DataError, RowError, decode_image, open_image, safe_path
+from aot_core.worlds.photographs.annotated import (
+    Annotated,
+    checked_box,
+    content_of,
+    photograph,
+    plain_name,
+    refuse_lookalikes,
+)
 from aot_core.worlds.sources import Picture, Unusable
 
 ROWS = "rows.arrow"
@@ -94,14 +101,29 @@ class DatasetsSource:
         licence = str(row[settings.licence] or "") if settings.licence else ""
         return photograph(image, f"{settings.split}-{index}", things, licence, settings)
 
+    def content(self, index: int) -> tuple[str, str]:
+        """See `Photographs.content`."""
+        settings, row = self._settings, self._rows[index]
+        assert isinstance(row, dict)
+        value: dict[str, Any] = row[settings.image] or {"bytes": None, "path": None}
+        path, image = Path(value["path"] or ""), value["bytes"]
+        if image is None:
+            image = safe_path(self._folder, self._relative(path))
+        boxes, names = _lists(row[settings.objects], settings)
+        licence = row[settings.licence] if settings.licence else ""
+        # A class is its name: a grown folder may number classes anew.
+        words = [dict(enumerate(self._names)).get(name, name) for name in names]
+        return content_of(path.stem or settings.split, image, [boxes, words, licence])
+
     def _image(self, value: Any, field: str) -> Image.Image:
         if value is None or (value["bytes"] is None and not value["path"]):
             raise RowError("missing", f"{field}: the image is missing; drop the row or give it one")
         if value["bytes"] is not None:
             return decode_image(value["bytes"], field, self._max_pixels)
-        path = Path(value["path"])
-        relative = path.relative_to(self._folder) if path.is_relative_to(self._folder) else path
-        return open_image(self._folder, str(relative), self._max_pixels)
+        return open_image(self._folder, self._relative(Path(value["path"])), self._max_pixels)
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self._folder) if path.is_relative_to(self._folder) else path)
 
     def _xywh(self, box: Any, field: str) -> Any:
         if self._settings.box_format == "xywh":

@@ -23,12 +23,9 @@ from aot_core.worlds.photographs.implantation import Cutout, cutouts, implant_ph
 from aot_core.worlds.photographs.proposals import propose_in_photograph
 from aot_core.worlds.photographs.questions import ask_photo
 from aot_core.worlds.proposals import Chooser, Proposal
-from aot_core.worlds.protocol import Domain, Outpainter, ProbeError, Reading
+from aot_core.worlds.protocol import DONORS, Domain, Outpainter, ProbeError, Reading
 from aot_core.worlds.sources import Picture, Source
 from aot_core.worlds.validity import Verdict
-
-DONORS = 64
-"""From so many photographs of a split distractors are cut."""
 
 
 class PhotographsDomain:
