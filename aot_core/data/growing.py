@@ -26,7 +26,6 @@ from pydantic import Field
 from aot_core.contracts.base import Frozen, decisive, sha256_of
 from aot_core.contracts.prepare_data import VERSION, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import Split
-from aot_core.data.checks import in_processes
 from aot_core.data.shards import Shard, ShardRecord
 from aot_core.data.snapshot import Snapshot, SnapshotPicture, SnapshotShard
 from aot_core.data.splits import LEAST, SPLITS
@@ -108,6 +107,9 @@ def plan_growth(
 
     Raises DataError where a split has too few photographs.
     """
+    # Late: it brings pandas and SciPy, which no worker needs.
+    from aot_core.data.checks import in_processes
+
     source = open_source(config, folder, index)
     assert isinstance(source, Photographs), "the config takes `growing` for photographs alone"
     basis = basis_of(config, models)
