@@ -154,8 +154,10 @@ class OpenCampaign:
         """What `prepare_data` reads from outside the store."""
         settings = self.config.prepare_data
         extension = settings.extension
+        plan = self.config.edition
         return PrepareDataInputs(
             source=self.source,
+            previous=plan.previous if plan is not None and settings.growing else None,
             defender=self.defender_base if settings.effectiveness.enabled else None,
             editor=pin_model(extension.editor, "prepare_data.extension.editor") if extension.editor else None,
             checker=pin_model(extension.checker, "prepare_data.extension.checker") if extension.checker else None,

@@ -91,6 +91,8 @@ class EditionPlan(Frozen):
     """The bank as it was."""
     reference: ArtifactRef | None = None
     """The data set that the champion was trained on; drift is measured from it."""
+    previous: ArtifactRef | None = None
+    """The last edition's data set, whose shards a growing source reuses."""
     exam: ArtifactRef | None = None
     """The first edition's data set: the fixed exam on which the editions' Defenders are comparable."""
     told: tuple[str, ...] = ()

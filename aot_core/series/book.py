@@ -57,7 +57,9 @@ class SeriesBook:
 
     def write_plan(self, plan: EditionPlan) -> None:
         """Enter a new edition. To be called under `lock`."""
-        refs = [ref for ref in (plan.defender, plan.attacker, plan.bank, plan.reference, plan.exam) if ref]
+        refs = [
+            ref for ref in (plan.defender, plan.attacker, plan.bank, plan.reference, plan.previous, plan.exam) if ref
+        ]
         self._write(plan.number, "plan", plan, refs)
 
     def write_end(self, end: EditionEnd) -> None:

@@ -128,6 +128,9 @@ def _plan(
         pool=_pool(settings, ended),
         bank=_bank(settings, ended, where, told),
         reference=_reference(ended, version),
+        previous=next(
+            (edition.end.dataset for edition in reversed(ended) if edition.end and edition.end.dataset), None
+        ),
         exam=next((edition.end.dataset for edition in ended if edition.end and edition.end.dataset), None),
         told=tuple(told),
     )
