@@ -12,7 +12,7 @@ from typing import Any
 
 from aot_core.contracts.artifact import ArtifactRef, RecordName, StageIdentity, StageRecord
 from aot_core.contracts.base import sha256_of
-from aot_core.store.protocol import Store
+from aot_core.store.protocol import Damage, Store, StoreError
 
 
 def entry_key(stage: RecordName, name: Mapping[str, Any]) -> str:
@@ -60,6 +60,13 @@ def write_entry(
 
 
 def read_entry(store: Store, stage: RecordName, name: Mapping[str, Any]) -> tuple[StageRecord, bytes] | None:
-    """An entry's record and contents; None where there is none."""
-    record = store.find(stage, entry_key(stage, name))
-    return None if record is None else (record, (store.fetch(record.artifact) / "entry.json").read_bytes())
+    """An entry's record and contents; None where there is none.
+
+    Raises StoreError for one that is damaged: unlike a stage's, nobody can make it again, so it is not set aside.
+    """
+    found = store.look(stage, entry_key(stage, name))
+    if isinstance(found, Damage) and found.mendable:
+        found = store.find(stage, entry_key(stage, name))
+    if isinstance(found, Damage):
+        raise StoreError(f"{found}; restore it from the store's backup")
+    return None if found is None else (found, (store.fetch(found.artifact) / "entry.json").read_bytes())

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import get_args
 
-from aot_core.store.ledger import LEDGER_STAGE
+from aot_core.contracts.artifact import StageName
 from aot_core.store.protocol import Damage, Store
 
 
@@ -20,7 +21,7 @@ class Verification:
 def verify(store: Store) -> Verification:
     """Read every byte of every finished stage, and repair.
 
-    An entry of the ledger is left where it is: no campaign can make it again.
+    What is no stage's, such as an entry of the ledger, is left where it is: no campaign can make it again.
     """
     found = Verification()
     for stage, key in sorted(store.keys()):
@@ -29,8 +30,8 @@ def verify(store: Store) -> Verification:
             continue  # unfinished
         if not isinstance(standing, Damage):
             found.whole[stage] += 1
-        elif stage == LEDGER_STAGE and not standing.mendable:
-            found.damaged.append((standing, "an entry of the ledger: restore it from the store's backup"))
+        elif stage not in get_args(StageName) and not standing.mendable:
+            found.damaged.append((standing, "no stage makes it again: restore it from the store's backup"))
         else:
             found.damaged.append((standing, store.repair(standing)))
     return found

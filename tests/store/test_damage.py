@@ -253,3 +253,16 @@ def test_a_ledger_entry_is_never_set_aside(tmp_path: Path) -> None:
     ((_, done),) = verify(store).damaged
     assert "restore it from the store's backup" in done and home_of(store, last).is_dir()
     assert isinstance(store.look(last.stage, last.key), Damage)
+
+
+def test_nor_is_an_entry_of_a_series(tmp_path: Path) -> None:
+    from aot_core.store.entries import read_entry, write_entry
+
+    store = LocalStore(tmp_path / "store")
+    record = write_entry(store, "promotion", {"name": "x"}, "{}", {})
+    (home_of(store, record) / "manifest.json").unlink()
+    assert read_entry(store, "promotion", {"name": "x"}) == (record, b"{}")
+    _truncated("record.json")(home_of(store, record))
+    with pytest.raises(StoreError, match="restore it from the store's backup"):
+        read_entry(store, "promotion", {"name": "x"})
+    assert read_entry(store, "promotion", {"name": "y"}) is None
