@@ -37,7 +37,7 @@ with gpu_slot(["aot-gpu-0"], lambda: False):
 
 
 def aot(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "aot_core.commands.cli", *arguments, "--home", str(home)]
+    return [sys.executable, "-m", "aot_core", *arguments, "--home", str(home)]
 
 
 def deploy(home: Path, *overrides: str) -> None:
