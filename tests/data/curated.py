@@ -15,8 +15,8 @@ from aot_core.engine.context import StageContext
 from aot_core.stages.bank import run_bank
 from aot_core.store import LocalStore
 from aot_core.worlds.likeness import perceptual_hash
-from aot_core.worlds.questions import ask_world
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 
 @dataclass(frozen=True)
