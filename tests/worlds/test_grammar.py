@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.test_photographs import asked, picture_of, thing
 
 from aot_core.contracts.scene import QuestionKind
 from aot_core.worlds.grammar import is_plural, is_there, plural_of, with_article
@@ -11,6 +10,7 @@ from aot_core.worlds.instructions import add_instruction, article, read_instruct
 from aot_core.worlds.photographs.annotated import plain_name
 from aot_core.worlds.photographs.proposals import THINGS
 from aot_core.worlds.shapes import world
+from tests.worlds.photographs.test_photographs import asked, picture_of, thing
 
 
 @pytest.mark.parametrize(

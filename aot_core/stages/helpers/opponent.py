@@ -50,7 +50,7 @@ class EndpointDefender:
             Journal(Path(folder) / "answers.jsonl", self._engine.identity) as journal,
         ):
             said = ask_all(self._engine, asks, journal)
-        return [[*said[ask.key]] for ask in asks]
+        return [list(said[ask.key]) for ask in asks]
 
     def letter_logprobs(self, images: Sequence[Image], questions: Sequence[Question]) -> list[dict[str, float]]:
         """Raises EngineError: an endpoint tells none, and `AttackerRoundConfig` lets no reward want them."""
