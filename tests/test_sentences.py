@@ -210,3 +210,14 @@ def test_a_flow_tells_a_sentence_too(tmp_path: Path) -> None:
     assert "does run.s3.endpoint_url name it?" in said
     assert "Traceback" not in said and len(said.splitlines()) < 8
     assert not list((tmp_path / "handover").iterdir()), "the config was removed once it was read"
+
+
+def test_sixteen_hundred_adversaries_reach_the_flow(tmp_path: Path) -> None:
+    """More than one argument of a process, or one parameter of MLflow, can hold."""
+    names = ", ".join(f'"aot://attacker_round/{number:064x}"' for number in range(1600))
+    config = tmp_path / "many.toml"
+    config.write_text(f'adversaries = [{names}]\nstop_after = "prepare_data"\n{Path(SMOKE).read_text()}')
+    done = aot("run", str(config), "--home", str(tmp_path / "home"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (summary,) = (tmp_path / "home" / "campaigns").glob("smoke-*/summary.json")
+    assert f"{1599:064x}" in summary.read_text()
