@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test test-fuzz test-slow test-docker test-services lint format ui base-models lock clean
+.PHONY: setup demo test test-chaos test-fuzz test-slow test-docker test-services lint format ui base-models lock clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ test-docker: setup ## on real containers; where there is no docker daemon: root,
 	tests/docker/machine.sh
 	$(BIN)/python -m pytest -n 0 -m docker tests/docker
 
+KILLS ?= 100
+test-chaos: setup ## the smoke campaign killed so many times at random moments: it must end as undisturbed
+	$(BIN)/python -m tests.chaos.chaos --kills $(KILLS)
+
 test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
 
@@ -54,8 +58,8 @@ ui: setup ## MLflow and Prefect on the campaigns' own data
 	$(BIN)/aot ui --home $(HOME_DIR)
 
 base-models: setup ## pretrain the tiny pair again, from the seed
-	$(BIN)/python -m aot_core.stages.pretraining aot-tiny-vl --output aot_core/base_models/aot-tiny-vl --home $(HOME_DIR)
-	$(BIN)/python -m aot_core.stages.pretraining aot-tiny-edit --output aot_core/base_models/aot-tiny-edit --home $(HOME_DIR)
+	$(BIN)/python -m aot_core.recipes aot-tiny-vl --output aot_core/base_models/aot-tiny-vl --home $(HOME_DIR)
+	$(BIN)/python -m aot_core.recipes aot-tiny-edit --output aot_core/base_models/aot-tiny-edit --home $(HOME_DIR)
 
 lock: setup
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -1,23 +1,52 @@
 """One folder holds all state: the store, MLflow, Prefect's home, the campaigns' summaries and reports."""
 
+import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from aot_core.contracts.paths import local_path
+from aot_core.loopback import loopback_without_proxy
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""What libraries say that raise errors of their own: safetensors, SQLite by way of MLflow, `shutil.copytree`."""
+
+
+class HomeError(ValueError):
+    """A folder that cannot be a home. The message says why, and what to do."""
 
 
 class Home:
     """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises ValueError where no folder is or can be at `root`."""
+        """Raises HomeError where no folder is or can be at `root`, and for a path that a database's address cannot
+        hold: Prefect and MLflow put it into one as it stands."""
         self.root = _folder(root)
+        if found := re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.root)):
+            raise HomeError(
+                f"home {str(self.root)!r}: {found.group()!r} in its path would be read as a part of a database's "
+                "address; give --home a path without '?' and without '%' before two hexadecimal digits"
+            )
 
     def create(self) -> None:
-        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them."""
+        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them.
+
+        Raises HomeError where that cannot be done.
+        """
         for folder in (self.store, self.mlflow_folder, self.prefect):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                writable = os.access(folder, os.W_OK)
+            except OSError as error:
+                raise HomeError(
+                    f"home {self.root}: {folder} cannot be made ({error.strerror}); give --home a folder to write to"
+                ) from error
+            if not writable:
+                raise HomeError(f"home {self.root}: {folder} is not to be written to; free it, or give another --home")
 
     @property
     def store(self) -> Path:
@@ -69,14 +98,15 @@ class Home:
     def environment(self) -> dict[str, str]:
         """The environment in which Prefect, MLflow and the hub clients keep to this home and to themselves.
 
-        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers.
+        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers. To
+        NO_PROXY loopback is added.
         """
         vetted = {
             "PREFECT_HOME": str(self.prefect),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
-            # Oftener than a team's automation takes a silent run for dead (`flows/deployments.py`).
+            # Oftener than a team's automation takes a silent run for dead (`flows/heartbeat.py`).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -94,20 +124,43 @@ class Home:
             "MALLOC_MMAP_THRESHOLD_": str(2**32),
             "MALLOC_TRIM_THRESHOLD_": str(2**32),
         }
-        return {name: value for name, value in vetted.items() if name not in os.environ}
+        unset = {name: value for name, value in vetted.items() if name not in os.environ}
+        return unset | loopback_without_proxy(os.environ)
 
 
 def _folder(root: str | Path) -> Path:
     text = str(root)
     if not text.strip() or "\0" in text:
-        raise ValueError("home: the name is empty; give a folder, such as .aot")
+        raise HomeError("home: the name is empty; give a folder, such as .aot")
     try:
         path = local_path(root).resolve()
         there = next(place for place in (path, *path.parents) if place.exists())
     except OSError as error:
-        raise ValueError(
+        raise HomeError(
             f"home: {text[:80]!r} cannot be used ({error.strerror}); give a folder, such as .aot"
         ) from error
     if not there.is_dir():
-        raise ValueError(f"home: {str(there)!r} is a file; give a folder, such as .aot")
+        raise HomeError(f"home: {str(there)!r} is a file; give a folder, such as .aot")
     return path
+
+
+def no_room(error: Exception) -> str:
+    """A disk that is full or read-only, in a sentence; "" for every other error."""
+    said = str(error).partition("\n")[0]
+    if not (isinstance(error, OSError) and error.errno in _NO_ROOM) and not any(words in str(error) for words in _FULL):
+        return ""
+    return (
+        f"{said}; free some room on the home's disk and among the temporary files, and give the same command again: it "
+        "goes on where it stopped"
+    )
+
+
+@contextmanager
+def room_told(home: str | Path) -> Iterator[None]:
+    """A disk that is full or read-only, found inside the block, becomes a HomeError: a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ValueError) and (told := no_room(error)):
+            raise HomeError(f"home {home}: {told}") from error
+        raise

@@ -36,9 +36,10 @@ from pydantic import BaseModel, Field
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
-from aot_core.attacker.scoring import judge
+from aot_core.attacker.scoring import score_edits
 from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attack import ProposalSettings, TacticsSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings, WindowSettings
@@ -51,10 +52,9 @@ from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
+from aot_core.engine.identity import pin_model, stage_spec
+from aot_core.engine.runner import execute
 from aot_core.home import Home
-from aot_core.models import model_folder
-from aot_core.stages.plan import pin_model, plan_stage
-from aot_core.stages.runner import execute
 from aot_core.store import open_store
 from aot_core.tracking.protocol import NullTracker
 
@@ -176,7 +176,7 @@ def prepare(config: CampaignConfig, arguments: argparse.Namespace) -> Match:
     place = Place(store=str(Home(arguments.home).store), device="cpu", threads=1)
 
     def run(stage: Any, inputs: Any) -> ArtifactRef:
-        return execute(plan_stage(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
+        return execute(stage_spec(stage, config.seeded(getattr(config, stage)), inputs, place)).record.artifact  # pyright: ignore
 
     attacker_base, defender_base = pin_model(config.models.attacker), pin_model(config.models.defender)
     asked = defender_base if config.prepare_data.effectiveness.enabled else None
@@ -232,8 +232,8 @@ def timed_update(
     given = (editor, condition, config.group_size, config.sampling, noise)
     edits = timed("sample", lambda: rollout(*given, with_reference=True, stochastic=window))
     edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))
-    judged = timed("judge", lambda: judge(match.defender, attempts, edited, config, repeat))
-    rewards = torch.tensor([one.reward.reward for one in judged]).view(-1, config.group_size)
+    scored = timed("judge", lambda: score_edits(match.defender, attempts, edited, config, repeat))
+    rewards = torch.tensor([one.reward.reward for one in scored]).view(-1, config.group_size)
     timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
     return clock
 

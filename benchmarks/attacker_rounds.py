@@ -17,12 +17,12 @@ from PIL import Image
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.reward import answered_letters
-from aot_core.attacker.round_state import JudgedEdit
+from aot_core.attacker.round_state import ScoredEdit
 from aot_core.attacker.scenes import Target, answered_right, draw
-from aot_core.attacker.scoring import check, judge
+from aot_core.attacker.scoring import check, score_edits
 from aot_core.attacker.self_play import summarise
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import Verdict
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundOutputs
 from aot_core.contracts.campaign import CampaignConfig
@@ -33,9 +33,9 @@ from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.evaluation.charts import attack_mix
 from aot_core.home import Home
-from aot_core.models import model_folder
 from aot_core.store import open_store
 from aot_core.store.protocol import Store
+from aot_core.worlds.validity import Verdict
 
 
 def main() -> None:
@@ -94,21 +94,21 @@ def page_of(
         [attempt.proposal.instruction for attempt in attempts],
         seed=settings.seed,
     )
-    judged = judge(defender, attempts, edited, settings, settings.seed)
+    scored = score_edits(defender, attempts, edited, settings, settings.seed)
     verdicts = check(attempts, edited, settings)
-    figures = summarise(judged)
+    figures = summarise(scored)
     title = (
-        f"Round {number}: of {len(judged)} edits of held-out scenes {100 * figures['valid']:.0f} % valid, "
+        f"Round {number}: of {len(scored)} edits of held-out scenes {100 * figures['valid']:.0f} % valid, "
         f"mean reward {figures['reward']:.2f}, success (3 of 3) {100 * figures['success']:.0f} %"
     )
     print(title, flush=True)
-    ranked = sorted(range(len(judged)), key=lambda index: -judged[index].reward.reward)
+    ranked = sorted(range(len(scored)), key=lambda index: -scored[index].reward.reward)
     chosen = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
-    return gallery(shown([judged[i] for i in chosen], [verdicts[i] for i in chosen], defender, settings), title)
+    return gallery(shown([scored[i] for i in chosen], [verdicts[i] for i in chosen], defender, settings), title)
 
 
 def shown(
-    edits: list[JudgedEdit], verdicts: list[Verdict], defender: Defender, settings: AttackerRoundConfig
+    edits: list[ScoredEdit], verdicts: list[Verdict], defender: Defender, settings: AttackerRoundConfig
 ) -> list[GalleryRow]:
     questions = [edit.target.sample.question for edit in edits]
     asked = settings.reward

@@ -18,15 +18,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from aot_core.attacker.reward import Reward, attack_rewards
-from aot_core.attacker.validity import Verdict, WorldChecker
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.scene import LETTERS, Attributes, Box, Edit, QuestionKind, Sample, Scene
-from aot_core.data import world
-from aot_core.data.instructions import add_instruction
-from aot_core.data.proposals import Proposal, named_contents
-from aot_core.data.questions import ask_world
 from aot_core.defender.answering import Defender
-from aot_core.models import SHIPPED
+from aot_core.worlds.instructions import add_instruction
+from aot_core.worlds.proposals import Proposal
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.check import WorldChecker
+from aot_core.worlds.shapes.proposals import named_contents
+from aot_core.worlds.shapes.questions import ask_world
+from aot_core.worlds.validity import Verdict
 
 KINDS: tuple[QuestionKind, ...] = ("existence", "attribute", "count", "relation")
 HONEST = "honest"

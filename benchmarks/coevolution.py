@@ -41,16 +41,16 @@ from aot_core.contracts.scene import Edit, Sample
 from aot_core.contracts.spec import Place
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
-from aot_core.data import world
 from aot_core.data.dataset import load_image, read_samples, save_image, write_dataset
-from aot_core.data.implantation import find_distractor, words_in_question
-from aot_core.data.instructions import add_instruction
+from aot_core.engine.identity import pin_model, stage_spec
+from aot_core.engine.runner import execute, git_commit
 from aot_core.evaluation.items import Item, paired, read_items
 from aot_core.evaluation.statistics import paired_difference
 from aot_core.home import Home
-from aot_core.stages.plan import pin_model, plan_stage
-from aot_core.stages.runner import execute, git_commit
 from aot_core.store import Store, open_store
+from aot_core.worlds.instructions import add_instruction
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.implantation import find_distractor, words_in_question
 
 DISTRACTORS = 3
 """Procedural distractors a training scene of `static_rl`: as many as an Attacker may paint."""
@@ -70,7 +70,7 @@ class Seed:
         section = cast("Frozen", getattr(self.config, stage)) if config is None else config
         seeded = self.config.seeded(section, 0 if stage == "evaluate" else round_index)
         print(f"seed {self.config.seed} round {round_index} {stage}", flush=True)
-        record = execute(plan_stage(stage, seeded, inputs, self.place)).record
+        record = execute(stage_spec(stage, seeded, inputs, self.place)).record
         assert record is not None, "execute returns a record or raises"
         self.seconds[stage] = self.seconds.get(stage, 0.0) + record.seconds
         return record

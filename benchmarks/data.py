@@ -36,7 +36,7 @@ from PIL import Image
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.data.build import BuildJob, build_dataset, notes_of
 from aot_core.data.dataset import MANIFEST, file_sha256
-from aot_core.data.domains import open_source
+from aot_core.worlds.opening import open_source
 
 _HEAD = (
     f"{'scenes':>7} {'workers':>7} {'start s':>8} {'wall s':>8} {'cpu s':>8} {'cpu s/1000':>10} {'own s':>7} "

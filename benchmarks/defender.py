@@ -29,7 +29,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aot_core.defender.loading import load_processor
-from aot_core.defender.round_trainer import SharedPromptTrainer
+from aot_core.defender.shared_prompt_trainer import SharedPromptTrainer
 
 QUESTION = "Which of the shapes stands to the left of the large red ring?\nA. the blue disc\nB. the green cross"
 PIXELS_A_TOKEN = 16

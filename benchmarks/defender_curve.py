@@ -31,7 +31,7 @@ from aot_core.defender.answering import Defender, question_letters
 from aot_core.defender.grpo import train_round
 from aot_core.defender.loading import load_model, load_processor
 from aot_core.defender.rewards import defender_reward
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 from aot_core.stages.prepare_data import run_prepare_data
 from aot_core.store import LocalStore
 from aot_core.tracking.protocol import NullTracker

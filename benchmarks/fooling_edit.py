@@ -11,16 +11,16 @@ fool that one too.
 import argparse
 from pathlib import Path
 
+from aot_core.answers import letter_of
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.campaign import CampaignConfig
-from aot_core.contracts.scene import LETTERS, Sample
+from aot_core.contracts.scene import Sample
 from aot_core.contracts.summary import CampaignSummary
-from aot_core.data.answers import extract_letter
 from aot_core.data.dataset import load_image, read_samples
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.home import Home
-from aot_core.models import model_folder
 from aot_core.store import open_store
 
 
@@ -92,7 +92,7 @@ def _letters(
         pictures, questions, samples=settings.samples, temperature=settings.temperature, seed=settings.seed
     )
     return [
-        tuple(extract_letter(text, LETTERS[: len(question.options)]) for text in texts)
+        tuple(letter_of(text, question.options) for text in texts)
         for texts, question in zip(said, questions, strict=True)
     ]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from scipy.stats import binomtest
 
-from aot_core.attacker.pretraining_measure import measure as measure_editor
 from aot_core.attacker.tiny_edit import TinyEditPipeline
+from aot_core.base_models.names import model_folder
 from aot_core.defender.answering import Defender
-from aot_core.defender.lessons import KINDS
-from aot_core.defender.skills import DISTRACTORS, FAMILIES, Skill, Skills, measure, table
-from aot_core.models import model_folder
+from aot_core.recipes.defender_lessons import KINDS
+from aot_core.recipes.defender_skills import DISTRACTORS, FAMILIES, Skill, Skills, measure, table
+from aot_core.recipes.editor_measure import measure as measure_editor
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How often is the gate wrong? Simulated challengers of known quality, judged by the gate itself.
+"""How often is the gate wrong? Simulated challengers of known quality, decided by the gate itself.
 
     python benchmarks/gate.py [--challengers 2000] [--questions 1000] [--benchmarks 0 3 10]
 
@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 
 from aot_core.contracts.promotion import GateSettings
-from aot_core.evaluation.gate import judge
-from aot_core.evaluation.statistics import share
+from aot_core.evaluation.gate import decide
+from aot_core.evaluation.statistics import proportion
 
 ACCURACY = {
     "clean": 0.91,
@@ -95,12 +95,12 @@ def measure(challengers: int, questions: int, kinship: float, scenario: str, ben
     differing = 0.0
     for _ in range(challengers):
         champion, challenger = simulate(rng, questions, kinship, SCENARIOS[scenario], benchmarks)
-        verdict = judge(challenger, champion, settings)
-        promoted.append(verdict.promote)
-        stopped.update([verdict.reason.partition(":")[0]] if not verdict.promote else [])
+        outcome = decide(challenger, champion, settings)
+        promoted.append(outcome.promote)
+        stopped.update([outcome.reason.partition(":")[0]] if not outcome.promote else [])
         clean = champion["clean"]
         differing += sum(right != challenger["clean"][key] for key, right in clean.items()) / len(clean) / challengers
-    figure = share(promoted)
+    figure = proportion(promoted)
     reasons = ", ".join(f"{name} {100 * count / challengers:.1f}" for name, count in stopped.most_common(3))
     return (
         f"| {scenario} | {kinship:.2f} | {100 * differing:.1f} | {benchmarks} | "

@@ -24,11 +24,11 @@ from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.defender_round import DefenderRoundInputs
 from aot_core.contracts.loading import apply_override
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.engine.context import StageContext
+from aot_core.engine.identity import pin_model
 from aot_core.home import Home
 from aot_core.stages.attacker_round import run_attacker_round
-from aot_core.stages.context import StageContext
 from aot_core.stages.defender_round import run_defender_round
-from aot_core.stages.plan import pin_model
 from aot_core.store import open_store
 from aot_core.tracking.protocol import NullTracker
 

@@ -42,10 +42,10 @@ from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageResult, StageSpec
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.engine.identity import stage_spec
+from aot_core.engine.runner import execute, find
 from aot_core.home import Home
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute, find
 from flows import closing, coevolution, promotion, tasks
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def run_one(arm: str, config_json: str, home: str, go: int, ready: int) -> None:
     def in_turn(*of: Any, **stage: Any) -> StageSpec:
         os.write(ready, b".")
         assert os.read(go, 1), "who gives the turns is gone"
-        return plan(*of, **stage)
+        return spec_of(*of, **stage)
 
     def timed(spec: StageSpec) -> StageResult:
         began = time.thread_time()
@@ -161,9 +161,9 @@ def run_one(arm: str, config_json: str, home: str, go: int, ready: int) -> None:
         finally:
             calls.append(time.thread_time() - began)
 
-    plan = tasks.plan
+    spec_of = tasks.spec_of
     config = CampaignConfig.model_validate_json(config_json)
-    with patch.object(tasks, "plan", in_turn), patch.object(tasks, "execute", timed):
+    with patch.object(tasks, "spec_of", in_turn), patch.object(tasks, "execute", timed):
         server = (run_plain if arm == PLAIN else run_prefect)(config, home)
     (file,) = Home(home).campaigns.glob("*/summary.json")
     summary = CampaignSummary.model_validate_json(file.read_bytes())
@@ -314,7 +314,7 @@ def stage_cost(name: str) -> StageCost:
     launcher = open_launcher(RunSettings.model_validate({"launcher": name}), execute, find)
     with tempfile.TemporaryDirectory(prefix="aot-bench-") as folder:
         place = Place(store=str(Path(folder) / "store"), device="cpu", threads=1)
-        spec = plan_stage("prepare_data", CONFIG, PrepareDataInputs(), place)
+        spec = stage_spec("prepare_data", CONFIG, PrepareDataInputs(), place)
         began = time.monotonic()
         record = launcher.run(spec).record
         seconds = time.monotonic() - began

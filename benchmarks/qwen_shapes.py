@@ -30,9 +30,9 @@ from transformers.utils import logging
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from aot_core.commands.estimate import PUBLISHED, Shape
 from aot_core.defender.loading import ImageTextProcessor, load_processor
-from aot_core.defender.round_trainer import SharedPromptTrainer
-from aot_core.plan import PUBLISHED, Shape
+from aot_core.defender.shared_prompt_trainer import SharedPromptTrainer
 
 SEVEN = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
 PIXELS_A_TOKEN = SEVEN["vision_config"]["patch_size"] * SEVEN["vision_config"]["spatial_merge_size"]

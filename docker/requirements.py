@@ -12,7 +12,7 @@ from pathlib import Path
 LEARNING = {
     "accelerate", "datasets", "diffusers", "great-expectations", "peft", "torch", "transformers", "trl"
 }  # fmt: skip
-ORCHESTRATION = {"docker", "fastapi", "prefect", "typer"}
+ORCHESTRATION = {"docker", "prefect", "typer"}
 LEFT_OUT = {"control": LEARNING, "stage-cpu": ORCHESTRATION, "stage-gpu": ORCHESTRATION}
 ADDED = {"control": ["flask-wtf", "psycopg2-binary"], "stage-cpu": [], "stage-gpu": []}
 """The control image also is MLflow's server, on Postgres and with basic auth."""

@@ -3,7 +3,7 @@
 Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME-KEY/summary.json`, `locks/`.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 from aot_core.commands.handover import write_private
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.errors import StageCancelledError, ToldError
 from aot_core.contracts.loading import ConfigError
@@ -26,24 +26,16 @@ from aot_core.contracts.paths import local_path
 from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
+from aot_core.engine.identity import declaration, pin_model, pin_source
 from aot_core.home import Home
-from aot_core.stages.plan import pin_model, pin_source
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
+from aot_core.tracking.database import told
+from aot_core.tracking.protocol import TrackingError
 
-_CHECKPOINTS: dict[str, str] = {
-    "warm_start_attacker": "attacker",
-    "warm_start_defender": "defender",
-    "attacker_round": "attacker",
-    "defender_round": "defender",
-}
-"""The stages whose artifact is a model, and whose it is."""
+_NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
-
-
-_DATA_SETS: tuple[StageName, ...] = ("prepare_data", "curate")
-"""The stages whose artifact is a data set."""
 
 
 class CampaignBusyError(ToldError, RuntimeError):
@@ -102,26 +94,36 @@ class OpenCampaign:
     ) -> None:
         killed = isinstance(error, KeyboardInterrupt | StageCancelledError | TerminationSignal)
         status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
-        self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
-        for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
-            tracking.close_run(self.home.mlflow_uri, run_id, status)
-        self._lock.release()
+        try:
+            with told():
+                self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
+                for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
+                    tracking.close_run(self.home.mlflow_uri, run_id, status)
+        except (OSError, TrackingError):
+            if error is None:
+                raise  # else what stopped the campaign is the news: a full disk stops this too
+        finally:
+            self._lock.release()
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.
 
         Raises ConfigError for one that is not there, or that was trained from another base.
         """
+        return self.attackers_at("adversaries", self.config.adversaries)
+
+    def attackers_at(self, field: str, uris: Iterable[str]) -> list[StageRecord]:
+        """The records of Attackers in the store. Raises ConfigError, naming the field, as `adversaries` does."""
         found: list[StageRecord] = []
         mine = self.attacker_base.sha256 or self.attacker_base.name
-        for uri in self.config.adversaries:
+        for uri in uris:
             record = self.store.find("attacker_round", uri.rpartition("/")[2])
             if record is None:
-                raise ConfigError(f"adversaries: {uri} is not in this store; `aot pool` lists the Attackers that are")
+                raise ConfigError(f"{field}: {uri} is not in this store; `aot pool` lists the Attackers that are")
             base = record.identity.inputs["attacker_base"]
             if base != mine:
                 raise ConfigError(
-                    f"adversaries: {uri} was trained from another base ({base[:12]}) than models.attacker "
+                    f"{field}: {uri} was trained from another base ({base[:12]}) than models.attacker "
                     f"({mine[:12]}); leave it out"
                 )
             found.append(record)
@@ -152,8 +154,10 @@ class OpenCampaign:
         """What `prepare_data` reads from outside the store."""
         settings = self.config.prepare_data
         extension = settings.extension
+        plan = self.config.edition
         return PrepareDataInputs(
             source=self.source,
+            previous=plan.previous if plan is not None and settings.growing else None,
             defender=self.defender_base if settings.effectiveness.enabled else None,
             editor=pin_model(extension.editor, "prepare_data.extension.editor") if extension.editor else None,
             checker=pin_model(extension.checker, "prepare_data.extension.checker") if extension.checker else None,
@@ -196,20 +200,18 @@ class OpenCampaign:
         tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds)
         # On the parent run a point a round, so that its charts show the campaign's course.
         tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index)
-        if whose := _CHECKPOINTS.get(stage):
+        declared = declaration(record.stage)
+        if whose := declared.checkpoint:
             name = f"{whose}-round-{round_index}"
-            tracking.log_checkpoint(
-                uri, child, name, record.artifact.uri, record.artifact.sha256, record.metrics, step=round_index
-            )
-        if record.stage in _DATA_SETS:
+            tracking.log_checkpoint(uri, child, name, record.artifact, record.metrics, step=round_index)
+        if declared.data_set:
             made_of = {name: value for name, value in record.identity.inputs.items() if value}
             for run_id in (parent, child):
                 tracking.log_dataset(
                     uri,
                     run_id,
                     f"{stage}-{round_index}",
-                    record.artifact.uri,
-                    record.artifact.sha256,
+                    record.artifact,
                     made_of,
                     record.metrics,
                 )
@@ -235,13 +237,9 @@ class OpenCampaign:
 
 def campaign_key(config: CampaignConfig, *contents: ExternalRef | None) -> str:
     """What identifies a campaign: everything in its config but where it runs, and the contents it starts from."""
-    decisive = config.model_dump(mode="json", exclude={"run", "source_folder", "benchmark_folder", "promotion"})
+    told = {name: value for name, value in decisive(config).items() if name not in _NO_PART_OF_THE_KEY}
     pinned = [ref.sha256 or ref.name for ref in contents if ref is not None]
-    return sha256_of({"config": decisive, "pinned": pinned})
-
-
-def read_summary(folder: Path) -> CampaignSummary:
-    return CampaignSummary.model_validate_json((folder / "summary.json").read_bytes())
+    return sha256_of({"config": told, "pinned": pinned})
 
 
 def _read(field: str, path: str | None) -> str:

@@ -11,10 +11,10 @@ from prefect.events import emit_event
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs
+from aot_core.engine.identity import pin_model
+from aot_core.engine.runner import execute, find
 from aot_core.home import Home
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import pin_model
-from aot_core.stages.runner import execute, find
 from aot_core.store import StoreError
 from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG

@@ -1,6 +1,6 @@
 """Shards as Prefect tasks: the data set's unit of work, mapped over threads here, over a Dask or Ray cluster elsewhere.
 
-    plan --one task a shard--> shards in the work folder --stage prepare_data--> artifact
+    config --one task a shard--> shards in the work folder --stage prepare_data--> artifact
 
     aot data map CONFIG.toml [--set section.field=value ...] [--runner threads|processes|dask|ray]
 
@@ -12,6 +12,7 @@ cluster only has to share a disk for the home, and the result is the one that a 
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) ->
     lend_blocks(config)
     with OpenCampaign(config, Home(home)) as campaign:
         inputs = campaign.data_inputs()
-        spec = tasks.plan(campaign, "prepare_data", inputs)
+        spec = tasks.spec_of(campaign, "prepare_data", inputs)
         if open_store(spec.place.store).find("prepare_data", spec.key) is None:
             data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
         return tasks.prepare_data(campaign, inputs).artifact.uri
@@ -92,23 +93,25 @@ def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) ->
 
 def shard_names(spec: StageSpec) -> list[str]:
     """The shards that the stage's data set is made of."""
-    from aot_core.data.shards import plan_shards
+    from aot_core.data.build import plan_build
 
-    return [shard.name for shard in plan_shards(PrepareDataConfig.model_validate(spec.config))]
+    return [shard.name for shard in plan_build(job_of(spec)).shards]
 
 
 def job_of(spec: StageSpec) -> "BuildJob":
     """What the stage of this spec would do, in the folder where it leaves its progress."""
-    from aot_core.stages.context import StageContext
+    from aot_core.engine.context import StageContext
+    from aot_core.engine.runner import progress_folder, resolve_device
     from aot_core.stages.prepare_data import build_job
-    from aot_core.stages.runner import progress_folder, resolve_device
 
     store = open_store(spec.place.store, spec.place.s3)
     work = progress_folder(store, spec)
     device = resolve_device(spec.place.device)
     context = StageContext(store, work, work, device, progress=work)
     config = PrepareDataConfig.model_validate(spec.config)
-    return build_job(config, PrepareDataInputs.model_validate(spec.inputs), context)
+    inputs = PrepareDataInputs.model_validate(spec.inputs)
+    previous = store.fetch(inputs.previous) if inputs.previous else None
+    return replace(build_job(config, inputs, context), previous=previous)
 
 
 def main() -> int:

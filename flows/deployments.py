@@ -1,36 +1,34 @@
-"""Schedules, work pool, GPU slots and the automation: `python -m flows.deployments` makes what is missing.
+"""Schedules, work pool, GPU slots and the automation: `aot deploy` makes what is missing.
 
-Idempotent: a worker runs it at every start. `prefect.yaml` says the same for `prefect deploy`. Overlapping runs are
+Idempotent: it may be run at every start. `prefect.yaml` says the same for `prefect deploy`. Overlapping runs are
 refused twice: here by a deployment's concurrency limit (the new run is cancelled), and by the campaign's own lock.
 """
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
-from prefect.automations import Automation
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
+from flows.heartbeat import TAG, job_environment, make_automation
+from flows.own_server import keep_own_server
 from flows.scheduled import evaluate_champion, maintenance, promotion, reevaluation, scheduled_coevolution
 from flows.slots import make_slots
 
-HEARTBEAT_SECONDS = 30
-"""`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` of the workers (30 is the least that Prefect allows)."""
-SILENT_SECONDS = 5 * HEARTBEAT_SECONDS
-AUTOMATION = "aot: a run whose heartbeat stops has crashed"
-TIMEZONE = "UTC"
+FRIDAY_EVENING = "0 20 * * 5"
+PROCESS = "process"
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,13 @@ class Schedule:
     name: str
     flow: "Flow[Any, Any]"
     cron: str | None
-    """None: only when somebody, or an automation, asks for it."""
+    """In UTC. None: only when somebody, or an automation, asks for it."""
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def schedules(config: str, home: str, overrides: Sequence[str] = ()) -> list[Schedule]:
+def schedules(
+    config: str, home: str, overrides: Sequence[str] = (), campaign_cron: str = FRIDAY_EVENING
+) -> list[Schedule]:
     """Every deployment of this project.
 
     Args:
@@ -52,7 +52,7 @@ def schedules(config: str, home: str, overrides: Sequence[str] = ()) -> list[Sch
     """
     campaign = {"config": config, "overrides": list(overrides), "home": home}
     return [
-        Schedule("coevolution", scheduled_coevolution, "0 20 * * 5", campaign),
+        Schedule("coevolution", scheduled_coevolution, campaign_cron, campaign),
         Schedule("reevaluation", reevaluation, "0 6 * * 1", campaign),
         Schedule("evaluate-champion", evaluate_champion, "0 3 * * *", {**campaign, "newest": 8}),
         Schedule("promotion", promotion, None, {**campaign, "version": None, "why": ""}),
@@ -60,8 +60,15 @@ def schedules(config: str, home: str, overrides: Sequence[str] = ()) -> list[Sch
     ]
 
 
-def deployment_of(schedule: Schedule, pool: str) -> RunnerDeployment:
-    """At most one run at a time; one that is due while another runs is cancelled, not queued."""
+def deployment_of(schedule: Schedule, pool: str, working_folder: str | None = None) -> RunnerDeployment:
+    """At most one run at a time; one that is due while another runs is cancelled, not queued.
+
+    Args:
+        working_folder: where its runs work, on a pool of type process; a new, empty folder unless given.
+    """
+    job: dict[str, Any] = {"env": job_environment()}
+    if working_folder is not None:
+        job["working_dir"] = working_folder
     return RunnerDeployment.from_flow(
         schedule.flow,
         name=schedule.name,
@@ -69,71 +76,64 @@ def deployment_of(schedule: Schedule, pool: str) -> RunnerDeployment:
         parameters=schedule.parameters,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         work_pool_name=pool,
+        job_variables=job,
         entrypoint_type=EntrypointType.MODULE_PATH,
-        tags=["aot"],
+        tags=[TAG],
     )
 
 
-def deploy(pool: str, gpus: int, config: str, home: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Make pool, slots, automation and deployments, or bring them up to date; returns the deployments' names."""
+def deploy(chosen: Sequence[Schedule], pool: str, working_folder: str | None = None) -> None:
+    """Make pool, automation and deployments, or bring them up to date."""
     with get_client(sync_client=True) as client:
         try:
-            client.read_work_pool(pool)
+            kind = client.read_work_pool(pool).type
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    slots = make_slots(gpus)
+            kind = client.create_work_pool(WorkPoolCreate(name=pool, type=PROCESS)).type
     make_automation()
-    if slots:
-        overrides = [*overrides, f"run.gpu_slots={json.dumps(slots)}"]
-    chosen = schedules(config, home, overrides)
     for schedule in chosen:
-        deployment_of(schedule, pool).apply()
-    return [schedule.name for schedule in chosen]
+        deployment_of(schedule, pool, working_folder if kind == PROCESS else None).apply()
 
 
-def make_automation(silent_seconds: float = SILENT_SECONDS, name: str = AUTOMATION) -> None:
-    """A run that has sent a heartbeat and then none for a while is marked Crashed; one that ended is left alone."""
+def demand_cron(text: str) -> None:
+    """Raises ValueError unless Prefect reads it as a schedule."""
     try:
-        Automation.read(name=name)  # pyright: ignore[reportUnusedCoroutine]: called outside of any event loop
-    except ValueError:
-        heartbeat = "prefect.flow-run.heartbeat"
-        automation = Automation(
-            name=name,
-            trigger=EventTrigger(
-                match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                after={heartbeat},
-                expect={heartbeat, *(f"prefect.flow-run.{end}" for end in _ENDS)},
-                threshold=1,
-                within=timedelta(seconds=silent_seconds),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    name="Crashed",
-                    state=StateType.CRASHED,
-                    message="No heartbeat any more: its process died.",
-                    force=True,
-                )
-            ],
-        )
-        automation.create()  # pyright: ignore[reportUnusedCoroutine]
+        CronSchedule(cron=text)
+    except ValidationError as error:
+        raise ValueError(
+            f"--schedule {text!r} is no cron schedule; write minute, hour, day, month and weekday (in UTC), "
+            f"such as {FRIDAY_EVENING!r} for Friday evenings"
+        ) from error
 
 
-_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
-
-
-def main() -> None:
+def main() -> int:
+    """What `aot deploy` becomes, once it has read the config and set the environment."""
     parser = argparse.ArgumentParser(prog="python -m flows.deployments", description=__doc__)
     parser.add_argument("--pool", default="aot")
     parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--config", default="/configs/paper.toml")
-    parser.add_argument("--home", default="/home/aot")
+    parser.add_argument("--schedule", default=FRIDAY_EVENING, metavar="CRON")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--working-folder")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    arguments = parser.parse_args()
-    given = (arguments.pool, arguments.gpus, arguments.config, arguments.home, arguments.overrides)
-    print("deployed", *deploy(*given))
+    given = parser.parse_args()
+    try:
+        demand_cron(given.schedule)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    keep_own_server()
+    overrides: list[str] = given.overrides
+    if slots := make_slots(given.gpus):
+        overrides = [*overrides, f"run.gpu_slots={json.dumps(slots)}"]
+    chosen = schedules(given.config, given.home, overrides, given.schedule)
+    deploy(chosen, given.pool, given.working_folder)
+    for schedule in chosen:
+        print(f"{schedule.name:18} {f'{schedule.cron} (UTC)' if schedule.cron else 'when asked for'}")
+    if not os.environ.get("PREFECT_API_URL"):
+        place = f"--home {given.home}"
+        print(f"Nothing starts before both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,7 +30,7 @@ def take_over(campaign_key: str) -> list[UUID]:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
     )
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(own), tags=[tag])
+        client.update_flow_run(UUID(own), tags=[*client.read_flow_run(UUID(own)).tags, tag])  # it replaces them
         dead = [run.id for run in client.read_flow_runs(flow_run_filter=running) if run.id != UUID(own)]
         for run_id in dead:
             state = Crashed(message=f"Its process died; flow run {own} goes on with the campaign.")

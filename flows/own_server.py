@@ -4,10 +4,15 @@ Prefect ends it at the interpreter's exit. A process that dies of a signal has n
 ever, polling and holding the home's database.
 """
 
+import logging
 import os
 import signal
+import sqlite3
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -27,6 +32,46 @@ def keep_own_server() -> None:
     signal.signal(signal.SIGTERM, _exit)
     if home := os.environ.get("PREFECT_HOME"):
         end_left_servers(home)
+        set_damaged_aside(Path(home) / "prefect.db")
+
+
+@contextmanager
+def interruptible(told: str) -> Iterator[None]:
+    """Ctrl-C inside the block ends the process with a line instead of a traceback; the second one at once.
+
+    The first lets the stage and the campaign's runs be closed, which takes seconds. A terminal interrupts the server
+    too: that the run's end cannot be told to it is no news then.
+    """
+    interrupted = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, _end_at_once)
+        print(f"interrupted: closing the campaign, Ctrl-C again ends at once; {told}", file=sys.stderr, flush=True)
+        logging.disable(logging.ERROR)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException:
+        if not interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        # By now the campaign is closed; Prefect's exit would try to reach its server for another minute.
+        _end_at_once(signal.SIGINT, None)
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> NoReturn:
+    """What goes on is settled by the next start; so no `finally` and no exit handler is waited for."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    sys.stdout.flush()
+    os._exit(128 + number)
 
 
 def end_left_servers(prefect_home: str) -> list[int]:
@@ -39,6 +84,32 @@ def end_left_servers(prefect_home: str) -> list[int]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     return [process.pid for process in left]
+
+
+def set_damaged_aside(database: Path) -> Path | None:
+    """Rename Prefect's database where it is none, so that its server makes another; returns where it lies then.
+
+    It holds the history of runs that its pages show, and nothing that a campaign needs. One that was left half migrated
+    its server migrates to the end by itself.
+    """
+    if not database.is_file():
+        return None
+    try:
+        with database.open("rb") as stream:
+            if stream.read(16) not in (b"", b"SQLite format 3\0"):
+                raise sqlite3.DatabaseError  # before SQLite looks at it, which would clear its log away
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        return None  # locked, or not to be opened: its server tells
+    except sqlite3.DatabaseError:
+        aside = database.with_name(f"{database.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                database.with_name(database.name + suffix).rename(aside.with_name(aside.name + suffix))
+        print(f"Prefect's database is damaged: set aside as {aside}, and made anew", file=sys.stderr, flush=True)
+        return aside
+    return None
 
 
 def _is_left(process: psutil.Process, prefect_home: str) -> bool:

@@ -1,15 +1,17 @@
-"""From a campaign's last Defender to the registry: register it, judge it against the champion, ask, move the alias.
+"""From a campaign's last Defender to the registry: register it, hold it against the champion, ask, move the alias.
 
-    register -> champion measured on the same questions -> hard stops, gate -> decision (record, page, tags)
+    register -> champion (where there is none yet: the base) measured on the same questions
+             -> hard stops, gate -> decision (record, page, tags)
              -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
 
-`judge_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
+`gate_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
 hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing,
 and a question whose asker died is asked again.
 """
 
 import time
 from dataclasses import replace
+from typing import get_args
 
 from filelock import FileLock, Timeout
 from prefect import flow, tags
@@ -29,13 +31,16 @@ from prefect.input import RunInput
 from prefect.states import Cancelled
 from pydantic import Field
 
-from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.base_models.names import UnknownModelError
+from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
 from aot_core.contracts.campaign import RunSettings
+from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
 from aot_core.contracts.spec import Place, TrackingTarget
+from aot_core.engine.identity import declaration, pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
-from aot_core.evaluation.gate import attempt_alpha, exam_of, judge
+from aot_core.evaluation.gate import attempt_alpha, decide, exam_of
 from aot_core.evaluation.items import Item, read_items
 from aot_core.evaluation.stops import (
     benchmarks_seen,
@@ -46,10 +51,11 @@ from aot_core.evaluation.stops import (
     unreadable_answers,
 )
 from aot_core.home import Home
-from aot_core.models import UnknownModelError
 from aot_core.promotion.commands import open_promoter
+from aot_core.promotion.leaders import Leader, discrepancy, leaders
+from aot_core.promotion.remedy import remedy
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
-from aot_core.stages.plan import pin_model
+from aot_core.series.planning import BEGUN_FROM_TAG
 from aot_core.store import Store, StoreError
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import mlflow_tracking as tracking
@@ -58,8 +64,8 @@ from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
 from aot_core.tracking.smoke import SmokeError
 from flows import tasks
 from flows.campaign import OpenCampaign
+from flows.course import Course
 
-_NEEDED = ("prepare_data", "warm_start_defender", "evaluate")
 _POLL_SECONDS = 5
 """How often it is looked whether a person has answered."""
 
@@ -72,33 +78,24 @@ class Leave(RunInput):
     why: str = ""
 
 
-def judge_defender(campaign: OpenCampaign, defender: ArtifactRef, exam: EvaluateInputs) -> Decision:
-    """Register the Defender and let the gate judge it.
-
-    Args:
-        defender: the last round's artifact.
-        exam: the inputs of its evaluation, which the champion is given too.
-    """
+def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
+    """Register the Defender that a campaign has come to, and let the gate decide by its last evaluation, whose inputs
+    the champion is given too."""
     settings, home = campaign.config.promotion, campaign.home
-    evaluation = campaign.summary.find("evaluate", campaign.config.rounds)
-    assert evaluation is not None, "the last round ends with its evaluation"
+    defender, exam, evaluation = course.defender, course.exam, course.evaluation
     figures = EvaluateOutputs.model_validate(evaluation.outputs)
     lineage = _lineage(campaign, defender, evaluation) | {"parent": _parent(home, settings, defender)}
-    version = registry.register_defender(
-        home.mlflow_uri,
-        campaign.summary.mlflow_run_id,
+    trained = registry.TrainedDefender(
         campaign.store.fetch(defender),
-        campaign.defender_base.name,
-        defender.uri,
-        defender.sha256,
+        defender,
+        campaign.defender_base,
         metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
-        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key}
+        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key, **_edition_tags(campaign)}
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
-        name=settings.model,
-        dtype=campaign.config.evaluate.dtype,
-        base_sha256=campaign.defender_base.sha256,
         packages=evaluation.packages,
+        dtype=campaign.config.evaluate.dtype,
     )
+    version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
     decision = _decide(campaign, version, defender, exam, evaluation, lineage)
     _publish(campaign, decision, exam)
     campaign.update(
@@ -163,7 +160,8 @@ def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: S
     registry.set_alias(home.mlflow_uri, registry.CHALLENGER, decision.challenger, settings.model)
     if not decision.promote:
         acting.note("refused", decision, decision.reason, page)
-        return "refused by the gate, the champion stays"
+        helps = remedy(decision)
+        return f"refused by the gate, the champion stays{'; ' + helps if helps else ''}"
     if settings.approval == "none":
         acting.promote(decision, decision.reason)
         return "promoted"
@@ -250,11 +248,17 @@ def _decide(
             rival = _measure_champion(campaign, leading, tags, exam)
         except (StoreError, UnknownModelError) as error:
             trouble = f"champion {leading} cannot be measured on these questions ({error}); compare the two by hand"
+    entries = Ledger(store, settings.model).entries()
+    if not leading and (led := leaders(entries)) and not led[-1].same(Leader(version, defender.sha256)):
+        # Whoever takes a champion away must not open the way for any other.
+        trouble = discrepancy(campaign.home.mlflow_uri, settings.model, entries)
+    base = None if leading else _measure_base(campaign, exam)
     items = _items(campaign, evaluation)
     figures = {f"challenger/{name}": value for name, value in evaluation.metrics.items()}
-    figures |= {f"champion/{name}": value for name, value in rival.metrics.items()} if rival else {}
-    attempt = attempt_number(Ledger(store, settings.model).entries(), defender.sha256, sha256) if rival else 1
-    base = {
+    for who, measured in (("champion", rival), ("base", base)):
+        figures |= {f"{who}/{name}": value for name, value in measured.metrics.items()} if measured else {}
+    attempt = attempt_number(entries, defender.sha256, sha256) if rival else 1
+    common = {
         "model": settings.model,
         "challenger": version,
         "challenger_sha256": defender.sha256,
@@ -271,21 +275,24 @@ def _decide(
         unreadable_answers(items, gate),
         missing_figures(figures),
         data_guard(store.fetch(exam.dataset)),
-        lineage_gaps(records, _NEEDED, gate),
-        seen_in_training(store.fetch(exam.dataset), lessons),
+        lineage_gaps(records, _needed(campaign), gate),
+        seen_in_training(
+            store.fetch(exam.dataset), lessons, store.fetch(exam.bank) if exam.bank else None, _held_back(campaign)
+        ),
         benchmarks_seen(evaluation.metrics),
     )
     if trouble:
-        return Decision(**base, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
-    verdict = judge(exam_of(items), exam_of(_items(campaign, rival)) if rival else None, gate, stops, attempt)
-    reason = "it leads already" if leading == version else verdict.reason
+        return Decision(**common, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
+    others = [exam_of(_items(campaign, measured)) if measured else None for measured in (rival, base)]
+    outcome = decide(exam_of(items), others[0], gate, stops, attempt, base=others[1])
+    reason = "it leads already" if leading == version else outcome.reason
     return Decision(
-        **base,
-        promote=verdict.promote,
+        **common,
+        promote=outcome.promote,
         reason=reason,
-        alpha=verdict.alpha,
-        stops=verdict.stops,
-        tests=verdict.tests,
+        alpha=outcome.alpha,
+        stops=outcome.stops,
+        tests=outcome.tests,
     )
 
 
@@ -295,7 +302,31 @@ def _measure_champion(campaign: OpenCampaign, leading: str, tags: dict[str, str]
     campaign.store.fetch(rival)
     campaign.say(f"measuring champion {leading} on the same questions")
     exam = exam.model_copy(update={"defender": rival, "defender_base": pin_model(tags[registry.BASE_TAG])})
-    return tasks.evaluate(campaign, exam, campaign.config.rounds, recorded=False)
+    return tasks.evaluate(campaign, exam, recorded=False)
+
+
+def _needed(campaign: OpenCampaign) -> tuple[StageName, ...]:
+    """The stages whose records a promotion wants; who begins with another edition's Defender has no warm start."""
+    plan = campaign.config.edition
+    begun = plan is not None and plan.defender is not None
+    names: tuple[StageName, ...] = get_args(StageName)
+    return tuple(
+        name for name in names if declaration(name).promoted_with and not (begun and name == "warm_start_defender")
+    )
+
+
+def _measure_base(campaign: OpenCampaign, exam: EvaluateInputs) -> StageRecord:
+    """The base model's evaluation on the same questions but the benchmarks': the first champion's bar."""
+    campaign.say("there is no champion yet; measuring the base on the same questions")
+    exam = exam.model_copy(update={"defender": None, "benchmark_folder": None})
+    return tasks.evaluate(campaign, exam, recorded=False)
+
+
+def _held_back(campaign: OpenCampaign) -> float:
+    """The share of questions that the rounds kept out of their lessons."""
+    config = campaign.config.stage_config("defender_round")
+    assert isinstance(config, DefenderRoundConfig)
+    return config.held_back
 
 
 def _items(campaign: OpenCampaign, record: StageRecord) -> list[Item]:
@@ -315,6 +346,20 @@ def _lineage(campaign: OpenCampaign, defender: ArtifactRef, evaluation: StageRec
         "base": f"{campaign.defender_base.name} {campaign.defender_base.sha256}".strip(),
         "commit": ", ".join(commits) or "unknown",
         "images": ", ".join(images) or "none",
+    }
+
+
+def _edition_tags(campaign: OpenCampaign) -> dict[str, str]:
+    """Which edition of which series a version comes of, and what that began from."""
+    plan = campaign.config.edition
+    if plan is None:
+        return {}
+    begun_from = f"version {plan.defender_version}" if plan.defender_version else plan.lineage[0]
+    return {
+        "aot.series": plan.series,
+        "aot.edition": str(plan.number),
+        "aot.slot": plan.slot or "asked for by hand",
+        BEGUN_FROM_TAG: begun_from,
     }
 
 

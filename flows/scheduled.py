@@ -1,6 +1,6 @@
 """What a deployment's schedule starts: parameters that fit into JSON, everything secret from the worker's environment.
 
-Run by a Prefect worker (`prefect worker start --pool aot`) in a process of its own; `flows/deployments.py` says when.
+Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deployments.py` says when.
 """
 
 import os
@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from aot_core.commands.housekeeping import collect_garbage, is_running
 from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.series import EditionPlan
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
-from aot_core.housekeeping import collect_garbage, is_running
 from aot_core.promotion import commands
+from aot_core.promotion.leaders import discrepancy
+from aot_core.series.book import SeriesBook
+from aot_core.series.planning import unfinished
 from aot_core.store import open_store
+from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
 from flows.cancellation import watch_this_run
 from flows.champion import measure_champion
@@ -25,6 +31,7 @@ from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
 from flows.secrets import lend_blocks
 from flows.sentences import failed
+from flows.series import edition_of
 from flows.slots import gpu_slot
 
 _REAP_SECONDS = 1800.0
@@ -45,16 +52,46 @@ def resolve(config: str, overrides: list[str]) -> CampaignConfig:
 
 
 @flow(name="scheduled-coevolution", flow_run_name="{config}")
-def scheduled_coevolution(config: str, overrides: list[str], home: str) -> CampaignSummary | State[Any]:
-    """A campaign from a config file. The same config goes on where the last run stopped; a recurring schedule gives
-    another `seed` or `source_folder` to begin another."""
+def scheduled_coevolution(
+    config: str, overrides: list[str], home: str, edition: str | None = None
+) -> CampaignSummary | State[Any]:
+    """A campaign from a config file, or the edition of its series that this run was scheduled for.
+
+    The edition is told by the run's scheduled start, never by the clock: a run that is late, retried or restarted is
+    the same edition, and the next slot is the next one.
+
+    Args:
+        edition: one to run instead, as `aot run --edition` takes it.
+    """
     try:
         place = Home(home)
         place.create()
         os.environ.update(place.environment())
-        return coevolution.fn(resolve(config, overrides), str(place.root))
+        campaign = resolve(config, overrides)
+        if campaign.series is None:
+            return coevolution.fn(campaign, str(place.root))
+        lend_blocks(campaign)
+        planned = edition_of(campaign, place, edition or _slot())
+        for earlier in _unfinished(planned, place):
+            # One that fails again is told in its own summary, and does not keep the next from running.
+            coevolution.fn(campaign.model_copy(update={"edition": earlier}), str(place.root))
+        return coevolution.fn(planned, str(place.root))
     except Exception as error:
         return failed(error, home)
+
+
+def _unfinished(planned: CampaignConfig, place: Home) -> list[EditionPlan]:
+    """The earlier editions that are to be finished first."""
+    series, plan = planned.series, planned.edition
+    if series is None or plan is None or series.unfinished == "leave":
+        return []
+    store = open_store(planned.run.store or str(place.store), planned.run.s3)
+    return unfinished(SeriesBook(store, series.name), plan.number)
+
+
+def _slot() -> str:
+    """The scheduled start of this flow run, which a retry and a restart keep."""
+    return flow_run.get_scheduled_start_time().isoformat()
 
 
 @flow(name="reevaluation")
@@ -65,7 +102,7 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
         place, campaign = Home(home), resolve(config, overrides)
         place.create()
         os.environ.update(place.environment())
-        from aot_core.stages.reevaluation import reevaluate
+        from aot_core.commands.reevaluation import reevaluate
 
         store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
         settings = campaign.run
@@ -107,9 +144,14 @@ def promotion(config: str, overrides: list[str], home: str, version: str | None,
 @flow(name="maintenance")
 def maintenance(config: str, overrides: list[str], home: str, keep_days: float, delete: bool) -> State[Any]:
     """Tidy up after processes that died: Prefect runs that no process runs, containers that nobody waits for, and what
-    the store no longer needs."""
+    the store no longer needs. Fails where the alias is not where the ledger says."""
     try:
-        return Completed(message=_tidied(Home(home), resolve(config, overrides).run, keep_days, delete))
+        campaign = resolve(config, overrides)
+        place, settings = Home(home), campaign.run
+        done = _tidied(place, settings, keep_days, delete)
+        ledger = Ledger(open_store(settings.store or str(place.store), settings.s3), campaign.promotion.model)
+        astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+        return Failed(message=f"{done}; {astray}") if astray else Completed(message=done)
     except Exception as error:
         return failed(error, home)
 

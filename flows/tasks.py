@@ -16,9 +16,9 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.errors import StageCrashedError, StageError
 from aot_core.contracts.spec import StageResult, StageSpec
+from aot_core.engine.identity import declaration, stage_spec
+from aot_core.engine.runner import execute, find
 from aot_core.launch import open_launcher
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute, find
 from flows.campaign import OpenCampaign
 from flows.cancellation import watch_this_run
 from flows.slots import gpu_slot
@@ -56,21 +56,34 @@ def run_stage(spec: StageSpec, settings: RunSettings) -> StageResult | State[Any
         return Failed(message=str(error), data=error)
 
 
-def plan(
-    campaign: OpenCampaign, name: StageName, inputs: Frozen, round_index: int = 0, *, recorded: bool = True
+def spec_of(
+    campaign: OpenCampaign,
+    name: StageName,
+    inputs: Frozen,
+    round_index: int = 0,
+    *,
+    recorded: bool = True,
+    of_series: bool = False,
 ) -> StageSpec:
     """The spec of a stage in a round of a campaign."""
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
-    config = campaign.config.seeded(getattr(campaign.config, name), 0 if name == "evaluate" else round_index)
-    return plan_stage(name, config, inputs, campaign.place(round_index, tracked=recorded))
+    seeded_by = 0 if declaration(name).same_in_all_rounds else round_index
+    config = campaign.config.stage_config(name, seeded_by, of_series=of_series)
+    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded))
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:
     def run(
-        campaign: OpenCampaign, inputs: Frozen, round_index: int = 0, *, recorded: bool = True, label: str = ""
+        campaign: OpenCampaign,
+        inputs: Frozen,
+        round_index: int = 0,
+        *,
+        recorded: bool = True,
+        label: str = "",
+        of_series: bool = False,
     ) -> StageRecord:
         settings = campaign.config.run
-        spec = plan(campaign, name, inputs, round_index, recorded=recorded)
+        spec = spec_of(campaign, name, inputs, round_index, recorded=recorded, of_series=of_series)
         held = campaign.store.find(name, spec.key)
         with campaign.stage(name, round_index, spec.key, held is not None):
             state = run_stage.with_options(
@@ -89,7 +102,8 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
     run.__name__ = run.__qualname__ = name
     run.__doc__ = (
         f"Run the stage `{name}` in a round of a campaign (see `aot_core.stages.{name}`); unless `recorded`, leave "
-        "the campaign's summary and its MLflow runs alone. `label` names its figures in MLflow, instead of the stage."
+        "the campaign's summary and its MLflow runs alone. `label` names its figures in MLflow, instead of the stage. "
+        "`of_series` takes the seed that all editions of a series share."
     )
     return run
 
@@ -99,5 +113,7 @@ warm_start_attacker = _stage("warm_start_attacker")
 warm_start_defender = _stage("warm_start_defender")
 attacker_round = _stage("attacker_round")
 curate = _stage("curate")
+bank = _stage("bank")
+compare_data = _stage("compare_data")
 defender_round = _stage("defender_round")
 evaluate = _stage("evaluate")

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from aot_core.cli import app
+from aot_core.commands.cli import app
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import ConfigError, load_campaign

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aot_core.cli import app
+from aot_core.commands.cli import app
 from aot_core.commands.errors import exit_code, is_fault, keep_traceback, sentence
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.errors import StageOutOfMemoryError
@@ -168,7 +168,7 @@ def test_a_traceback_is_for_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     def broken(_root: Path) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("aot_core.status.print_status", broken)
+    monkeypatch.setattr("aot_core.commands.status.print_status", broken)
     done = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
     assert done.exit_code == 70 and "a bug" in done.stderr and "AOT_DEBUG=1" in done.stderr
     done = CliRunner().invoke(app, ["--debug", "status", "--home", str(tmp_path)])
@@ -180,7 +180,7 @@ def test_a_traceback_is_for_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def aot(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "LC_", "LANG"))}
     return subprocess.run(
-        [sys.executable, "-m", "aot_core.cli", *arguments],
+        [sys.executable, "-m", "aot_core.commands.cli", *arguments],
         cwd=ROOT,
         env=kept | environment,
         capture_output=True,

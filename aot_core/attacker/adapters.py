@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.tiny_edit import TinyEditPipeline, images_to_pixels, pixels_to_images, save_pipeline
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType, EditorSettings
@@ -35,7 +35,7 @@ class EditorAdapter(Protocol):
 
     def to(self, device: str) -> None: ...
 
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Conditioning:
         """Images and an instruction each. Raises ValueError where the numbers differ."""
         ...
 
@@ -80,7 +80,7 @@ class TinyEditor:
     def to(self, device: str) -> None:
         self.pipeline.to(device)
 
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Conditioning:
         return self.pipeline.encode(images, instructions)
 
     @torch.no_grad()

@@ -18,11 +18,12 @@ from PIL import Image
 from aot_core.attacker.reward import answered_letters
 from aot_core.attacker.scenes import AttackError, Target, propose_for
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import Verdict, checker_for
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.protocols import Answerer, Editor
-from aot_core.data.proposals import Proposal
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.proposals import Proposal
+from aot_core.worlds.validity import Verdict
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def make_edits(
     images = [target.image for target, _ in wanted]
     edited = editor.edit(images, [proposal.instruction for _, proposal in wanted], seed=config.seed)
     samples = [target.sample for target, _ in wanted]
-    checker = checker_for(samples[0], config.validity, photo_judge)
-    verdicts = checker.check(samples, [proposal for _, proposal in wanted], images, edited)
+    proposals = [proposal for _, proposal in wanted]
+    verdicts = world_of(samples[0]).check(config.validity, samples, proposals, images, edited, photo_judge)
     intact = [verdict for verdict in verdicts if verdict.intact]
     confined = [verdict for verdict in intact if verdict.confined]
     semantic = [verdict for verdict in confined if verdict.semantic]

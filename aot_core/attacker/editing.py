@@ -25,10 +25,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aot_core.attacker.adapters import EDITORS, EditorAdapter, EditorFile, adapter_for, load_adapter
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.flow_sde import ode_step
+from aot_core.base_models.names import model_folder
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
-from aot_core.models import model_folder
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""
@@ -36,14 +37,10 @@ _REFERENCE = "reference"
 """peft's name of the frozen adapter; the one that learns has peft's own, "default"."""
 
 
-class CheckpointError(ValueError):
-    """A folder that holds no Attacker, or one that cannot be trained as the config says."""
-
-
 class FlowEditor(Protocol):
     """An editor that samples a flow in a latent space. B edits; latents are (B, ...), of the editor's own shape."""
 
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition: ...
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Conditioning: ...
 
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Clean latents of images."""
@@ -53,15 +50,15 @@ class FlowEditor(Protocol):
         """(steps + 1,) flow times from 1 down to 0."""
         ...
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor: ...
+    def velocity(self, latents: Tensor, time: Tensor, condition: Conditioning) -> Tensor: ...
 
-    def reference_velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+    def reference_velocity(self, latents: Tensor, time: Tensor, condition: Conditioning) -> Tensor:
         """The velocity under the weights that `hold_reference` kept."""
         ...
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor: ...
 
-    def decode(self, latents: Tensor, condition: Condition) -> list[Image.Image]: ...
+    def decode(self, latents: Tensor, condition: Conditioning) -> list[Image.Image]: ...
 
     def trainable(self) -> list[nn.Parameter]: ...
 
@@ -114,8 +111,8 @@ class Attacker:
         """The Attacker of an artifact folder, or the base itself where none is given.
 
         Args:
-            base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an
-            adapter. adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
+            base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an adapter.
+            adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
             dtype, settings: what the artifact was trained with unless given; float32 and the defaults without one.
 
         Raises UnknownModelError for a base that is not there, CheckpointError for a folder that holds no
@@ -198,7 +195,7 @@ class Attacker:
             edited += self.decode(latents, condition)
         return edited
 
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Condition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> Conditioning:
         return self.adapter.encode(images, instructions)
 
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
@@ -207,11 +204,11 @@ class Attacker:
     def sigmas(self, steps: int) -> Tensor:
         return self.adapter.sigmas(steps)
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+    def velocity(self, latents: Tensor, time: Tensor, condition: Conditioning) -> Tensor:
         return self.adapter.velocity(latents, time, condition)
 
     @torch.no_grad()
-    def reference_velocity(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+    def reference_velocity(self, latents: Tensor, time: Tensor, condition: Conditioning) -> Tensor:
         with self._as_reference():
             return self.velocity(latents, time, condition)
 
@@ -219,7 +216,7 @@ class Attacker:
         """(count, ...) of standard normal noise, the same on every device."""
         return self.adapter.noise(count, generator)
 
-    def decode(self, latents: Tensor, condition: Condition) -> list[Image.Image]:
+    def decode(self, latents: Tensor, condition: Conditioning) -> list[Image.Image]:
         return self.adapter.decode(latents, condition)
 
     def trainable(self) -> list[nn.Parameter]:

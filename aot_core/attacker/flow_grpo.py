@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_sde import ode_step, stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
@@ -53,7 +53,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class Rollout:
-    condition: Condition
+    condition: Conditioning
     transitions_T: list[Transition]
     latents: Tensor
     """(B, C, h, w): the finished edits."""
@@ -88,7 +88,7 @@ def sampling_times(sigmas: list[float], settings: SamplingSettings, stochastic: 
 @torch.no_grad()
 def rollout(
     editor: FlowEditor,
-    condition_P: Condition,
+    condition_P: Conditioning,
     group_size: int,
     settings: SamplingSettings,
     generator: torch.Generator,
@@ -146,7 +146,7 @@ def rollout(
     return Rollout(condition, transitions, latents)
 
 
-def joined(parts: Sequence[Rollout], condition_P: Condition, group_size: int) -> Rollout:
+def joined(parts: Sequence[Rollout], condition_P: Conditioning, group_size: int) -> Rollout:
     """Rollouts of a batch's scenes, part after part, as one.
 
     Args:
@@ -219,7 +219,7 @@ def optimise(
 
 def step_loss(
     editor: FlowEditor,
-    condition: Condition,
+    condition: Conditioning,
     transition: Transition,
     advantages: Tensor,
     chunk: Tensor,
@@ -253,7 +253,7 @@ def step_loss(
     return loss, metrics
 
 
-def step_velocity(editor: FlowEditor, condition: Condition, transition: Transition, chunk: Tensor) -> Tensor:
+def step_velocity(editor: FlowEditor, condition: Conditioning, transition: Transition, chunk: Tensor) -> Tensor:
     """The editor's velocities at a trained step for the edits numbered `chunk`; one pass for all that are alike,
     through which the gradients of all of them come back."""
     if transition.alike == 1:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from aot_core.attacker.encodings import Encoding
-from aot_core.attacker.packed import PackedEditor, Prompt
+from aot_core.attacker.packed import EncodedPrompt, PackedEditor
 
 
 class FluxKontextEditor(PackedEditor):
@@ -41,7 +41,7 @@ class FluxKontextEditor(PackedEditor):
         unpacked = self.pipeline._unpack_latents(latents, self.side, self.side, self.pipeline.vae_scale_factor)
         return vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
 
-    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: EncodedPrompt) -> Tensor:
         transformer, tokens = self.pipeline.transformer, self.latent_side // 2
         places = self.pipeline._prepare_latent_image_ids(1, tokens, tokens, self.device, self.dtype)
         of_source = places.clone()

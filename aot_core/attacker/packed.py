@@ -25,7 +25,7 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_shif
 from PIL import Image
 from torch import Tensor, nn
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.encodings import Encoding, EncodingCache, digest
 from aot_core.attacker.frames import fit, keep_source, restore
 from aot_core.attacker.tiny_edit import save_pipeline
@@ -37,7 +37,7 @@ _DECODED = 4
 
 
 @dataclass(frozen=True)
-class PackedCondition(Condition):
+class PackedConditioning(Conditioning):
     """B edits; `source` is (B, S, C). The last three are there under classifier-free guidance."""
 
     pictures: tuple[Image.Image, ...]
@@ -55,8 +55,8 @@ class PackedCondition(Condition):
     channel_dim: ClassVar[int] = 2
 
 
-class Prompt(NamedTuple):
-    """B prompts, as in `PackedCondition`."""
+class EncodedPrompt(NamedTuple):
+    """B prompts, as in `PackedConditioning`."""
 
     text: Tensor
     mask: Tensor
@@ -102,7 +102,7 @@ class PackedEditor(ABC):
                 part.to(self.device)
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> PackedCondition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> PackedConditioning:
         """Images of any sizes and an instruction each. The condition waits where the text encoders do.
 
         Raises ValueError where the numbers differ.
@@ -125,7 +125,7 @@ class PackedEditor(ABC):
         source = torch.cat([found[row[0]][0] for row in rows])
         prompts = _padded([found[row[1]] for row in rows])
         against = _padded([found[row[2]] for row in rows]) if self._guided else (None, None, None)
-        return PackedCondition(source, tuple(image.convert("RGB") for image in images), *prompts, *against)
+        return PackedConditioning(source, tuple(image.convert("RGB") for image in images), *prompts, *against)
 
     @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
@@ -153,14 +153,14 @@ class PackedEditor(ABC):
         # Not scaled to anything: both pipelines' flows start at a standard normal.
         return self.pipeline._pack_latents(torch.randn(shape, generator=generator), *shape).to(self.device)
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: PackedCondition) -> Tensor:
+    def velocity(self, latents: Tensor, time: Tensor, condition: PackedConditioning) -> Tensor:
         """dx/dt in float32: (B, S, C), of latents (B, S, C) at flow times (B,)."""
         size = len(latents) if torch.is_grad_enabled() else self.settings.forward_batch
         parts = [slice(first, first + size) for first in range(0, len(latents), size)]
         return torch.cat([self._guided_velocity(latents[rows], time[rows], condition.select(rows)) for rows in parts])
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, condition: PackedCondition) -> list[Image.Image]:
+    def decode(self, latents: Tensor, condition: PackedConditioning) -> list[Image.Image]:
         """The edits, each of its source's size. Raises NonFiniteLossError for latents that are not finite."""
         if not bool(latents.isfinite().all()):
             raise NonFiniteLossError(
@@ -200,7 +200,7 @@ class PackedEditor(ABC):
         """Tokens (B, S, C) to pixels (B, 3, H, W) in -1..1."""
 
     @abstractmethod
-    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: EncodedPrompt) -> Tensor:
         """One pass of the transformer: (B, S, C)."""
 
     def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -211,14 +211,14 @@ class PackedEditor(ABC):
     def _guided(self) -> bool:
         return self.settings.true_cfg_scale > 1
 
-    def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedCondition) -> Tensor:
+    def _guided_velocity(self, latents: Tensor, time: Tensor, condition: PackedConditioning) -> Tensor:
         given = condition.to(self.device)
         inputs = (latents.to(self.dtype), time.to(self.dtype), given.source)
-        velocity = self._predict(*inputs, Prompt(given.text, given.text_mask, given.pooled))
+        velocity = self._predict(*inputs, EncodedPrompt(given.text, given.text_mask, given.pooled))
         if self._guided:
             assert given.negative_text is not None
             assert given.negative_mask is not None
-            against = Prompt(given.negative_text, given.negative_mask, given.negative_pooled)
+            against = EncodedPrompt(given.negative_text, given.negative_mask, given.negative_pooled)
             velocity = self._combine(velocity, self._predict(*inputs, against))
         return velocity.float()
 
@@ -248,8 +248,8 @@ class PackedEditor(ABC):
                     part.to("cpu")
 
 
-def _padded(prompts: Sequence[Encoding]) -> Prompt:
+def _padded(prompts: Sequence[Encoding]) -> EncodedPrompt:
     """Prompts of unequal lengths as one batch."""
     text = nn.utils.rnn.pad_sequence([prompt[0][0] for prompt in prompts], batch_first=True)
     mask = nn.utils.rnn.pad_sequence([prompt[1][0].bool() for prompt in prompts], batch_first=True)
-    return Prompt(text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None)
+    return EncodedPrompt(text, mask, torch.cat([prompt[2] for prompt in prompts]) if len(prompts[0]) > 2 else None)

@@ -24,7 +24,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from aot_core.attacker.encodings import Encoding
 from aot_core.attacker.frames import fit
-from aot_core.attacker.packed import PackedEditor, Prompt
+from aot_core.attacker.packed import EncodedPrompt, PackedEditor
 
 
 class ImageTextProcessor(Qwen2VLProcessor):
@@ -78,7 +78,7 @@ class QwenEditor(PackedEditor):
         )
         return pipeline.vae.decode(unpacked * std + mean, return_dict=False)[0][:, :, 0]
 
-    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: Prompt) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, source: Tensor, prompt: EncodedPrompt) -> Tensor:
         tokens = self.latent_side // 2
         return self.pipeline.transformer(
             hidden_states=torch.cat([latents, source], 1),

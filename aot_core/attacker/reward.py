@@ -5,18 +5,18 @@ asked about the valid ones; rewards come out.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from aot_core.attacker.validity import Verdict, region_mask, visibly_changed
+from aot_core.answers import letter_of
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Box, Question
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Box, Question
+from aot_core.worlds.validity import Verdict, region_mask, visibly_changed
 
 
 class SureAnswerer(Answerer, Protocol):
@@ -46,6 +46,8 @@ class Reward:
     """The letters answered; None where an answer holds none. Empty where none was sampled."""
     diversity: float = 1.0
     """d: how far the edit differs from its group's other valid edits, 0..1; 1 where it has none, or is not measured."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """What the config's own terms gave, by name (`reward_terms`); nothing for invalid edits."""
 
 
 def attack_rewards(
@@ -157,7 +159,7 @@ def answered_letters(
         return []
     completions = answerer.answer(images, questions, samples=samples, temperature=temperature, seed=seed)
     return [
-        tuple(extract_letter(text, LETTERS[: len(question.options)]) for text in texts)
+        tuple(letter_of(text, question.options) for text in texts)
         for texts, question in zip(completions, questions, strict=True)
     ]
 

@@ -26,9 +26,9 @@ from aot_core.attacker.reward import Reward
 from aot_core.attacker.scenes import Target
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import AttackerRoundConfig
-from aot_core.contracts.base import sha256_of
-from aot_core.data.proposals import Proposal
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.rl.advantages import PromptDeviations
+from aot_core.worlds.proposals import Proposal
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ProgressError(ValueError):
 
 
 @dataclass(frozen=True)
-class JudgedEdit:
+class ScoredEdit:
     target: Target
     proposal: Proposal
     edited: Image.Image
@@ -53,7 +53,7 @@ class RoundHistory:
     """The curve of a round, an entry an update, and the best edits of its last fifth."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
-    best: list[JudgedEdit] = field(default_factory=list)
+    best: list[ScoredEdit] = field(default_factory=list)
     edits: int = 0
 
     def first(self, name: str) -> float:
@@ -146,12 +146,12 @@ class RoundState:
                 edited = picture.convert("RGB")
             reward = Reward(**{**kept["reward"], "answers": tuple(kept["reward"]["answers"])})
             proposal = Proposal.model_validate(kept["proposal"])
-            self.history.best.append(JudgedEdit(self.targets[kept["target"]], proposal, edited, reward))
+            self.history.best.append(ScoredEdit(self.targets[kept["target"]], proposal, edited, reward))
         logger.info("attacker_round: goes on after update %d of %d", self.update, self.config.updates)
         return True
 
     def _about(self) -> str:
-        return sha256_of([self.config.model_dump(mode="json"), [target.sample.sample_id for target in self.targets]])
+        return sha256_of([decisive(self.config), [target.sample.sample_id for target in self.targets]])
 
     def _state(self) -> dict[str, Any]:
         number_of = {target.sample.sample_id: number for number, target in enumerate(self.targets)}

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from aot_core.attacker.tactics import AttackPolicy, Decision, Tactician
+from aot_core.answers import letter_of
+from aot_core.attacker.tactics import AttackPolicy, Choice, Tactician
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Sample
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Sample
 from aot_core.data.dataset import load_image, read_samples
-from aot_core.data.photo_proposals import propose_in_photograph
-from aot_core.data.probe import is_photograph
-from aot_core.data.proposals import Proposal, ProposalError, propose
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.proposals import Proposal, ProposalError
 
 
 class AttackError(ValueError):
@@ -34,7 +33,7 @@ class Attempt(NamedTuple):
 
     target: Target
     proposal: Proposal
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[Choice, ...] = ()
 
 
 def load_targets(folder: Path, rng: np.random.Generator, count: int) -> list[Target]:
@@ -63,8 +62,7 @@ def answered_right(
     shares = []
     for target, texts in zip(targets, completions, strict=True):
         question = target.sample.question
-        letters = LETTERS[: len(question.options)]
-        shares.append(sum(extract_letter(text, letters) == question.answer for text in texts) / len(texts))
+        shares.append(sum(letter_of(text, question.options) == question.answer for text in texts) / len(texts))
     return shares
 
 
@@ -74,9 +72,8 @@ def propose_for(
     """A proposal of a random number of edits, decided by the policy; None where the scene has no room for them."""
     least, most = settings.edits
     tactician = Tactician(policy, target.sample.question, rng)
-    propose_in = propose_in_photograph if is_photograph(target.sample) else propose
     try:
-        proposal = propose_in(
+        proposal = world_of(target.sample).propose(
             rng,
             target.sample,
             tactician,

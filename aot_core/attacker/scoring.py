@@ -18,11 +18,13 @@ from PIL import Image
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import Rollout, joined, rollout
 from aot_core.attacker.reward import SureAnswerer, attack_rewards, diversified
-from aot_core.attacker.round_state import JudgedEdit
+from aot_core.attacker.reward_terms import with_terms
+from aot_core.attacker.round_state import ScoredEdit
 from aot_core.attacker.scenes import AttackError, Attempt
-from aot_core.attacker.validity import Verdict, checker_for
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer
+from aot_core.worlds.opening import world_of
+from aot_core.worlds.validity import Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class AtOnce(Executor):
         return done
 
 
-def sample_and_judge(
+def sample_and_score(
     editor: FlowEditor,
     defender: SureAnswerer,
     attempts_P: Sequence[Attempt],
@@ -50,14 +52,14 @@ def sample_and_judge(
     *,
     stochastic: range,
     photo_judge: Answerer | None = None,
-) -> tuple[Rollout, list[JudgedEdit]]:
+) -> tuple[Rollout, list[ScoredEdit]]:
     """New edits of all attempts, and what they earn: P * G of each, group after group.
 
     Args:
         seed: of the opponent's answers.
         stochastic: the steps with noise, which are trained.
 
-    Raises what `rollout`, `judge` and the opponent raise: an opponent that is down at the end of the next part.
+    Raises what `rollout`, `score_edits` and the opponent raise: an opponent that is down at the end of the next part.
     """
     condition_P = editor.encode(
         [attempt.target.image for attempt in attempts_P],
@@ -67,8 +69,8 @@ def sample_and_judge(
     if config.sampled_scenes is not None:
         size = min(size, config.sampled_scenes * config.proposals_per_scene)
     parts: list[Rollout] = []
-    judged: list[JudgedEdit] = []
-    asked: Future[list[JudgedEdit]] | None = None
+    scored: list[ScoredEdit] = []
+    asked: Future[list[ScoredEdit]] | None = None
     with ThreadPoolExecutor(1, "opponent") if config.opponent is not None else AtOnce() as pool:
         for number, first in enumerate(range(0, len(attempts_P), size)):
             attempts = attempts_P[first : first + size]
@@ -85,20 +87,20 @@ def sample_and_judge(
             verdicts = check(attempts, images, config, photo_judge)
             parts.append(edits)
             # One part is asked about at a time: the endpoint is busy all the while, and a failure is soon known.
-            judged += asked.result() if asked is not None else []
+            scored += asked.result() if asked is not None else []
             asked = pool.submit(earn, defender, attempts, images, verdicts, config, seed + _SEEDS_APART * number)
-        judged += asked.result() if asked is not None else []
-    return joined(parts, condition_P, config.group_size), judged
+        scored += asked.result() if asked is not None else []
+    return joined(parts, condition_P, config.group_size), scored
 
 
-def judge(
+def score_edits(
     defender: SureAnswerer,
     attempts_P: Sequence[Attempt],
     images: Sequence[Image.Image],
     config: AttackerRoundConfig,
     seed: int,
     photo_judge: Answerer | None = None,
-) -> list[JudgedEdit]:
+) -> list[ScoredEdit]:
     """Check and reward P * G edited images, group after group. Raises AttackError for an edit that has not its scene's
     size."""
     return earn(defender, attempts_P, images, check(attempts_P, images, config, photo_judge), config, seed)
@@ -121,7 +123,7 @@ def check(
             )
     samples = [attempt.target.sample for attempt in attempts]
     proposals, cleans = [one.proposal for one in attempts], [one.target.image for one in attempts]
-    return checker_for(samples[0], config.reward.validity, photo_judge).check(samples, proposals, cleans, images)
+    return world_of(samples[0]).check(config.reward.validity, samples, proposals, cleans, images, photo_judge)
 
 
 def earn(
@@ -131,17 +133,18 @@ def earn(
     verdicts: Sequence[Verdict],
     config: AttackerRoundConfig,
     seed: int,
-) -> list[JudgedEdit]:
-    """What P * G checked images earn. Raises what the opponent raises."""
+) -> list[ScoredEdit]:
+    """What P * G checked images earn. Raises what the opponent and the reward's own terms raise."""
     attempts = _each(attempts_P, len(images))
     questions = [attempt.target.sample.question for attempt in attempts]
     rewards = attack_rewards(config.reward, defender, images, questions, verdicts, seed)
     regions_P = [attempt.proposal.regions for attempt in attempts_P]
     rewards = diversified(config.reward, rewards, images, regions_P, len(images) // len(attempts_P))
-    return [
-        JudgedEdit(attempt.target, attempt.proposal, image, reward)
+    scored = [
+        ScoredEdit(attempt.target, attempt.proposal, image, reward)
         for attempt, image, reward in zip(attempts, images, rewards, strict=True)
     ]
+    return with_terms(config.reward, scored)
 
 
 def _each(attempts_P: Sequence[Attempt], edits: int) -> list[Attempt]:

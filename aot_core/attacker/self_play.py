@@ -16,10 +16,10 @@ from tqdm import trange
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import optimise, stochastic_steps
 from aot_core.attacker.reward import SureAnswerer
-from aot_core.attacker.round_state import JudgedEdit, RoundHistory, RoundState
+from aot_core.attacker.round_state import RoundHistory, RoundState, ScoredEdit
 from aot_core.attacker.scenes import Target, draw
-from aot_core.attacker.scoring import judge, sample_and_judge
-from aot_core.attacker.tactics import AttackPolicy, Decision, mix, policy_loss
+from aot_core.attacker.scoring import sample_and_score, score_edits
+from aot_core.attacker.tactics import AttackPolicy, Choice, mix, policy_loss
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer, Editor
 from aot_core.rl.advantages import group_advantages
@@ -56,15 +56,15 @@ def play_round(
     bar = trange(state.update, config.updates, desc="attacker round", disable=None)
     for update in bar:
         started = time.monotonic()
-        judged, metrics = play_update(state, defender, photo_judge)
+        scored, metrics = play_update(state, defender, photo_judge)
         state.history.curve.append(metrics)
-        state.history.edits += len(judged)
+        state.history.edits += len(scored)
         # Seconds go to the tracker alone: the curve is part of the artifact, and equal rounds give equal artifacts.
         timed = {**metrics, "seconds": time.monotonic() - started}
         tracker.log_metrics({f"attacker/{name}": value for name, value in timed.items()}, step=update)
         bar.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
         if update >= config.updates - max(1, config.updates // 5):
-            state.history.best = best_edits([*state.history.best, *judged], config.gallery_rows)
+            state.history.best = best_edits([*state.history.best, *scored], config.gallery_rows)
         state.update = update + 1
         if progress is not None and config.checkpoint_every and state.update % config.checkpoint_every == 0:
             state.save(progress)
@@ -74,11 +74,11 @@ def play_round(
 
 def play_update(
     state: RoundState, defender: SureAnswerer, photo_judge: Answerer | None = None
-) -> tuple[list[JudgedEdit], dict[str, float]]:
+) -> tuple[list[ScoredEdit], dict[str, float]]:
     """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
     editor, policy, config, update = state.editor, state.policy, state.config, state.update
     attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
-    edits, judged = sample_and_judge(
+    edits, scored = sample_and_score(
         editor,
         defender,
         attempts_P,
@@ -88,19 +88,22 @@ def play_update(
         stochastic=stochastic_steps(config.sampling, update, config.seed),
         photo_judge=photo_judge,
     )
-    rewards_PG = torch.tensor([edit.reward.reward for edit in judged]).view(-1, config.group_size)
+    rewards_PG = torch.tensor([edit.reward.reward for edit in scored]).view(-1, config.group_size)
     advantages_PG = None
     if config.scaling == "prompt":
         scenes_P = [attempt.target.sample.sample_id for attempt in attempts_P]
         advantages_PG = state.deviations.advantages(scenes_P, rewards_PG)
-    metrics = summarise(judged)
+    metrics = summarise(scored)
     metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
     state.step_average()
     decisions_P = [attempt.decisions for attempt in attempts_P]
     metrics |= improve(policy, decisions_P, rewards_PG, config, state.policy_optimizer)
     if config.reward.diversity:
-        metrics["diversity"] = float(np.mean([edit.reward.diversity for edit in judged]))
-    return judged, metrics
+        metrics["diversity"] = float(np.mean([edit.reward.diversity for edit in scored]))
+    for term in config.reward.terms:
+        scores = [edit.reward.terms[term.name] for edit in scored if edit.reward.valid]
+        metrics[f"term/{term.name}"] = float(np.mean(scores)) if scores else 0.0
+    return scored, metrics
 
 
 def measure(
@@ -116,12 +119,12 @@ def measure(
     attempts = draw(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy, len(targets))
     images = [attempt.target.image for attempt in attempts]
     edited = editor.edit(images, [attempt.proposal.instruction for attempt in attempts], seed=config.seed)
-    return summarise(judge(defender, attempts, edited, config, config.seed, photo_judge))
+    return summarise(score_edits(defender, attempts, edited, config, config.seed, photo_judge))
 
 
 def improve(
     policy: AttackPolicy,
-    decisions_P: Sequence[Sequence[Decision]],
+    decisions_P: Sequence[Sequence[Choice]],
     rewards_PG: torch.Tensor,
     config: AttackerRoundConfig,
     optimizer: torch.optim.Optimizer,
@@ -142,9 +145,9 @@ def improve(
     return metrics | shares
 
 
-def summarise(judged: Sequence[JudgedEdit]) -> dict[str, float]:
+def summarise(scored: Sequence[ScoredEdit]) -> dict[str, float]:
     """The batch's mean reward and its parts; efficacy and margin over the valid edits alone."""
-    rewards = [edit.reward for edit in judged]
+    rewards = [edit.reward for edit in scored]
     valid = [reward for reward in rewards if reward.valid]
     return {
         "reward": float(np.mean([reward.reward for reward in rewards])),
@@ -157,10 +160,10 @@ def summarise(judged: Sequence[JudgedEdit]) -> dict[str, float]:
     }
 
 
-def best_edits(judged: Sequence[JudgedEdit], count: int) -> list[JudgedEdit]:
+def best_edits(scored: Sequence[ScoredEdit], count: int) -> list[ScoredEdit]:
     """The `count` valid edits of highest reward, no two of one scene."""
-    ranked = sorted((edit for edit in judged if edit.reward.valid), key=lambda edit: -edit.reward.reward)
-    chosen: dict[str, JudgedEdit] = {}
+    ranked = sorted((edit for edit in scored if edit.reward.valid), key=lambda edit: -edit.reward.reward)
+    chosen: dict[str, ScoredEdit] = {}
     for edit in ranked:
         chosen.setdefault(edit.target.sample.scene.scene_id, edit)
     return list(chosen.values())[:count]

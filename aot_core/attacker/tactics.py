@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.scene import Question
-from aot_core.data.proposals import OPTIONS, Factor
+from aot_core.worlds.proposals import OPTIONS, Factor
 
 FILE = "tactics.json"
 """In an Attacker's artifact."""
@@ -39,7 +39,7 @@ SITUATIONS = ("attribute", "count", "existence of what is there", "existence of 
 
 
 @dataclass(frozen=True)
-class Decision:
+class Choice:
     """One choice, as it was made."""
 
     situation: int
@@ -115,7 +115,7 @@ class AttackPolicy(nn.Module):
             for table, parameter in cast(nn.ParameterDict, self.tables[factor]).items():
                 yield factor, table, parameter
 
-    def logprobs(self, decisions: Sequence[Decision]) -> Tensor:
+    def logprobs(self, decisions: Sequence[Choice]) -> Tensor:
         """(N, K) log-probabilities of every option of decisions on one factor; -inf for what was not on offer."""
         tables = cast(nn.ParameterDict, self.tables[decisions[0].factor])
         by_situation = tables["situation"][[d.situation for d in decisions]]
@@ -125,17 +125,17 @@ class AttackPolicy(nn.Module):
 
 @dataclass
 class Tactician:
-    """Chooses by a policy, for one question, and remembers the decisions (`data.proposals.Chooser`)."""
+    """Chooses by a policy, for one question, and remembers the decisions (`worlds.proposals.Chooser`)."""
 
     policy: AttackPolicy
     question: Question
     rng: np.random.Generator
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[Choice] = field(default_factory=list)
 
     @torch.no_grad()
     def choose(self, factor: Factor, options: Mapping[str, float], last: str | None) -> str:
         names = OPTIONS[factor]
-        decision = Decision(
+        decision = Choice(
             situation=SITUATIONS.index(situation(self.question)),
             factor=factor,
             last=names.index(last) if last else len(names),
@@ -144,7 +144,7 @@ class Tactician:
         )
         probabilities = self.policy.logprobs([decision])[0].exp().double().numpy()
         chosen = int(self.rng.choice(len(names), p=probabilities / probabilities.sum()))
-        self.decisions.append(Decision(**{**decision.__dict__, "chosen": chosen}))
+        self.decisions.append(Choice(**{**decision.__dict__, "chosen": chosen}))
         return names[chosen]
 
 
@@ -156,7 +156,7 @@ def situation(question: Question) -> str:
 
 
 def policy_loss(
-    policy: AttackPolicy, decisions_N: Sequence[Sequence[Decision]], advantages_N: Tensor, beta: float
+    policy: AttackPolicy, decisions_N: Sequence[Sequence[Choice]], advantages_N: Tensor, beta: float
 ) -> tuple[Tensor, dict[str, float]]:
     """-mean(A log pi) + beta KL(pi || prior), per proposal: log pi and KL are sums over its decisions.
 
@@ -190,7 +190,7 @@ def policy_loss(
     return total / proposals, {"tactics_kl": kl_sum / proposals, "tactics_entropy": entropy_sum / max(1, count)}
 
 
-def mix(decisions_N: Sequence[Sequence[Decision]]) -> dict[str, float]:
+def mix(decisions_N: Sequence[Sequence[Choice]]) -> dict[str, float]:
     """The share of every option among the decisions on its factor: {"content/open": 0.4, ...}."""
     counts = Counter((d.factor, d.chosen) for proposal in decisions_N for d in proposal)
     shares: dict[str, float] = {}
@@ -200,7 +200,7 @@ def mix(decisions_N: Sequence[Sequence[Decision]]) -> dict[str, float]:
     return shares
 
 
-def _log_prior(decisions: Sequence[Decision]) -> Tensor:
+def _log_prior(decisions: Sequence[Choice]) -> Tensor:
     return torch.tensor([decision.prior for decision in decisions]).log()
 
 

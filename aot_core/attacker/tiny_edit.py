@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
 from aot_core.attacker.tiny_text import TinyTextEncoder, tokenize
 from aot_core.attacker.tiny_transformer import PACK, TinyEditTransformer, pack
@@ -32,7 +32,7 @@ above which the decoded ones stand; in between they mix."""
 
 
 @dataclass(frozen=True)
-class TinyCondition(Condition):
+class TinyConditioning(Conditioning):
     """What an edit is conditioned on, encoded once for all denoising steps. B edits; `source` is (B, C, h, w)."""
 
     pixels: Tensor
@@ -67,7 +67,7 @@ class TinyEditPipeline(DiffusionPipeline):
         )
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> TinyCondition:
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> TinyConditioning:
         """Images and instructions, one each, to a condition.
 
         Raises ValueError where their numbers or the images' size are wrong.
@@ -82,7 +82,7 @@ class TinyEditPipeline(DiffusionPipeline):
         pixels = images_to_pixels(images).to(device, dtype)
         ids, mask = tokenize(self.tokenizer, instructions)
         ids, mask = ids.to(device), mask.to(device)
-        return TinyCondition(self.vae.encode(pixels), pixels, self.text_encoder(ids, mask), mask)
+        return TinyConditioning(self.vae.encode(pixels), pixels, self.text_encoder(ids, mask), mask)
 
     @property
     def image_side(self) -> int:
@@ -94,12 +94,12 @@ class TinyEditPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=self.transformer.device)
         return self.scheduler.sigmas
 
-    def velocity(self, latents: Tensor, time: Tensor, condition: TinyCondition) -> Tensor:
+    def velocity(self, latents: Tensor, time: Tensor, condition: TinyConditioning) -> Tensor:
         """dx/dt at flow times `time` (B,): shape as `latents`."""
         return self.transformer(latents, condition.source, time, condition.text, condition.text_mask)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, condition: TinyCondition) -> Tensor:
+    def decode(self, latents: Tensor, condition: TinyConditioning) -> Tensor:
         """Edited pixels (B, 3, H, W) in -1..1, the untouched ones exactly the source's."""
         return composite(condition.pixels, self.vae.decode(latents), condition.source, latents)
 

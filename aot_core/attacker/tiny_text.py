@@ -2,7 +2,7 @@
 
 An instruction ("Add a red ring at row 2, column 3.", several sentences, perhaps a question after them)
 becomes token ids (B, L) with a mask, and these become hidden states (B, L, D) that the transformer attends
-to. The vocabulary is that of `aot_core.data.instructions` and of the procedural questions; other words are
+to. The vocabulary is that of `aot_core.worlds.instructions` and of the procedural questions; other words are
 [UNK].
 """
 
@@ -15,8 +15,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from aot_core.data import world
-from aot_core.data.questions import plural
+from aot_core.worlds.questions import plural
+from aot_core.worlds.shapes import world
 
 MAX_TOKENS = 64
 PAD, UNKNOWN, END = "[PAD]", "[UNK]", "."

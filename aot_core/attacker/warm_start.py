@@ -17,15 +17,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
-from aot_core.attacker.conditions import Condition
+from aot_core.attacker.conditioning import Conditioning
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.scenes import AttackError
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.scene import Sample
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.data.dataset import load_image, read_samples
-from aot_core.data.proposals import with_question
 from aot_core.tracking.protocol import Tracker
+from aot_core.worlds.proposals import with_question
 
 EARLIEST = 0.05
 """Flow times below this are not trained: the velocity's error there is the clean latent's, blown up."""
@@ -37,7 +37,7 @@ _LOG_EVERY = 10
 class EncodedPairs(NamedTuple):
     """B pairs, ready to train on."""
 
-    condition: Condition
+    condition: Conditioning
     target: Tensor
     """Clean latents of the edited images."""
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from aot_core.base_models.names import UnknownModelError, model_folder
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.code import demand_allowed
 from aot_core.contracts.loading import ConfigError
 from aot_core.contracts.paths import local_path
 from aot_core.contracts.secrets import SecretError, block_of, demand_revealed, references_in
-from aot_core.models import UnknownModelError, model_folder
 
 
 def models_from_hub(campaign: CampaignConfig) -> list[str]:
@@ -43,7 +43,9 @@ def _missing(campaign: CampaignConfig) -> Iterator[str]:
         except SecretError as error:
             yield str(error)
     try:
-        demand_allowed([term.name for term in campaign.defender_round.rewards])
+        demand_allowed(
+            [term.name for term in (*campaign.defender_round.rewards, *campaign.attacker_round.reward.terms)]
+        )
     except ValueError as error:
         yield str(error)
 

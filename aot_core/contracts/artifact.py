@@ -13,12 +13,14 @@ StageName = Literal[
     "warm_start_defender",
     "attacker_round",
     "curate",
+    "bank",
+    "compare_data",
     "defender_round",
     "evaluate",
 ]
 
-RecordName = Literal[StageName, "promotion"]
-"""What the store keeps records of: the stages, and the ledger's entries."""
+RecordName = Literal[StageName, "promotion", "edition"]
+"""What the store keeps records of: the stages, the ledger's entries, and a series' plans and ends."""
 
 
 class ArtifactRef(Frozen):

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
+from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import EditKind
 from aot_core.contracts.texts import ModelName
@@ -63,9 +64,26 @@ class ValiditySettings(Frozen):
     """Of an answer at most. What it has not boxed by then counts against the edit."""
 
 
+class AttackTerm(Frozen):
+    """A part of the reward of your own (`aot_core.attacker.reward_terms`); valid edits alone are scored."""
+
+    name: str = Field(pattern=rf"^{FUNCTION}$")
+    """`package.module:function`, from a batch of `aot_core.attacker.round_state.ScoredEdit` to scores."""
+    weight: float
+    combine: Literal["multiply", "add"] = "multiply"
+    """"multiply": reward x (1 - weight + weight x score), weight and score within 0..1; so the term by itself earns
+    nothing. "add": reward + weight x score. Invalid edits earn 0, and valid ones should earn more."""
+
+    @model_validator(mode="after")
+    def _share(self) -> "AttackTerm":
+        if self.combine == "multiply" and not 0 <= self.weight <= 1:
+            raise ValueError(f'weight is {self.weight:g}; a factor takes 0..1: change it, or set combine = "add"')
+        return self
+
+
 class RewardSettings(Frozen):
     """reward = valid x confidence x (floor + (1 - floor) ((1 - dense) efficacy + dense margin)), times the diversity
-    factor where there is one; 0 where invalid."""
+    factor where there is one, changed by `terms`; 0 where invalid."""
 
     samples: int = Field(default=3, ge=1, le=1024)
     """k: sampled answers of the Defender an edit."""
@@ -89,3 +107,13 @@ class RewardSettings(Frozen):
     """Two edits differ wholly (d = 1) when this share of their regions' pixels differs visibly. (In the tiny world, of
     a cell's pixels: two shapes of one colour in a third on average, two objects of other colour and shape in 0.58.)"""
     validity: ValiditySettings = ValiditySettings()
+    terms: Annotated[tuple[AttackTerm, ...], LATER] = ()
+    """Parts of the reward of your own, applied in this order."""
+    term_seconds: Annotated[float, LATER, Field(gt=0)] = 300.0
+    """One of them that has not answered by then is taken to hang, and ends the stage."""
+
+    @model_validator(mode="after")
+    def _terms_differ(self) -> "RewardSettings":
+        if len({term.name for term in self.terms}) < len(self.terms):
+            raise ValueError("terms names a function twice; leave one out")
+        return self

@@ -9,10 +9,12 @@ from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsS
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(checkpoint="attacker")
 
 
 class WindowSettings(Frozen):

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,43 @@ class Frozen(BaseModel):
         protected_namespaces=(),
         hide_input_in_errors=True,  # it may be a secret in the wrong place
     )
+
+
+class Later:
+    """Marks a field that came after its contract's first release: `name: Annotated[int, LATER] = 3`.
+
+    An identity leaves such a field out while it is at its default, so that adding it makes no stored artifact anew. Its
+    default must therefore mean what the contract meant without the field; to change it later, bump the contract's
+    `VERSION`.
+    """
+
+
+LATER: Final = Later()
+
+
+def decisive(value: Any) -> Any:
+    """What of a config or an input an identity is hashed from: its JSON, without `LATER` fields at their default."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        dumped = value.model_dump(mode="json")
+        return {
+            name: decisive(held) if _has_models(held := getattr(value, name)) else dumped[name]
+            for name, field in fields.items()
+            if not (LATER in field.metadata and getattr(value, name) == field.get_default(call_default_factory=True))
+        }
+    if isinstance(value, tuple | list):
+        return [decisive(item) for item in cast("list[Any]", value)]
+    if isinstance(value, Mapping):
+        return {str(key): decisive(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    return value
+
+
+def _has_models(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(_has_models(item) for item in cast("list[Any]", value))
+    if isinstance(value, Mapping):
+        return any(_has_models(item) for item in cast("Mapping[Any, Any]", value).values())
+    return isinstance(value, BaseModel)
 
 
 def canonical_json(value: Any) -> str:

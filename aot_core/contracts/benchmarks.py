@@ -3,22 +3,9 @@
 from pydantic import Field, field_validator, model_validator
 
 from aot_core.contracts.base import Frozen
+from aot_core.contracts.benchmark_registry import BENCHMARKS
 from aot_core.contracts.secrets import Address, PublicArguments, VariableName
 from aot_core.contracts.texts import Name
-
-NAMES = (
-    "vstar",
-    "hrbench4k",
-    "hrbench8k",
-    "pope",
-    "hallusionbench",
-    "mmmu",
-    "mmstar",
-    "realworldqa",
-    "blink",
-    "ai2d",
-)
-"""In the order of the paper's table (arXiv 2602.22227), roughly."""
 
 
 class EndpointSettings(Frozen):
@@ -59,7 +46,7 @@ class BenchmarkSettings(Frozen):
     """The public benchmarks that the last Defender of a campaign, and the champion, are asked."""
 
     names: tuple[Name, ...] = ()
-    """Which; their files lie in the campaign's `benchmark_folder`."""
+    """Which (`aot_core.contracts.benchmark_registry`); their files lie in the campaign's `benchmark_folder`."""
     limit: int | None = Field(default=None, ge=1, le=100_000_000)
     """Questions of each at most, drawn from the seed (HR-Bench: with all their cycles); None asks all."""
     batch_size: int = Field(default=8, ge=1, le=1_000_000)
@@ -74,9 +61,10 @@ class BenchmarkSettings(Frozen):
     @field_validator("names")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in NAMES]
+        unknown = [name for name in names if name not in BENCHMARKS]
         if unknown or len(set(names)) < len(names):
-            raise ValueError(f"benchmarks {unknown or names} are unknown or repeat; give some of {', '.join(NAMES)}")
+            known = ", ".join(BENCHMARKS)
+            raise ValueError(f"benchmarks {unknown or names} are unknown or repeat; give some of {known}")
         return names
 
     @model_validator(mode="after")

@@ -4,14 +4,18 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from aot_core.contracts.artifact import StageName
 from aot_core.contracts.attacker_round import AttackerRoundConfig
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.bank import BankConfig
+from aot_core.contracts.base import LATER, Frozen
+from aot_core.contracts.compare_data import CompareDataConfig
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.defender_round import DefenderRoundConfig
 from aot_core.contracts.evaluate import EvaluateConfig
 from aot_core.contracts.launch import DockerSettings, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.promotion import PromotionSettings
+from aot_core.contracts.series import EditionPlan, SeriesSettings
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.texts import ModelName, Name, PathText, StoreUri
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
@@ -82,6 +86,10 @@ class CampaignConfig(Frozen):
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
     benchmark_folder: PathText | None = None
     """The folder that holds the files of `[evaluate.benchmarks]`. Its contents, not its path, identify the campaign."""
+    series: Annotated[SeriesSettings | None, LATER] = None
+    """How campaigns of this config recur; None: it is a campaign by itself."""
+    edition: Annotated[EditionPlan | None, LATER] = None
+    """Which edition of its series this is. Filled in by `aot run --edition` and by schedules, never by hand."""
     models: BaseModels = BaseModels()
     run: RunSettings = RunSettings()
     promotion: PromotionSettings = PromotionSettings()
@@ -91,6 +99,8 @@ class CampaignConfig(Frozen):
     warm_start_defender: WarmStartDefenderConfig = WarmStartDefenderConfig()
     attacker_round: AttackerRoundConfig = AttackerRoundConfig()
     curate: CurateConfig = CurateConfig()
+    bank: Annotated[BankConfig, LATER] = BankConfig()
+    compare_data: Annotated[CompareDataConfig, LATER] = CompareDataConfig()
     defender_round: DefenderRoundConfig = DefenderRoundConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -133,6 +143,16 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_merged_adapter_is_a_full_model(self) -> "CampaignConfig":
+        if self.series is not None and self.series.adapters == "merge" and self.defender_round.model.lora is not None:
+            raise ValueError(
+                'series.adapters = "merge" puts the adapter that an edition begins with into the weights, and '
+                "defender_round.model.lora would begin another; leave model.lora out, or set "
+                'series.adapters = "continue"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _slots_are_single_gpus(self) -> "CampaignConfig":
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
@@ -169,6 +189,21 @@ class CampaignConfig(Frozen):
         """The same without the fields' names."""
         return tuple(self.models_by_field.values())
 
-    def seeded(self, section: SeededConfig, round_index: int = 0) -> SeededConfig:
-        """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other."""
-        return section.model_copy(update={"seed": self.seed * 1000 + round_index})
+    def seeded(self, section: SeededConfig, round_index: int = 0, *, of_series: bool = False) -> SeededConfig:
+        """A stage's config with its seed for a round: another round, other noise; another campaign seed, all other.
+
+        Args:
+            of_series: with the config's own seed, which all editions share, instead of the edition's.
+        """
+        seed = self.seed if self.edition is None or of_series else self.edition.seed
+        return section.model_copy(update={"seed": seed * 1000 + round_index})
+
+    def stage_config(self, name: StageName, round_index: int = 0, *, of_series: bool = False) -> Frozen:
+        """A stage's section with its seed, and with what the series decides of it."""
+        declared: Frozen = getattr(self, name)
+        same_draw = self.series is not None and self.series.data == "same" and name == "prepare_data"
+        section = self.seeded(declared, round_index, of_series=of_series or same_draw)
+        if name == "defender_round" and self.edition is not None and self.series is not None and self.series.bank:
+            # What the regression suite holds back may never be taught.
+            section = section.model_copy(update={"held_back": self.bank.suite})
+        return section

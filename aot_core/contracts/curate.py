@@ -9,10 +9,12 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, ValiditySettings
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import DType
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(data_set=True)
 
 
 class CurateConfig(Frozen):

@@ -5,19 +5,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
+from aot_core.contracts.functions import FUNCTION
 from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.secrets import PlainAddress
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(checkpoint="defender")
 
 
 class RewardTerm(Frozen):
     """One part of the reward; an answer earns the sum of weight times score over all terms."""
 
-    name: str = Field(pattern=r"^(accuracy|format|length|overlong|[\w.]+:\w+)$", max_length=255)
+    name: str = Field(pattern=rf"^(accuracy|format|length|overlong|{FUNCTION})$", max_length=255)
     """accuracy: 1 for the right option; format: 1 where it is right and stands in exactly the box asked for; length: -1
     times the share of `max_completion_tokens` used; overlong: DAPO's soft punishment; or a function of your own,
     `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores. It is imported and
@@ -58,6 +61,12 @@ class DefenderRoundConfig(Frozen):
     """Leave the vision tower as it is: a round teaches where to look, and noisy gradients would blur sight."""
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the prompts that show the clean scene instead of the edited one, so that clean accuracy is kept."""
+    replay_share: Annotated[float, LATER, Field(ge=0, lt=1)] = 0.25
+    """Share of the prompts on edited scenes that is drawn from the bank, where one is given: what fooled earlier
+    Defenders, against forgetting. A bank that holds less gives all it has."""
+    held_back: Annotated[float, LATER, Field(ge=0, le=0.9)] = 0.0
+    """Share of the questions that is kept out of the lesson, clean halves too, as the bank's regression suite asks
+    them: `bank.suite`, in every edition of a series."""
     generations: int = Field(default=50, ge=1, le=10_000_000)
     """How often new answers are sampled; each is followed by `iterations` updates."""
     prompts: int = Field(default=32, ge=1, le=1_000_000)
@@ -154,6 +163,8 @@ class DefenderRoundInputs(Frozen):
     """The Defender so far: the last round's, or the warm start's."""
     base: ExternalRef
     """The base Defender."""
+    bank: Annotated[ArtifactRef | None, LATER] = None
+    """What `bank` wrote: its split `train` is replayed."""
 
 
 class DefenderRoundOutputs(Frozen):
@@ -178,3 +189,7 @@ class DefenderRoundOutputs(Frozen):
     """Answer tokens that were generated, those of replaced groups included."""
     resumed_at: int
     """The update that the round went on from after its process had died; 0 where it ran through."""
+    replayed: int = 0
+    """Edits of the lesson that were drawn from the bank."""
+    held_back: int = 0
+    """Curated edits that were kept out of the lesson."""

@@ -19,6 +19,10 @@ class StageBadInputError(StageError, ValueError):
     exit_code = 2
 
 
+class StageNoRoomError(StageBadInputError):
+    """A disk is full or read-only; trying again helps once somebody has made room."""
+
+
 class StageOutOfMemoryError(StageError):
     """The device or the host ran out of memory; a smaller batch helps, trying again does not."""
 
@@ -49,3 +53,8 @@ class LauncherError(StageBadInputError):
 
 class NonFiniteLossError(ValueError):
     """A training loss became NaN or infinite. Raised before any weight is written."""
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no Attacker or Defender where one is wanted, or one that cannot be trained as the config
+    says."""

@@ -3,27 +3,36 @@ time.
 
 Conditions: `clean`; `semantic`, `irrelevant` and `unseen` (the data set's procedural distractors of that
 family); `attacker_1`, `attacker_2`, ... (the clean scenes as those rounds' Attackers edit them); `adversary_1`, ...
-(the same of other campaigns' Attackers). Every figure comes with its n and its Wilson 95 % interval.
+(the same of other campaigns' Attackers); `regression_suite` (what fooled earlier Defenders, by the bank). Every figure
+comes with its n and its Wilson 95 % interval.
 """
+
+from typing import Annotated
 
 from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, ValiditySettings
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.learning import DType
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 5
+VERSION = 6
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(promoted_with=True, same_in_all_rounds=True)
 
 CLEAN = "clean"
 """The condition without any edit."""
+REGRESSION_SUITE = "regression_suite"
+"""The condition of the bank's held-back edits. It is no attack on the clean scenes: it has scenes of its own, and
+counts neither in the worst case nor in "right under every attack"."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
 COMPLETIONS_FILE = "benchmarks.jsonl"
-"""In the artifact, where benchmarks were asked: [question, sample, completion] a line."""
+"""In the artifact, where benchmarks were asked: [question, sample, completion] a line, and behind a completion
+that was cut off "length"."""
 
 
 def attacker_condition(number: int) -> str:
@@ -88,6 +97,8 @@ class EvaluateInputs(Frozen):
     """Holds the files of the benchmarks that the config names; None asks none of them."""
     judge: ExternalRef | None = None
     """`validity.judge`, pinned."""
+    bank: Annotated[ArtifactRef | None, LATER] = None
+    """What `bank` wrote: its split `evaluate` is asked, all of it, as `regression_suite`."""
 
 
 class Changes(Frozen):
@@ -123,7 +134,7 @@ class EvaluateOutputs(Frozen):
     kinds_n: dict[str, int]
     """The n of `kinds`."""
     worst: float
-    """The lowest `strict` over all conditions but clean; the clean one where there is no other."""
+    """The lowest `strict` over the attacks (the regression suite is none); the clean one where there is no attack."""
     worst_condition: str
     every_attack: float | None = None
     """Share of questions right under every attack that was asked about them; None without attacks."""

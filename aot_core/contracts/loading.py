@@ -34,6 +34,8 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides or []:
         apply_override(values, override)
+    if "edition" in values:
+        raise ConfigError(f"{path}: edition: it is planned, never written by hand; leave it out and give --edition")
     for name in get_args(StageName):
         section = values.get(name)
         if isinstance(section, dict) and "seed" in section:

@@ -5,14 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aot_core.contracts.artifact import ExternalRef
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import DistractorFamily
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import Line, ModelName, Name, Prompt, StageSeed
 
-VERSION = 3
+VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(data_set=True, promoted_with=True)
 
 TrainingFamily = Literal["semantic", "irrelevant"]
 """The families that pairs may be trained on; "unseen" is kept for evaluation."""
@@ -40,7 +42,8 @@ class PhotoSettings(Frozen):
     """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
     implies: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
-    that such an unboxed thing could make disputable are not asked."""
+    that such an unboxed thing could make disputable are not asked. What a COCO file's supercategories imply, where
+    they are categories with boxes, need not be told."""
     max_rejected: float = Field(default=0.05, ge=0, lt=1)
     """The share of the photographs that may be unusable (a box outside the image, a file that is cut off). Each is
     left out whole, with its reason, as a question about half of its annotations could be wrong. Above this share
@@ -52,7 +55,7 @@ class CocoSettings(PhotoSettings):
 
     type: Literal["coco"]
     images: Name = "images"
-    """The folder of images, inside the source folder."""
+    """The folder of images, inside the source folder; "." is that folder itself."""
     annotations: Name = "instances.json"
     """The instances file, inside the source folder. Read as a stream, however large it is."""
 
@@ -84,7 +87,7 @@ SourceSettings = Annotated[ProceduralSettings | CocoSettings | DatasetsSettings,
 
 
 class SplitSizes(Frozen):
-    """How many samples each split gets. No source image stands in two splits."""
+    """How many samples each split gets; with `growing`, each split's share. No source image stands in two splits."""
 
     warm_start: int = Field(default=1500, ge=0, le=100_000_000)
     """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
@@ -264,6 +267,34 @@ class PrepareDataConfig(Frozen):
     """Questions in a shard: the unit that workers share out, and the most that a killed run loses."""
     seed: StageSeed = 0
     """Filled in by the campaign."""
+    growing: Annotated[bool, LATER] = False
+    """Photographs: whether the source folder grows, so that the data set grows with it: each photograph gives
+    `questions_per_picture` samples, and `splits` are the splits' shares of the photographs, not numbers of samples. A
+    photograph's split follows from what it looks like, never from the seed or from the others, except that one that
+    looks like another goes where that one is. Of a grown folder only the shards of new photographs are made; the others
+    are taken from the data set given as `previous`."""
+    questions_per_picture: Annotated[int, LATER] = Field(default=4, ge=1)
+    """growing: samples (in `evaluate`, questions) made of each photograph. A shard whose photographs yield fewer is
+    kept as it is."""
+
+    @model_validator(mode="after")
+    def _growing(self) -> "PrepareDataConfig":
+        if not self.growing:
+            return self
+        if self.source.type == "procedural":
+            raise ValueError(
+                "growing: the procedural source has no folder that grows; leave it out, or give photographs"
+            )
+        if self.effectiveness.asked is not None:
+            raise ValueError(
+                "effectiveness.asked: a growing data set has no size of which so many are asked; leave it out"
+            )
+        if self.questions_per_picture > self.shard_size:
+            raise ValueError(
+                f"questions_per_picture is {self.questions_per_picture} and shard_size {self.shard_size}, and a shard "
+                "holds whole photographs: raise shard_size, or lower questions_per_picture"
+            )
+        return self
 
     @model_validator(mode="after")
     def _photographs(self) -> "PrepareDataConfig":
@@ -291,6 +322,9 @@ class PrepareDataInputs(Frozen):
     """`extension.editor`, pinned."""
     checker: ExternalRef | None = None
     """`extension.checker`, pinned."""
+    previous: Annotated[ArtifactRef | None, LATER] = None
+    """growing: the data set made before the folder grew. Its shards are taken over while all their photographs still
+    stand unchanged. None makes every shard."""
 
 
 class PrepareDataOutputs(Frozen):
@@ -314,3 +348,11 @@ class PrepareDataOutputs(Frozen):
     """Of the pairs that the base Defender was asked about, those that fooled it; 0 where none was asked."""
     manifest_sha256: str
     """The data set's own hash: equal for equal data, whoever made it."""
+    shards_made: int = 0
+    """Shards that this data set does not share with `previous`."""
+    shards_reused: int = 0
+    """Shards taken from `previous`."""
+    pictures_new: int = 0
+    """growing: photographs that `previous` did not hold."""
+    pictures_gone: int = 0
+    """growing: photographs that only `previous` held."""

@@ -1,7 +1,7 @@
 """What decides whether a Defender may lead: the gate's settings, its decision, and the ledger of what was done.
 
-evaluations of challenger and champion -> `Decision` (`aot_core.evaluation.gate`) -> `LedgerEntry`s
-(`aot_core.tracking.ledger`) -> the alias in MLflow.
+evaluations of challenger and champion -> the rule (`aot_core.evaluation.gate`) -> `Decision` -> `LedgerEntry`s
+(`aot_core.store.ledger`) -> the alias in MLflow.
 """
 
 from typing import Annotated, Literal
@@ -9,25 +9,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from aot_core.contracts.base import Frozen, sha256_of
+from aot_core.contracts.benchmark_registry import margins
 from aot_core.contracts.secrets import Webhook
 from aot_core.contracts.texts import Name, StageSeed
 
 BENCHMARK_PREFIX = "bench/"
 """A condition of this prefix is a benchmark's questions, without any edit."""
-
-
-BENCHMARK_MARGINS = {
-    "vstar": 0.10,
-    "hrbench4k": 0.05,
-    "hrbench8k": 0.05,
-    "hallusionbench": 0.05,
-    "mmmu": 0.05,
-    "realworldqa": 0.05,
-    "mmstar": 0.035,
-}
-"""(1.64 + 1.96) sqrt(0.14 / n), rounded: where two Defenders differ on 14 % of n answers (two that were trained apart
-do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the large files
-allow, the 191 questions of VStar would refuse two of three such challengers."""
 
 
 class GateSettings(Frozen):
@@ -36,13 +23,12 @@ class GateSettings(Frozen):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The chance, at most, that a challenger that is no better is promoted."""
     clean_margin: float = Field(default=0.025, ge=0, le=1)
-    """Clean accuracy that a challenger must be shown not to lose. With 1,000 questions 2.5 points stop a loss of 3 and
-    let pass who loses nothing; `benchmarks/gate.py` measures how often."""
+    """Clean accuracy that a challenger must be shown not to lose; the first champion may lie
+    so much below the base. With 1,000 questions 2.5 points stop a loss of 3 and let pass who loses nothing;
+    `benchmarks/gate.py` measures how often."""
     benchmark_margin: float = Field(default=0.03, ge=0, le=1)
     """The same on every benchmark that has no margin of its own."""
-    benchmark_margins: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=lambda: dict(BENCHMARK_MARGINS)
-    )
+    benchmark_margins: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=margins)
     """Margins by benchmark: a small one cannot show a small loss, nor that there is none."""
     min_items: int = Field(default=100, ge=1, le=100_000_000)
     """Fewer common questions than this decide nothing: such an attack is left out of the worst case, such a
@@ -65,7 +51,8 @@ class GateTest(Frozen):
     """One line of the gate's table. Differences are challenger minus champion."""
 
     name: str
-    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, ..."""
+    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`, ...; without a champion
+    `floor/clean` and `floor/worst_case`, whose difference is to the base model."""
     what: str
     """The claim in words."""
     passed: bool
@@ -112,7 +99,8 @@ class Decision(Frozen):
     stops: tuple[HardStop, ...] = ()
     tests: tuple[GateTest, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict)
-    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ..."""
+    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` where there
+    was no champion."""
     lineage: dict[str, str] = Field(default_factory=dict)
     """Data manifest, commit, images, evaluations, parent version."""
 

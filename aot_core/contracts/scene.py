@@ -1,7 +1,7 @@
 """What the data is made of: objects with boxes, scenes, questions, edits and samples.
 
 A question's truth is never stored alone: its `Query` says what is asked in terms of object attributes, so that
-the answer can be derived again from any list of objects (`aot_core.data.truth`), before and after an edit.
+the answer can be derived again from any list of objects (`aot_core.worlds.truth`), before and after an edit.
 """
 
 from typing import Literal

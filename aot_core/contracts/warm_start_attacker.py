@@ -6,10 +6,12 @@ from pydantic import Field
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.learning import EditorSettings, ModelSettings
+from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 2
 """Raised by hand when the stage gives another result for the same config and inputs."""
+STAGE = StageDeclaration(checkpoint="attacker")
 
 
 class WarmStartAttackerConfig(Frozen):

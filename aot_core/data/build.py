@@ -1,13 +1,12 @@
 """From a config to a data set on disk: shards made by workers, found again after a kill, put together as a stream.
 
-    plan --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
+    config --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
 
-The work folder outlives a kill: the next run of the same plan finds the finished shards there. The output is made of
+The work folder outlives a kill: the next run of the same build finds the finished shards there. The output is made of
 hard links to them where the disk allows, so that nothing is written twice. No step's memory grows with the data set.
 """
 
 import os
-import shutil
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -23,25 +22,37 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from aot_core.contracts.prepare_data import PrepareDataConfig
-from aot_core.data.dataset import DATA, REJECTION_SCHEMA, REJECTIONS, SCHEMA, TABLE, write_manifest
-from aot_core.data.domains import open_source
+from aot_core.data.dataset import (
+    DATA,
+    MANIFEST,
+    REJECTION_SCHEMA,
+    REJECTIONS,
+    SCHEMA,
+    TABLE,
+    file_sha256,
+    write_manifest,
+)
 from aot_core.data.facts import FACTS, Note
-from aot_core.data.photographs import refuse_if_too_many
+from aot_core.data.growing import BuildPlan, plan_growth
 from aot_core.data.pipeline import Helpers, ShardMaker, shares_of
 from aot_core.data.shards import (
     REJECTED,
     ROWS,
     Shard,
     ShardRecord,
+    build_key,
     find_shard,
-    plan_key,
-    plan_shards,
+    link,
     read_rows,
     sweep,
+    wanted_shards,
 )
-from aot_core.data.sources import Unusable
+from aot_core.data.snapshot import SnapshotShards, read_snapshot, write_snapshot
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_exit, quick_imports
+from aot_core.worlds.images import DataError
+from aot_core.worlds.opening import open_source
+from aot_core.worlds.sources import NamedByContent, Photographs, Unusable, refuse_if_too_many
 
 HelpersFactory = Callable[[], Helpers]
 
@@ -59,13 +70,17 @@ class BuildJob:
     work: Path
     """Where finished shards lie; on several machines, a disk that they share."""
     contents: tuple[str, ...] = ()
-    """The sha256 (or hub name) of everything read from outside: with the config it identifies the plan."""
+    """The sha256 (or hub name) of everything read from outside: with the config it identifies the build."""
+    models: tuple[str, ...] = ()
+    """Those of `contents` that are models: all that a growing source's shards depend on of them."""
+    previous: Path | None = None
+    """growing: the data set made before the folder grew."""
     open_helpers: HelpersFactory = Helpers
     """Loads the models, once a worker. A function at a module's top level, or a partial of one."""
 
     @property
-    def plan(self) -> str:
-        return plan_key(self.config, self.contents)
+    def key(self) -> str:
+        return build_key(self.config, self.contents)
 
     @property
     def shards_folder(self) -> Path:
@@ -73,8 +88,8 @@ class BuildJob:
 
     @property
     def index(self) -> Path:
-        """Where the source's index lies: a folder of the plan's own, as a source can have changed since another one."""
-        return self.work / f"source-{self.plan[:16]}"
+        """Where the source's index lies: a folder of the build's own, as a source may have changed since another."""
+        return self.work / f"source-{self.key[:16]}"
 
 
 @dataclass
@@ -85,6 +100,7 @@ class BuildSummary:
     """Shard to record, in the data set's order."""
     reused: int = 0
     """Shards that an earlier, killed run had finished."""
+    plan: BuildPlan = field(default_factory=lambda: BuildPlan(shards=()))
     unusable: list[Unusable] = field(default_factory=list)
     """Photographs left out, each once."""
 
@@ -96,6 +112,7 @@ class BuildSummary:
             total.update({name: n for name, n in record.funnel.items() if not name.startswith("source/")})
         # A photograph is met by many shards and counts once.
         total.update(f"source/{one.reason}" for one in self.unusable)
+        total.update(f"split/{one.reason}" for one in self.plan.aside)
         return total
 
     @property
@@ -127,16 +144,16 @@ def notes_of(job: BuildJob, made: BuildSummary) -> dict[str, Note]:
 
 
 def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
-    """Make the shards that the work folder does not hold yet, in this process or in `workers` others."""
-    plan, shards = job.plan, plan_shards(job.config)
+    """Make the shards that neither the work folder nor the previous data set holds, in this process or in `workers`
+    others."""
     sweep(job.shards_folder)
-    # Opened here first: a bad source is told before any worker starts, and its index is made once.
-    source = open_source(job.config, job.folder, job.index)
-    shares_of(job.config, source.size)
-    summary = BuildSummary()
-    held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, plan))}
-    missing = [shard for shard in shards if shard.name not in held]
+    plan = plan_build(job, workers)
+    shards = plan.shards
+    summary = BuildSummary(plan=plan)
+    held = {shard.name: record for shard in shards if (record := find_shard(job.shards_folder, shard, job.key))}
     summary.reused = len(held)
+    held |= _taken(job, [shard for shard in shards if shard.name in plan.kept and shard.name not in held])
+    missing = [shard for shard in shards if shard.name not in held]
     made: dict[str, ShardRecord] = {}
     total = sum(shard.wanted for shard in shards)
     done = total - sum(shard.wanted for shard in missing)
@@ -146,6 +163,37 @@ def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
             bar.update(shard.wanted)
     summary.records = {shard.name: held.get(shard.name) or made[shard.name] for shard in shards}
     return summary
+
+
+def plan_build(job: BuildJob, workers: int = 1) -> BuildPlan:
+    """The job's shards. A bad source is told here, before any worker starts, and its index is made once."""
+    if not job.config.growing:
+        source = open_source(job.config, job.folder, job.index)
+        shares_of(job.config, source.size)
+        return BuildPlan(shards=tuple(wanted_shards(job.config)))
+    if job.folder is None:
+        raise DataError("source_folder: a growing source needs a folder; name the one that holds your photographs")
+    previous = read_snapshot(job.previous) if job.previous else None
+    before = file_sha256(job.previous / MANIFEST) if job.previous else ""
+    path = job.index / f"plan-{before[:16] or 'first'}.json"
+    if path.is_file():
+        return BuildPlan.model_validate_json(path.read_bytes())
+    plan = plan_growth(job.config, job.folder, job.index, job.models, previous, workers)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(plan.model_dump_json())
+    partial.replace(path)
+    return plan
+
+
+def _taken(job: BuildJob, shards: list[Shard]) -> dict[str, ShardRecord]:
+    """These shards, taken over from the previous data set."""
+    if not shards:
+        return {}
+    assert job.previous is not None, "only what a previous data set holds is kept"
+    snapshot = read_snapshot(job.previous)
+    assert snapshot is not None, "the plan was made by it"
+    held = SnapshotShards(job.previous, snapshot)
+    return {shard.name: held.take(shard, job.shards_folder) for shard in shards}
 
 
 def _run(job: BuildJob, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, ShardRecord]]:
@@ -182,13 +230,16 @@ def make_one(job: BuildJob, name: str) -> ShardRecord:
 
     Its process keeps the job's source and models open for the next one. Raises DataError as `make_shards`.
     """
-    (shard,) = [shard for shard in plan_shards(job.config) if shard.name == name]
-    held = find_shard(job.shards_folder, shard, job.plan)
+    plan = plan_build(job)
+    (shard,) = [shard for shard in plan.shards if shard.name == name]
+    held = find_shard(job.shards_folder, shard, job.key)
     if held is not None:
         return held
+    if name in plan.kept:
+        return _taken(job, [shard])[name]
     # Tasks in threads of one process take turns: torch's number of threads is the process's.
     with _ONE_AT_A_TIME, one_thread():
-        key = (job.plan, job.work)
+        key = (job.key, job.work)
         if key not in _makers:
             _makers.clear()
             _makers[key] = open_maker(job)
@@ -202,7 +253,10 @@ _ONE_AT_A_TIME = threading.Lock()
 def open_maker(job: BuildJob) -> ShardMaker:
     """The maker of a job's shards, its source and models open."""
     source = open_source(job.config, job.folder, job.index)
-    return ShardMaker(job.config, source, job.plan, job.open_helpers())
+    if job.config.growing:
+        assert isinstance(source, Photographs), "the config takes `growing` for photographs alone"
+        source = NamedByContent(source)
+    return ShardMaker(job.config, source, job.key, job.open_helpers())
 
 
 @contextmanager
@@ -255,13 +309,17 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
     output.mkdir(parents=True, exist_ok=True)
     source = open_source(job.config, job.folder, job.index)
     left_out = source.unusable
-    unusable = {one.detail: one for one in left_out}
+    plan = summary.plan
+    unusable = {one.detail: one for one in (*left_out, *plan.unusable)}
     with pq.ParquetWriter(output / REJECTIONS, REJECTION_SCHEMA) as rejections:
-        rejections.write_table(pa.Table.from_pylist([_as_row(one) for one in left_out], schema=REJECTION_SCHEMA))
+        beforehand = [_as_row(one) for one in unusable.values()] + [_as_row(one, "split") for one in plan.aside]
+        rejections.write_table(pa.Table.from_pylist(beforehand, schema=REJECTION_SCHEMA))
         for split in SPLITS:
-            own = [shard for shard in plan_shards(job.config) if shard.split == split]
+            own = [shard for shard in plan.shards if shard.split == split]
             if not own:
                 continue
+            if not any(summary.records[shard.name].samples for shard in own):
+                raise DataError(f"splits.{split}: none of its photographs gave a sample; rejected: {summary.funnel}")
             (output / DATA / split).mkdir(parents=True, exist_ok=True)
             with pq.ParquetWriter(output / DATA / split / TABLE, SCHEMA) as table:
                 for shard in own:
@@ -275,15 +333,16 @@ def assemble(job: BuildJob, output: Path, summary: BuildSummary) -> BuildSummary
                             continue
                         unusable.setdefault(row["detail"], Unusable(row["source_id"], row["reason"], row["detail"]))
     summary.unusable = [unusable[detail] for detail in sorted(unusable)]
-    if job.config.source.type != "procedural":
-        assert source.size is not None, "photographs end"
-        refuse_if_too_many(summary.unusable, source.size + len(left_out), job.config.source.max_rejected)
+    if source.size is not None:
+        refuse_if_too_many(summary.unusable, source.size + len(left_out), source.max_rejected)
+    if job.config.growing:
+        write_snapshot(output, plan.snapshot(summary.records))
     write_manifest(output)
     return summary
 
 
-def _as_row(one: Unusable) -> dict[str, object]:
-    return {"source_id": one.source_id, "step": "source", "reason": one.reason, "detail": one.detail}
+def _as_row(one: Unusable, step: str = "source") -> dict[str, object]:
+    return {"source_id": one.source_id, "step": step, "reason": one.reason, "detail": one.detail}
 
 
 def _link_images(folder: Path, target: Path, record: ShardRecord) -> None:
@@ -291,10 +350,4 @@ def _link_images(folder: Path, target: Path, record: ShardRecord) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in record.images:
         # Plain strings: for so many files a Path takes longer than the link.
-        made, placed = f"{folder}/{name}", f"{target}/{name}"
-        try:
-            os.link(made, placed)
-        except FileExistsError:
-            continue
-        except OSError:
-            shutil.copyfile(made, placed)
+        link(f"{folder}/{name}", f"{target}/{name}")

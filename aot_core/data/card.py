@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.markdown import as_text
 from aot_core.data.dataset import DATA, iter_rows, read_manifest, tables_of
-from aot_core.data.images import DataError
+from aot_core.worlds.images import DataError
 
 CARD, CARD_JSON = "README.md", "card.json"
 
@@ -50,6 +50,12 @@ class DataCard:
     """`step/outcome` to how often it happened."""
     effective_by_kind: dict[str, str] = field(default_factory=dict)
     """Kind of question to "effective of asked", counted before the filter drops any."""
+    growth: dict[str, int] = field(default_factory=dict)
+    """Growing sources: what is new and what was taken from the previous data set. Left out of card.json elsewhere."""
+
+    def as_json(self) -> dict[str, Any]:
+        """`card.json`."""
+        return {name: value for name, value in asdict(self).items() if name != "growth" or value}
 
 
 def describe(folder: Path, manifest_sha256: str, funnel: dict[str, int] | None = None) -> DataCard:
@@ -100,7 +106,7 @@ def edit_kind(kinds: list[str]) -> str:
 
 def write_card(folder: Path, card: DataCard, pictures: list[str]) -> None:
     """Write README.md and card.json. `pictures` are relative paths of galleries."""
-    (folder / CARD_JSON).write_text(json.dumps(asdict(card), indent=1) + "\n")
+    (folder / CARD_JSON).write_text(json.dumps(card.as_json(), indent=1) + "\n")
     templates = Environment(
         loader=PackageLoader("aot_core.data", ""),
         undefined=StrictUndefined,

@@ -21,8 +21,8 @@ from scipy.stats import binomtest
 from aot_core.contracts.scene import LETTERS
 from aot_core.data.dataset import SCHEMA, file_sha256, read_manifest, tables_of
 from aot_core.data.facts import Note, noted_facts, table_facts
-from aot_core.data.images import DataError, safe_path
-from aot_core.data.likeness import alike_across
+from aot_core.worlds.images import DataError, safe_path
+from aot_core.worlds.likeness import alike_across
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

@@ -28,8 +28,8 @@ from pydantic import ValidationError
 from aot_core.contracts.base import canonical_json
 from aot_core.contracts.prepare_data import ImageFormat
 from aot_core.contracts.scene import Box, Sample, SceneObject, Split
-from aot_core.data.images import MAX_PIXELS, DataError, open_image, safe_path
 from aot_core.data.splits import SPLITS
+from aot_core.worlds.images import MAX_PIXELS, DataError, open_image, safe_path
 
 TABLE = "metadata.parquet"
 MANIFEST = "manifest.json"

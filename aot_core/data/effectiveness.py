@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from aot_core.answers import letter_of
 from aot_core.contracts.prepare_data import EffectivenessSettings
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, Question
-from aot_core.data.answers import extract_letter
+from aot_core.contracts.scene import Question
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Effectiveness:
     """Shares of right answers, 0..1, on the clean and on the edited image."""
 
     clean: float
@@ -29,24 +29,23 @@ class Judgement:
         return "effective" if self.edited == 0 else "withstood"
 
 
-def judge_pairs(
+def measure_effectiveness(
     answerer: Answerer,
     cleans: Sequence[Image.Image],
     editeds: Sequence[Image.Image],
     questions: Sequence[Question],
     settings: EffectivenessSettings,
     seed: int,
-) -> list[Judgement]:
-    """Ask `settings.samples` times about each image of each pair. The same seed gives the same judgements."""
+) -> list[Effectiveness]:
+    """Ask `settings.samples` times about each image of each pair. The same seed gives the same shares."""
     shares = []
     for turn, images in enumerate((cleans, editeds)):
         completions = answerer.answer(
             images, questions, samples=settings.samples, temperature=settings.temperature, seed=seed + turn
         )
         shares.append([_share_right(c, q) for c, q in zip(completions, questions, strict=True)])
-    return [Judgement(clean, edited) for clean, edited in zip(*shares, strict=True)]
+    return [Effectiveness(clean, edited) for clean, edited in zip(*shares, strict=True)]
 
 
 def _share_right(completions: Sequence[str], question: Question) -> float:
-    letters = LETTERS[: len(question.options)]
-    return sum(extract_letter(text, letters) == question.answer for text in completions) / len(completions)
+    return sum(letter_of(text, question.options) == question.answer for text in completions) / len(completions)

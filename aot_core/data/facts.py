@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from aot_core import worlds
 from aot_core.contracts import scene
 from aot_core.contracts.scene import LETTERS, Box, Sample
 from aot_core.data.dataset import SCHEMA, file_sha256, images_of
-from aot_core.data.truth import truth
+from aot_core.worlds.truth import truth
 
 FACTS = "facts.parquet"
 
@@ -99,8 +100,12 @@ def digest_of(rows: pa.Table, base: str) -> str:
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    """The sha256 of the code that facts can depend on: this package's, and what reads a record."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(scene.__file__)]
+    """The sha256 of the code that facts can depend on: this package's, the worlds', and what reads a record."""
+    files = [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        *sorted(Path(worlds.__file__ or "").parent.rglob("*.py")),
+        Path(scene.__file__),
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

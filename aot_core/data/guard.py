@@ -25,9 +25,9 @@ from aot_core.contracts.errors import ToldError
 from aot_core.contracts.prepare_data import GuardSettings
 from aot_core.data.checks import checks_frame
 from aot_core.data.facts import Note
-from aot_core.data.images import DataError
 from aot_core.data.splits import SPLITS
 from aot_core.startup import quick_imports
+from aot_core.worlds.images import DataError
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -47,7 +47,7 @@ class GuardBrokenError(ToldError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExpectationResult:
     """What came of one expectation."""
 
     expectation: str
@@ -72,7 +72,7 @@ def guard_dataset(
     docs: Path | None = None,
     workers: int = 1,
     notes: Mapping[str, Note] | None = None,
-) -> list[Verdict]:
+) -> list[ExpectationResult]:
     """Check a data set on disk and leave report.json and report.html in the folder `report`.
 
     Args:
@@ -100,8 +100,7 @@ def data_expectations(min_ssim: float, settings: GuardSettings, *, judged: bool 
     Args:
         judged: whether the base Defender was asked about any pair, so that there is a share to look at.
     """
-    gx = _great_expectations()
-    e = gx.expectations
+    e = great_expectations().expectations
 
     def because(why: str) -> dict[str, str]:
         return {"why": why}
@@ -163,10 +162,12 @@ def data_expectations(min_ssim: float, settings: GuardSettings, *, judged: bool 
     return suite
 
 
-def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: Path | None = None) -> list[Verdict]:
+def validate(
+    frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: Path | None = None
+) -> list[ExpectationResult]:
     """Run a checkpoint of these expectations over a frame, and build Data Docs if they are wanted."""
     with tempfile.TemporaryDirectory(prefix="aot-guard-") as root:
-        outcome, context = _run_checkpoint(frame, expectations, Path(root) if docs else None)
+        outcome, context = run_checkpoint(frame, expectations, Path(root) if docs else None)
         if docs is not None:
             # Great Expectations says where by an address: `file:///...`.
             (index,) = context.build_data_docs().values()
@@ -174,8 +175,11 @@ def validate(frame: pd.DataFrame, expectations: Sequence["Expectation"], docs: P
         return [_verdict(result) for run in outcome.run_results.values() for result in run.results]
 
 
-def _run_checkpoint(frame: pd.DataFrame, expectations: Sequence["Expectation"], root: Path | None) -> tuple[Any, Any]:
-    gx = _great_expectations()
+def run_checkpoint(
+    frame: pd.DataFrame, expectations: Sequence["Expectation"], root: Path | None = None
+) -> tuple[Any, Any]:
+    """Great Expectations' outcome of a checkpoint, and its context: in memory, or in the folder `root`."""
+    gx = great_expectations()
     context = gx.get_context(mode="file", project_root_dir=root) if root else gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
@@ -201,7 +205,7 @@ def _run_checkpoint(frame: pd.DataFrame, expectations: Sequence["Expectation"], 
     return checkpoint.run(batch_parameters={"dataframe": frame}), context
 
 
-def raise_for(verdicts: Sequence[Verdict]) -> None:
+def raise_for(verdicts: Sequence[ExpectationResult]) -> None:
     """Raise for the first kind of trouble there is: a guard that could not look, then data that is bad."""
     raised = [v for v in verdicts if v.raised]
     if raised:
@@ -213,7 +217,7 @@ def raise_for(verdicts: Sequence[Verdict]) -> None:
         raise DataGuardError(f"the data breaks {len(failed)} of {len(verdicts)} expectations: {named}")
 
 
-def write_report(folder: Path, verdicts: Sequence[Verdict], samples: int) -> None:
+def write_report(folder: Path, verdicts: Sequence[ExpectationResult], samples: int) -> None:
     """report.json for machines, report.html for people. Equal verdicts give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     passed = sum(v.success for v in verdicts)
@@ -226,16 +230,16 @@ def write_report(folder: Path, verdicts: Sequence[Verdict], samples: int) -> Non
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _verdict(result: Any) -> Verdict:
+def _verdict(result: Any) -> ExpectationResult:
     kwargs = result.expectation_config.kwargs
-    return Verdict(
+    return ExpectationResult(
         expectation=result.expectation_config.type,
         column=str(kwargs.get("column", "")),
         why=str((result.expectation_config.meta or {}).get("why", "")),
         success=bool(result.success),
         detail=_detail(result.result),
         rows=tuple(_rows(result.result)),
-        raised=_raised(result.exception_info),
+        raised=raised_in(result),
     )
 
 
@@ -254,13 +258,14 @@ def _rows(result: Mapping[str, Any]) -> list[str]:
     return [str(row.get("sample_id", "?")) for row in result.get("partial_unexpected_index_list") or ()]
 
 
-def _raised(info: Mapping[str, Any] | None) -> str:
+def raised_in(result: Any) -> str:
     """The exception's message; "" where none was raised. A metric's exception stands one level down, by its id."""
-    entries = [info or {}, *(value for value in (info or {}).values() if isinstance(value, Mapping))]
+    info: Mapping[str, Any] = result.exception_info or {}
+    entries = [info, *(value for value in info.values() if isinstance(value, Mapping))]
     return "; ".join(str(entry["exception_message"]) for entry in entries if entry.get("raised_exception"))
 
 
-def _great_expectations() -> Any:
+def great_expectations() -> Any:
     """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Before the import, which else tells of hundreds of functions that it documents.

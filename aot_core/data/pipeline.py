@@ -23,18 +23,17 @@ from PIL import Image
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import DistractorFamily, EditKind, Question, QuestionKind, Sample, Split
-from aot_core.data.checker import Checker
 from aot_core.data.dataset import as_stored, encode_image, row_of
-from aot_core.data.domains import Domain, open_domain
-from aot_core.data.effectiveness import judge_pairs
-from aot_core.data.extension import Rejection, check_extension
-from aot_core.data.images import DataError, RowError
-from aot_core.data.implantation import Implanted, random_kinds
-from aot_core.data.outpainting import Outpainter
+from aot_core.data.effectiveness import measure_effectiveness
 from aot_core.data.shards import Shard, ShardRecord, ShardWriter
-from aot_core.data.similarity import localized_ssim_batch
-from aot_core.data.sources import Picture, Source
-from aot_core.data.splits import SPLITS, Share, share_out
+from aot_core.data.splits import LEAST, SPLITS, Share, share_out
+from aot_core.worlds.extension import Rejection, check_extension
+from aot_core.worlds.images import DataError, RowError
+from aot_core.worlds.implantation import Implanted, random_kinds
+from aot_core.worlds.opening import world_from
+from aot_core.worlds.protocol import Checker, Domain, Outpainter
+from aot_core.worlds.similarity import localized_ssim_batch
+from aot_core.worlds.sources import Picture, Source
 
 _CHUNK = 128
 """Pairs that are compared and judged together, at most,"""
@@ -78,37 +77,41 @@ class Draft:
 class ShardMaker:
     """Makes any shard of a data set. One a process: it keeps its source, its domains and its models open."""
 
-    def __init__(self, config: PrepareDataConfig, source: Source, plan: str, helpers: Helpers | None = None) -> None:
-        self._config, self._source, self._plan = config, source, plan
+    def __init__(self, config: PrepareDataConfig, source: Source, key: str, helpers: Helpers | None = None) -> None:
+        self._config, self._source, self._key = config, source, key
         self._helpers = helpers or Helpers()
         self._domains: dict[Split, Domain] = {}
-        self._shares = shares_of(config, source.size)
+        self._shares = {} if config.growing else shares_of(config, source.size)
 
     def make(self, shard: Shard, work: Path) -> ShardRecord:
         """Make a shard and leave it, finished, in the folder `work`.
 
         Raises DataError where the source does not yield enough, or too much of it cannot be used.
         """
-        with ShardWriter(work, shard, self._plan) as writer:
-            if shard.split not in self._domains:
-                share = self._shares[shard.split]
-                with writer.timed("open"):
-                    self._domains[shard.split] = open_domain(
-                        self._source, self._config, share.indices, self._helpers.outpainter
-                    )
-            run = _ShardRun(self._config, self._domains[shard.split], shard, self._helpers, writer)
-            for number, draft in enumerate(run.drafts(self._shares[shard.split])):
+        with ShardWriter(work, shard, self._key) as writer:
+            share = Share(shard.pictures) if shard.key else self._shares[shard.split]
+            with writer.timed("open"):
+                domain = self._domain(shard, share)
+            run = _ShardRun(self._config, domain, shard, self._helpers, writer)
+            for number, draft in enumerate(run.drafts(share)):
                 with writer.timed("save"):
                     save_draft(writer, self._config, shard, number, draft)
             return writer.finish()
+
+    def _domain(self, shard: Shard, share: Share) -> Domain:
+        """The domain of the shard's split; of a growing source the shard's own."""
+        outpainter, world = self._helpers.outpainter, world_from(self._config.source.type)
+        if shard.key:
+            return world.open_domain(self._source, self._config, (*shard.pictures, *shard.donors), outpainter)
+        if shard.split not in self._domains:
+            self._domains[shard.split] = world.open_domain(self._source, self._config, share.indices, outpainter)
+        return self._domains[shard.split]
 
 
 def shares_of(config: PrepareDataConfig, size: int | None) -> dict[Split, Share]:
     """Which source pictures each split gets. Raises DataError where the source has too few."""
     wanted: dict[Split, int] = {split: getattr(config.splits, split) for split in SPLITS}
-    # Distractors for a photograph come from another one of its split.
-    least: dict[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
-    return share_out(size, wanted, least, np.random.default_rng([config.seed, len(SPLITS)]))
+    return share_out(size, wanted, LEAST, np.random.default_rng([config.seed, len(SPLITS)]))
 
 
 @dataclass
@@ -129,11 +132,16 @@ class _ShardRun:
         budget = self.shard.wanted * self.config.limits.max_attempts
         # Of an endless source each shard has a stretch of its own; of one that ends, a place to start from.
         stretch = self.config.shard_size * (self.config.limits.max_attempts if not share.indices else 1)
-        numbers = islice(share.starting_at(self.shard.index * stretch), budget)
+        start = 0 if self.shard.key else self.shard.index * stretch
+        numbers = islice(share.starting_at(start), budget)
         made = (draft for attempt, index in enumerate(numbers) if (draft := self._attempt(index, attempt)) is not None)
         missing = self.shard.wanted
         while missing > 0:
             chunk = _take(made, min(_CHUNK, missing))
+            if not chunk and self.shard.key:
+                # One photograph that nothing can be asked about does not refuse a whole folder.
+                self.writer.funnel["shard/missing"] += missing
+                return
             if not chunk:
                 wanted = self.shard.wanted
                 raise DataError(
@@ -174,8 +182,7 @@ class _ShardRun:
 
     def _scene(self, rng: np.random.Generator, source: Picture, attempt: int) -> Picture | None:
         """The source extended, by the first extension that passes the checks."""
-        if source.backdrop is None:
-            # The same photograph gives many scenes.
+        if self.domain.repeats:
             name = f"{source.scene.source_id}-{self.shard.index:05d}-{attempt:05d}"
             source = replace(source, scene=source.scene.model_copy(update={"scene_id": name}))
         settings = self.config.extension
@@ -184,7 +191,7 @@ class _ShardRun:
         for _ in range(settings.attempts):
             with self.writer.timed("extension"):
                 extended = self.domain.extend(rng, source)
-            rejection = check_extension(source, extended, settings, self.writer.timed)
+            rejection = check_extension(self.domain.checks, source, extended, settings, self.writer.timed)
             if rejection is None and self.helpers.checker is not None:
                 with self.writer.timed("checker"):
                     rejection = self.helpers.checker.check(source, extended, int(rng.integers(2**31)))
@@ -282,7 +289,7 @@ class _ShardRun:
         # Seeds of their own, told by how many were asked before: beyond the attempts' seeds.
         spent = self.shard.wanted * self.config.limits.max_attempts
         rng = np.random.default_rng(self.shard.seed(self.config.seed, spent + self.asked))
-        judgements = judge_pairs(
+        measured = measure_effectiveness(
             answerer,
             [draft.picture.image for draft in asked],
             [draft.versions[0].picture.image for draft in asked],
@@ -292,15 +299,15 @@ class _ShardRun:
         )
         self.asked += len(asked)
         kept = []
-        for draft, judgement in zip(asked, judgements, strict=True):
+        for draft, found in zip(asked, measured, strict=True):
             kind = draft.question.query.kind
-            self.writer.funnel[f"effectiveness/{judgement.outcome}"] += 1
-            self.writer.funnel[f"effectiveness_{kind}/{judgement.outcome}"] += 1
-            if judgement.outcome == "effective" or rng.random() < settings.keep_ineffective:
-                kept.append(replace(draft, clean_correct=judgement.clean, edited_correct=judgement.edited))
+            self.writer.funnel[f"effectiveness/{found.outcome}"] += 1
+            self.writer.funnel[f"effectiveness_{kind}/{found.outcome}"] += 1
+            if found.outcome == "effective" or rng.random() < settings.keep_ineffective:
+                kept.append(replace(draft, clean_correct=found.clean, edited_correct=found.edited))
             else:
-                detail = f"right when clean {judgement.clean:.2f}, when edited {judgement.edited:.2f}"
-                rejection = Rejection(judgement.outcome, detail)
+                detail = f"right when clean {found.clean:.2f}, when edited {found.edited:.2f}"
+                rejection = Rejection(found.outcome, detail)
                 self._log(draft.attempt, draft.picture.scene.source_id, "effectiveness", rejection)
         return kept + unasked
 

@@ -1,6 +1,6 @@
 """The unit of work: a shard is some of a split's questions, made from its own seed, finished or not there.
 
-    config ----plan_shards----> Shard, Shard, ... ----ShardMaker.make----> folder/SHARD/{*.png, rows.parquet,
+    config ----wanted_shards----> Shard, Shard, ... ----ShardMaker.make----> folder/SHARD/{*.png, rows.parquet,
                                                                     rejections.parquet, facts.parquet, shard.json}
 
 A shard's randomness is spawned from the campaign's seed by its split and number, and its source pictures are told by
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aot_core.contracts.base import sha256_of
+from aot_core.contracts.base import decisive, sha256_of
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.scene import Split
 from aot_core.data.dataset import DATA, REJECTION_SCHEMA, SCHEMA, file_sha256
@@ -46,6 +46,12 @@ class Shard:
     """Questions."""
     asked: int | None = None
     """About so many of its pairs the base Defender is asked; None: about all."""
+    pictures: tuple[int, ...] = ()
+    """growing: the numbers of its photographs in the source."""
+    donors: tuple[int, ...] = ()
+    """growing: those of further photographs that distractors are cut from."""
+    key: str = ""
+    """growing: sha256 of all that it is made of (`growing.plan_growth`)."""
 
     @property
     def name(self) -> str:
@@ -58,10 +64,13 @@ class Shard:
 
     def seed(self, seed: int, *further: int) -> np.random.SeedSequence:
         """The shard's own seed, and under it one for each attempt or step."""
+        if self.key:
+            words = [int(self.key[i : i + 8], 16) for i in range(0, 64, 8)]
+            return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), *words, *further))
         return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), self.index, *further))
 
 
-def plan_shards(config: PrepareDataConfig) -> list[Shard]:
+def wanted_shards(config: PrepareDataConfig) -> list[Shard]:
     """All shards of a data set, in its order."""
     shards: list[Shard] = []
     for split in SPLITS:
@@ -75,9 +84,9 @@ def plan_shards(config: PrepareDataConfig) -> list[Shard]:
     return shards
 
 
-def plan_key(config: PrepareDataConfig, contents: Sequence[str]) -> str:
+def build_key(config: PrepareDataConfig, contents: Sequence[str]) -> str:
     """What makes two runs the same: the config, and the sha256 of everything read from outside."""
-    return sha256_of({"config": config.model_dump(mode="json"), "contents": list(contents)})
+    return sha256_of({"config": decisive(config), "contents": list(contents)})
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class ShardRecord:
 
     shard: str
     plan: str
-    """`plan_key` of the run that made it; of another run a shard is no use."""
+    """`build_key` of the run that made it, of a growing source the shard's own key; of another one it is no use."""
     samples: int
     pairs: int
     funnel: dict[str, int]
@@ -105,8 +114,8 @@ class ShardRecord:
 class ShardWriter:
     """Collects a shard in a folder of its own beside its place, and puts it there when it is finished."""
 
-    def __init__(self, work: Path, shard: Shard, plan: str) -> None:
-        self._work, self._shard, self._plan = work, shard, plan
+    def __init__(self, work: Path, shard: Shard, key: str) -> None:
+        self._work, self._shard, self._key = work, shard, shard.key or key
         work.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=f".{shard.name}.", dir=work))
         self.rows: list[dict[str, Any]] = []
@@ -134,6 +143,15 @@ class ShardWriter:
         (self.folder / name).write_bytes(content)
         self._files[name] = sha256
 
+    def has(self, name: str) -> bool:
+        """Whether an image of that name was added."""
+        return name in self._files
+
+    def link_image(self, path: Path, sha256: str) -> None:
+        """Add an image that lies elsewhere: under a second name where the disk allows, else as a copy."""
+        link(str(path), str(self.folder / path.name))
+        self._files[path.name] = sha256
+
     def finish(self) -> ShardRecord:
         """Write the tables and the record, and move the folder into its place."""
         with self.timed("tables"):
@@ -147,7 +165,7 @@ class ShardWriter:
             self._files[name] = file_sha256(self.folder / name)
         record = ShardRecord(
             shard=self._shard.name,
-            plan=self._plan,
+            plan=self._key,
             samples=len(self.rows),
             pairs=sum(row["edited_file_name"] is not None for row in self.rows),
             funnel=dict(sorted(self.funnel.items())),
@@ -160,20 +178,30 @@ class ShardWriter:
             stream.flush()
             os.fsync(stream.fileno())
         target = self._work / self._shard.name
-        # What stands there is of another plan or was damaged: `find_shard` did not take it.
+        # What stands there is of another build or was damaged: `find_shard` did not take it.
         shutil.rmtree(target, ignore_errors=True)
         self.folder.rename(target)
         return record
 
 
-def find_shard(work: Path, shard: Shard, plan: str) -> ShardRecord | None:
+def link(made: str, placed: str) -> None:
+    """Put a file under a second name; copied where the disk has none."""
+    try:
+        os.link(made, placed)
+    except FileExistsError:
+        return
+    except OSError:
+        shutil.copyfile(made, placed)
+
+
+def find_shard(work: Path, shard: Shard, key: str) -> ShardRecord | None:
     """The record of a shard that an earlier run finished and whose files are what they were; else None."""
     path = work / shard.name / SHARD
     try:
         record = ShardRecord(**json.loads(path.read_text()))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    if record.plan != plan or not _sound(path.parent, record.files):
+    if record.plan != (shard.key or key) or not _sound(path.parent, record.files):
         return None
     return record
 

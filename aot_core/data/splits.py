@@ -7,9 +7,12 @@ from itertools import count
 import numpy as np
 
 from aot_core.contracts.scene import Split
-from aot_core.data.images import DataError
+from aot_core.worlds.images import DataError
 
 SPLITS: tuple[Split, ...] = ("warm_start", "train", "evaluate")
+
+LEAST: Mapping[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
+"""The fewest photographs a split can work with: distractors for one come from another one of its split."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import torch
 from PIL.Image import Image
 from transformers import BatchFeature
 
+from aot_core.answers import completions_of
 from aot_core.contracts.learning import DType
+from aot_core.contracts.protocols import Completion
 from aot_core.contracts.scene import LETTERS, Question
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 from aot_core.defender.sharing import generate_samples
@@ -63,22 +65,24 @@ class Defender:
     ) -> list[list[str]]:
         """Answer every (image, question) `samples` times; one list of completions per question.
 
-        Temperature 0 is greedy (the samples are then the same). The same seed gives the same answers. Raises
-        ValueError when images and questions differ in number, or samples or temperature are out of range.
+        Each is a `Completion`, which knows whether `max_new_tokens` cut it off. Temperature 0 is greedy (the samples
+        are then the same). The same seed gives the same answers. Raises ValueError when images and questions differ in
+        number, or samples or temperature are out of range.
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}; ask at least once")
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}; give 0 (greedy) or more")
         drawn = samples if temperature > 0 else 1
-        completions: list[list[str]] = []
+        completions: list[list[Completion]] = []
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             for inputs, _ in self._batches(images, questions):
                 tokens_GT = self._generate(inputs, drawn, temperature)
-                texts = self.processor.batch_decode(tokens_GT, skip_special_tokens=True)
+                said = self.processor.batch_decode(tokens_GT, skip_special_tokens=True)
+                texts = completions_of(said, tokens_GT.tolist(), self.model.generation_config.eos_token_id)
                 completions += [texts[i : i + drawn] for i in range(0, len(texts), drawn)]
-        return completions if drawn == samples else [one * samples for one in completions]
+        return [[*one] if drawn == samples else [*one * samples] for one in completions]
 
     @torch.no_grad()
     def letter_logprobs(self, images: Sequence[Image], questions: Sequence[Question]) -> list[dict[str, float]]:

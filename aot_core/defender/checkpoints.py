@@ -11,15 +11,12 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
 
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DefenderModelSettings, DType
 from aot_core.defender.answering import Defender
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 
 MODEL, ADAPTER = "model", "adapter"
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no Defender, or one that cannot be trained as the config says."""
 
 
 def load_defender(

@@ -19,15 +19,15 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundOutputs
 from aot_core.contracts.scene import Question, Sample
-from aot_core.data.images import image_size
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.checkpoints import save
-from aot_core.defender.dapo_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.rewards import build_terms
+from aot_core.defender.round_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.defender.warm_start import user_turn
 from aot_core.tracking.protocol import Tracker
+from aot_core.worlds.images import image_size
 
 STAGE = "defender_round"
 
@@ -90,7 +90,7 @@ def train_round(
     )
     trainer.remove_callback(PrinterCallback)
     share = config.prompts // config.processes
-    trainer.generation_parts = -(-share // min(config.generation_prompts or share, share))
+    trainer.generation_memory.parts = -(-share // min(config.generation_prompts or share, share))
     checkpoint = last_complete_checkpoint(progress)
     trainer.train(resume_from_checkpoint=checkpoint)
     if output is not None:

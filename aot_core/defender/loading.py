@@ -20,8 +20,8 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.import_utils import is_torchvision_available
 
+from aot_core.base_models.names import model_folder
 from aot_core.contracts.learning import DType
-from aot_core.models import model_folder
 
 Model: TypeAlias = Any
 """A `PreTrainedModel` that generates text from images and text. Its library's annotations leave out most of what the

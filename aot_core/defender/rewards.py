@@ -5,25 +5,20 @@ right letter, however it is said, and 0.2 more if it stands in exactly `\boxed{L
 batch of `Answered` to one finite score an answer; a config may name its own as `package.module:function`.
 """
 
-import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 
-from aot_core.contracts.code import demand_allowed
-from aot_core.contracts.defender_round import DefenderRoundConfig, RewardTerm
-from aot_core.contracts.errors import ToldError
+from aot_core.answers import extract_letter, is_exactly_boxed, letter_of, without_thoughts
+from aot_core.contracts.defender_round import DefenderRoundConfig
+from aot_core.contracts.functions import import_function
+from aot_core.contracts.protocols import Completion
 from aot_core.contracts.scene import LETTERS
-from aot_core.data.answers import extract_letter, is_exactly_boxed
+from aot_core.rl.reward_terms import checked
 
 ACCURACY_REWARD = 0.8
 FORMAT_REWARD = 0.2
-
-_WORD_BOX = re.compile(r"boxed[^A-Za-z]*([A-Za-z]+)")
 
 
 @dataclass(frozen=True)
@@ -47,16 +42,13 @@ class Answered:
     def letters(self) -> str:
         return LETTERS[: len(self.options)]
 
+    @property
+    def said(self) -> Completion:
+        """The completion, with whether the limit cut it off."""
+        return Completion(self.completion, cut_off=not self.finished)
+
 
 Term = Callable[[Sequence[Answered]], Sequence[float]]
-
-
-class RewardError(ValueError):
-    """A reward term gave no usable scores. The message names the term and the answer."""
-
-
-class RewardTimeoutError(ToldError, RuntimeError):
-    """A reward term did not come back. Trying again may help: it may wait for something outside."""
 
 
 def defender_reward(completion: str, answer: str, letters: str = LETTERS) -> float:
@@ -73,36 +65,22 @@ def defender_reward(completion: str, answer: str, letters: str = LETTERS) -> flo
 
 
 def is_right(answered: Answered) -> bool:
-    r"""Whether the answer gives the right option: by its letter or, to a yes/no question, by its word in a box.
+    r"""Whether the answer gives the right option, by its letter or its text, as everyone reads it (`aot_core.answers`).
 
-    `\boxed{Yes}` is how yes/no benchmarks ask; a letter decides where there is one.
+    `\boxed{Yes}` is how yes/no benchmarks ask. What was only thought, or cut off at the limit, is no answer.
     """
-    letter = extract_letter(answered.completion, answered.letters)
-    if letter is not None:
-        return letter == answered.answer
-    word = _right_word(answered)
-    return word is not None and _boxed_word(answered) == word
+    return letter_of(answered.said, answered.options) == answered.answer
 
 
 def is_well_formed(answered: Answered) -> bool:
     r"""Whether the right option stands in exactly the box asked for: `\boxed{A}`, or `\boxed{Yes}` to yes/no."""
     if not is_right(answered):
         return False
-    if is_exactly_boxed(answered.completion, answered.answer):
+    if is_exactly_boxed(answered.said, answered.answer):
         return True
-    word = _right_word(answered)
-    return word is not None and f"\\boxed{{{word.capitalize()}}}" in answered.completion
-
-
-def _right_word(answered: Answered) -> str | None:
-    """The right option of a yes/no question, in lower case."""
-    options = [option.lower() for option in answered.options]
-    return options[LETTERS.index(answered.answer)] if set(options) == {"yes", "no"} else None
-
-
-def _boxed_word(answered: Answered) -> str | None:
-    words = {word.lower() for word in _WORD_BOX.findall(answered.completion)}
-    return words.pop() if len(words) == 1 else None
+    word = answered.options[LETTERS.index(answered.answer)].lower()
+    yes_no = {option.lower() for option in answered.options} == {"yes", "no"}
+    return yes_no and f"\\boxed{{{word.capitalize()}}}" in (without_thoughts(answered.said) or "")
 
 
 def accuracy(batch: Sequence[Answered]) -> list[float]:
@@ -141,54 +119,13 @@ def build_terms(config: DefenderRoundConfig) -> dict[str, Term]:
     if len({term.name for term in config.rewards}) != len(config.rewards):
         raise ValueError("defender_round.rewards names a term twice; add up its weights")
     return {
-        term.name: checked(term.name, known.get(term.name) or _imported(term), config.reward_seconds)
+        term.name: checked(
+            term.name,
+            known.get(term.name) or import_function(term.name, "defender_round.rewards"),
+            config.reward_seconds,
+            field="defender_round.reward_seconds",
+            noun="answer",
+            told=lambda answered: repr(answered.completion),
+        )
         for term in config.rewards
     }
-
-
-def _imported(term: RewardTerm) -> Term:
-    demand_allowed([term.name])
-    module, _, name = term.name.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"defender_round.rewards: {term.name!r} cannot be imported: {error}") from error
-
-
-def checked(name: str, term: Term, seconds: float) -> Term:
-    """The term, held to its contract: in time, one finite score an answer. Raises RewardError, RewardTimeoutError."""
-
-    def score(batch: Sequence[Answered]) -> list[float]:
-        scores = _in_time(name, term, batch, seconds)
-        if len(scores) != len(batch):
-            raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(batch)} answers; give one for each")
-        for value, answered in zip(scores, batch, strict=True):
-            if not np.isfinite(value):
-                raise RewardError(f"reward {name!r} is {value} for the answer {answered.completion!r}; give a number")
-        return [float(value) for value in scores]
-
-    return score
-
-
-def _in_time(name: str, term: Term, batch: Sequence[Answered], seconds: float) -> list[float]:
-    """What the term gives, from a thread that is left behind where it hangs: it cannot keep the process alive."""
-    found: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            found["scores"] = list(term(batch))
-        except Exception as error:
-            found["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise RewardTimeoutError(
-            f"reward {name!r} did not come back within {seconds:g} seconds; mend it, or raise "
-            "defender_round.reward_seconds"
-        )
-    if "error" in found:
-        error = found["error"]
-        raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error
-    return found["scores"]

@@ -14,11 +14,11 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from aot_core.contracts.scene import Question, Sample
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderOutputs
-from aot_core.data.images import safe_path
 from aot_core.defender.checkpoints import save
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.tracking.protocol import Tracker
+from aot_core.worlds.images import safe_path
 
 STAGE = "warm_start_defender"
 

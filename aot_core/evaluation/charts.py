@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs, by_attacker
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs, by_attacker
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 
 _INK = {False: "#23262b", True: "#e4e6ea"}
@@ -21,17 +21,20 @@ Evaluations = Mapping[int, EvaluateOutputs]
 
 
 def conditions_of(evaluations: Evaluations) -> list[str]:
-    """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number, then those of
-    other campaigns."""
+    """All conditions that any evaluation holds: clean, the distractor families, the Attackers by number, those of other
+    campaigns, then the regression suite."""
     names = {
         name for outputs in evaluations.values() for name in outputs.strict if not name.startswith(BENCHMARK_PREFIX)
     }
     ours = {name: name.startswith("attacker_") for name in names}
-    return sorted(names, key=lambda name: (name != CLEAN, by_attacker(name), not ours[name], _number(name), name))
+    places = {CLEAN: 0, REGRESSION_SUITE: 2}
+    return sorted(names, key=lambda name: (places.get(name, 1), by_attacker(name), not ours[name], _number(name), name))
 
 
 def label_of(condition: str) -> str:
     """ "attacker_2" as "Attacker 2"."""
+    if condition == REGRESSION_SUITE:
+        return "regression suite"
     return condition.replace("_", " ").capitalize() if by_attacker(condition) else condition
 
 
@@ -40,11 +43,16 @@ def _number(condition: str) -> int:
 
 
 def accuracy_curves(evaluations: Evaluations, dark: bool) -> bytes:
-    """Strict accuracy over the rounds: left clean scenes and procedural distractors, right the Attackers."""
+    """Strict accuracy over the rounds: left clean scenes and procedural distractors, beside them the Attackers, then
+    the regression suite."""
     conditions = conditions_of(evaluations)
     panels = [
-        ("clean and procedural distractors", [name for name in conditions if not by_attacker(name)]),
+        (
+            "clean and procedural distractors",
+            [name for name in conditions if not by_attacker(name) and name != REGRESSION_SUITE],
+        ),
         ("scenes edited by Attackers", [name for name in conditions if by_attacker(name)]),
+        ("what fooled earlier Defenders", [name for name in conditions if name == REGRESSION_SUITE]),
     ]
     panels = [(title, names) for title, names in panels if names]
     figure = Figure(figsize=(4.6 * len(panels) + 0.4, 3.5), layout="constrained")

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
-from aot_core.evaluation.statistics import share
+from aot_core.evaluation.statistics import proportion
 
 
 def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutputs:
@@ -25,17 +25,19 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
         groups.setdefault(item.condition, []).append(item)
     if CLEAN not in groups:
         raise ValueError("items hold no clean question; evaluate the clean scenes too")
-    strict = {name: share([item.strict for item in group]) for name, group in groups.items()}
+    strict = {name: proportion([item.strict for item in group]) for name, group in groups.items()}
     single = {name: [right for item in group for right in item.correct] for name, group in groups.items()}
     kinds: dict[str, list[bool]] = {}
     for item in items:
         kinds.setdefault(f"{item.condition}/{item.kind}", []).append(item.strict)
     attacked = {
-        name: figure.value for name, figure in strict.items() if name != CLEAN and not name.startswith(BENCHMARK_PREFIX)
+        name: figure.value
+        for name, figure in strict.items()
+        if name not in (CLEAN, REGRESSION_SUITE) and not name.startswith(BENCHMARK_PREFIX)
     }
     edited = {name: groups[name] for name in attacked}
     changed = {name: changes(groups[CLEAN], group) for name, group in edited.items()}
-    asked_here = {CLEAN: groups[CLEAN], **edited}
+    asked_here = {name: group for name, group in groups.items() if not name.startswith(BENCHMARK_PREFIX)}
     worst = min(attacked, key=lambda name: attacked[name], default=CLEAN)
     return EvaluateOutputs(
         strict={name: figure.value for name, figure in strict.items()},

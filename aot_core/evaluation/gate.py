@@ -6,6 +6,12 @@
                           the lowest shares, and McNemar's exact test on "right under every attack"
     not_worse/...         clean, and on every benchmark: the lower bound of the paired difference lies above the margin
     regression/...        no single attack or benchmark is significantly worse, after Holm's correction
+    regression/suite      nor is the regression suite, whatever its size: a test of its own, at the whole of alpha
+
+Where nobody leads yet, the base model takes the champion's place, and two lines that compare what was counted, no more:
+
+    floor/clean           clean accuracy is at most `clean_margin` below the base's
+    floor/worst_case      the lowest accuracy over the attacks is not below the base's
 
 All must hold, so a challenger that is no better is promoted with a chance of alpha at most, whatever the number of
 lines (an intersection-union test needs no correction); Holm's is for the last family, where each line alone could
@@ -18,10 +24,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aot_core.contracts.evaluate import CLEAN
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE
 from aot_core.contracts.promotion import BENCHMARK_PREFIX, GateSettings, GateTest, HardStop
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, paired_resamples, worst_case_resamples
+
+_ROUNDING = 1e-9
+"""Shares that are equal on paper may differ by so much."""
 
 Exam = Mapping[str, Mapping[str, bool]]
 """Condition to question to whether it was answered right, every time it was asked."""
@@ -32,7 +41,7 @@ class GateError(ValueError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateOutcome:
     """What the rule says."""
 
     promote: bool
@@ -59,27 +68,33 @@ def attempt_alpha(settings: GateSettings, attempt: int) -> float:
     return settings.alpha / (attempt * (attempt + 1)) if settings.repeated_tries == "spend" else settings.alpha
 
 
-def judge(
+def decide(
     challenger: Exam,
     champion: Exam | None,
     settings: GateSettings,
     stops: Sequence[HardStop] = (),
     attempt: int = 1,
-) -> Verdict:
+    base: Exam | None = None,
+) -> GateOutcome:
     """Whether the challenger may take the champion's place, and why.
 
     Args:
-        challenger: holds `clean`, the attacks' conditions, and benchmarks as `bench/NAME`.
+        challenger: holds `clean`, the attacks' conditions, the regression suite, and benchmarks as `bench/NAME`.
         champion: the same questions under the same conditions; None where there is no champion.
         stops: what was looked into besides the figures.
         attempt: the how-manieth challenger of this champion it is.
+        base: where there is no champion, the base model's answers, which are a floor: the same questions, of benchmarks
+            none. None: there is no floor, and whatever no stop holds up may lead.
 
     Raises GateError where a clean figure is missing, or the two were not asked the same.
     """
     if not challenger.get(CLEAN):
         raise GateError("challenger has no clean accuracy; evaluate it on the clean scenes too")
     alpha, stops = attempt_alpha(settings, attempt), tuple(stops)
-    tests: tuple[GateTest, ...] = () if champion is None else _tests(challenger, champion, settings, alpha)
+    if champion is not None:
+        tests = _tests(challenger, champion, settings, alpha)
+    else:
+        tests = () if base is None else _floor(challenger, base, settings)
     stopped = next((stop for stop in stops if stop.stopped), None)
     failed = next((test for test in tests if not test.passed), None)
     if stopped is not None:
@@ -87,16 +102,16 @@ def judge(
     elif failed is not None:
         reason = f"{failed.name}: {failed.note}"
     elif champion is None:
-        reason = "there is no champion yet"
+        reason = "; ".join(["there is no champion yet", *(test.note for test in tests)])
     else:
         reason = next(test.note for test in tests)
-    return Verdict(stopped is None and failed is None, reason, alpha, tests, stops)
+    return GateOutcome(stopped is None and failed is None, reason, alpha, tests, stops)
 
 
 def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: float) -> tuple[GateTest, ...]:
     _same_questions(challenger, champion)
     benchmarks = [name for name in champion if name.startswith(BENCHMARK_PREFIX)]
-    attacks = [name for name in champion if name != CLEAN and name not in benchmarks]
+    attacks = _attacks(champion)
     usable = [name for name in attacks if len(champion[name]) >= settings.min_items]
     left_out = [f"{name} (n = {len(champion[name])})" for name in attacks if name not in usable]
     margins = {CLEAN: settings.clean_margin} | {
@@ -107,6 +122,74 @@ def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: floa
         *_superiority(challenger, champion, usable, left_out, settings, alpha),
         *(_not_worse(name, challenger[name], champion[name], margin, settings) for name, margin in margins.items()),
         *_regressions(challenger, champion, [*usable, *benchmarks], settings.alpha),
+        *_suite(challenger, champion, settings.alpha),
+    )
+
+
+def _attacks(exam: Exam) -> list[str]:
+    """The conditions that the worst case is taken over."""
+    return [name for name in exam if name not in (CLEAN, REGRESSION_SUITE) and not name.startswith(BENCHMARK_PREFIX)]
+
+
+def _floor(challenger: Exam, base: Exam, settings: GateSettings) -> tuple[GateTest, ...]:
+    """The first champion's bar, by point estimates: a Defender that is as good as the base may lead."""
+    asked = {name: answers for name, answers in challenger.items() if not name.startswith(BENCHMARK_PREFIX)}
+    _same_questions(asked, base, "base")
+    attacks = _attacks(base)
+    # Where no attack has questions enough to tell, as in a demonstration, all of them speak together.
+    usable = [name for name in attacks if len(base[name]) >= settings.min_items] or attacks
+    clean = _share(challenger[CLEAN]), _share(base[CLEAN])
+    margin = f"{100 * settings.clean_margin:g} points"
+    lines = [
+        GateTest(
+            name="floor/clean",
+            what=f"clean accuracy is at most {margin} below the base's",
+            passed=clean[0] - clean[1] >= -settings.clean_margin - _ROUNDING,
+            n=len(base[CLEAN]),
+            challenger=clean[0],
+            difference=clean[0] - clean[1],
+            margin=-settings.clean_margin,
+            note=f"clean {clean[0]:.3f} against the base's {clean[1]:.3f}",
+        )
+    ]
+    if usable:
+        mine, where = min((_share(challenger[name]), name) for name in usable)
+        its, there = min((_share(base[name]), name) for name in usable)
+        lines.append(
+            GateTest(
+                name="floor/worst_case",
+                what="its lowest accuracy over the attacks is not below the base's",
+                passed=mine >= its,
+                n=len({key for name in usable for key in base[name]}),
+                challenger=mine,
+                difference=mine - its,
+                margin=0.0,
+                note=f"worst case {mine:.3f} ({where}) against the base's {its:.3f} ({there})",
+            )
+        )
+    return tuple(lines)
+
+
+def _suite(challenger: Exam, champion: Exam, alpha: float) -> tuple[GateTest, ...]:
+    """The regression suite: McNemar, one-sided, with all the questions that there are; nothing where it is empty."""
+    before = champion.get(REGRESSION_SUITE)
+    if not before:
+        return ()
+    after = challenger[REGRESSION_SUITE]
+    lost, won = _discordant(before, after)
+    p_value = mcnemar(lost, won, "less")
+    return (
+        GateTest(
+            name="regression/suite",
+            what="it is not significantly worse on what fooled earlier Defenders",
+            passed=p_value > alpha,
+            n=len(before),
+            champion=_share(before),
+            challenger=_share(after),
+            difference=(won - lost) / len(before),
+            p_value=p_value,
+            note=f"{won} questions won, {lost} lost (McNemar p = {p_value:.2g}, level {alpha:.3g})",
+        ),
     )
 
 
@@ -202,8 +285,7 @@ def _regressions(challenger: Exam, champion: Exam, names: list[str], alpha: floa
     """No line significantly worse: McNemar, one-sided, Holm's correction over all lines."""
     counts: dict[str, tuple[int, int]] = {}
     for name in names:
-        pairs = [(right, challenger[name][key]) for key, right in champion[name].items()]
-        counts[name] = (sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+        counts[name] = _discordant(champion[name], challenger[name])
     p_values = {name: mcnemar(lost, won, "less") for name, (lost, won) in counts.items()}
     adjusted = holm(p_values)
     return tuple(
@@ -224,11 +306,21 @@ def _regressions(challenger: Exam, champion: Exam, names: list[str], alpha: floa
     )
 
 
-def _same_questions(challenger: Exam, champion: Exam) -> None:
+def _discordant(before: Mapping[str, bool], after: Mapping[str, bool]) -> tuple[int, int]:
+    """(lost, won): questions that one alone has right."""
+    pairs = [(right, after[key]) for key, right in before.items()]
+    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+
+
+def _share(answers: Mapping[str, bool]) -> float:
+    return sum(answers.values()) / len(answers)
+
+
+def _same_questions(challenger: Exam, champion: Exam, rival: str = "champion") -> None:
     if set(challenger) != set(champion):
         different = ", ".join(sorted(set(challenger) ^ set(champion)))
         raise GateError(
-            f"challenger and champion were measured under different conditions (only one has {different}); "
+            f"challenger and {rival} were measured under different conditions (only one has {different}); "
             "evaluate both on the same set"
         )
     for name, answers in champion.items():

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from PIL.Image import Image
 from tqdm import tqdm
 
-from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import LETTERS, DistractorFamily, Edit, Sample
-from aot_core.data.answers import extract_letter
+from aot_core.answers import letter_of
+from aot_core.contracts.protocols import Answerer, is_cut_off
+from aot_core.contracts.scene import DistractorFamily, Edit, Sample
 
 _CHUNK = 64
 """Questions handed to the Defender at once: so many pictures are in memory, whatever the data set's size."""
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("strict", pa.bool_()),
         ("options", pa.list_(pa.string())),
         ("edit", pa.string()),
+        ("cut_off", pa.int64()),
     ]
 )
 
@@ -66,6 +67,8 @@ class Item:
     """The options' texts, A first; empty where they are of no further use."""
     edit: str = ""
     """The kind of edit that the picture has seen (`edit_kind`); empty where it saw none."""
+    cut_off: int = 0
+    """How many of the k completions the limit on new tokens cut off; their letters are None."""
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -128,7 +131,6 @@ def ask(defender: Answerer, condition: Condition, *, samples: int, temperature: 
             seed=seed + first,
         )
         for sample, answers in zip(chunk, completions, strict=True):
-            on_offer = LETTERS[: len(sample.question.options)]
             items.append(
                 Item(
                     condition=condition.name,
@@ -136,9 +138,10 @@ def ask(defender: Answerer, condition: Condition, *, samples: int, temperature: 
                     sample_id=sample.sample_id,
                     kind=sample.question.query.kind,
                     answer=sample.question.answer,
-                    letters=tuple(extract_letter(answer, on_offer) for answer in answers),
+                    letters=tuple(letter_of(answer, sample.question.options) for answer in answers),
                     options=sample.question.options,
                     edit=condition.edits.get(sample.sample_id, ""),
+                    cut_off=sum(map(is_cut_off, answers)),
                 )
             )
     return items
@@ -159,6 +162,7 @@ def read_items(path: Path, condition: str | None = None) -> list[Item]:
             letters=tuple(row["letters"]),
             options=tuple(row["options"]),
             edit=row.get("edit", ""),  # written by version 5 of `evaluate` and later
+            cut_off=row.get("cut_off", 0),  # by version 6
         )
         for row in rows
         if condition is None or row["condition"] == condition

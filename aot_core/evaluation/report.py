@@ -16,7 +16,7 @@ from typing import Any, get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.artifact import StageName, StageRecord
-from aot_core.contracts.evaluate import CLEAN, Changes, EvaluateOutputs, by_attacker
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, Changes, EvaluateOutputs, by_attacker
 from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
@@ -45,7 +45,7 @@ _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """An image inside the page."""
 
     title: str
@@ -110,7 +110,7 @@ def write_report(summary: CampaignSummary, path: Path) -> Path:
 def render_report(summary: CampaignSummary) -> str:
     """The report of a campaign, finished or not; parts whose stages have not run are left out."""
     charts = [
-        Picture(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
+        ReportImage(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
     ]
     view = _view(summary) | {"charts": charts, "galleries": _galleries(summary)}
     return _environment(autoescape=True).get_template("report.html.j2").render(view)
@@ -221,7 +221,7 @@ def change_tables(
     if not evaluations:
         return []
     last = evaluations[max(evaluations)]
-    attacks = [name for name in conditions_of({0: last}) if name != CLEAN]
+    attacks = [name for name in conditions_of({0: last}) if name not in (CLEAN, REGRESSION_SUITE)]
     tables: list[tuple[str, list[str], list[tuple[str, list[ChangeCell | None]]]]] = []
     for title, found in (("kind of question", last.changes_by_question), ("kind of edit", last.changes_by_edit)):
         kinds = sorted({name.partition("/")[2] for name in found})
@@ -269,7 +269,7 @@ def tiles(evaluations: dict[int, EvaluateOutputs]) -> list[Tile]:
         return []
     first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
     common = [name for name in conditions_of(evaluations) if name in first.strict and name in last.strict]
-    names = {CLEAN: "clean scenes"}
+    names = {CLEAN: "clean scenes", REGRESSION_SUITE: "on the regression suite"}
     return [
         Tile(names.get(name, f"under {label_of(name)} distractors"), _cell(first, name), _cell(last, name))
         for name in common
@@ -332,15 +332,15 @@ def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[bool],
     return drawn
 
 
-def _galleries(summary: CampaignSummary) -> list[tuple[str, list[Picture]]]:
+def _galleries(summary: CampaignSummary) -> list[tuple[str, list[ReportImage]]]:
     """Pictures by round, in the order of the stages."""
-    rounds: dict[int, list[Picture]] = {}
+    rounds: dict[int, list[ReportImage]] = {}
     for step in summary.steps:
         for name in step.pictures:
             path = Path(name)
             uri = _data_uri(path.read_bytes()) if path.is_file() else ""
             title = _gallery_title(step, path.stem)
-            rounds.setdefault(step.round, []).append(Picture(title, uri))
+            rounds.setdefault(step.round, []).append(ReportImage(title, uri))
     return [
         (f"Round {number}" if number else "Before the first round", pictures)
         for number, pictures in sorted(rounds.items())

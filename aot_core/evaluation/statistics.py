@@ -17,7 +17,7 @@ _CHUNK = 1000
 """Resamples weighted at once."""
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """A share of right answers with its interval, all in 0..1."""
 
     value: float
@@ -41,7 +41,7 @@ class PairedDifference(NamedTuple):
     n: int
 
 
-def share(right: Sequence[bool]) -> Share:
+def proportion(right: Sequence[bool]) -> Proportion:
     """The share of True with its Wilson score interval (Wilson 1927), 95 %.
 
     Unlike the normal approximation it stays inside 0..1 and has a width at shares of 0 and 1. Raises
@@ -50,7 +50,7 @@ def share(right: Sequence[bool]) -> Share:
     if not right:
         raise ValueError("right is empty; a share needs one answered question at least")
     interval = binomtest(sum(right), len(right)).proportion_ci(CONFIDENCE, method="wilson")
-    return Share(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
+    return Proportion(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
 
 
 def paired_difference(

@@ -5,17 +5,19 @@ Each takes what it judges and gives a `HardStop` that says what was found, also 
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from aot_core.contracts.artifact import StageRecord
 from aot_core.contracts.promotion import GateSettings, HardStop
 from aot_core.contracts.scene import Split
-from aot_core.data.dataset import iter_image_hashes
+from aot_core.data.bank import is_held_back, question_key
+from aot_core.data.dataset import iter_image_hashes, iter_rows
 from aot_core.evaluation.items import Item
 
 _GUARD = "guard/report.json"
+_COLUMNS = ["split", "source_id", "source_hash", "question", "image_sha256", "edited_sha256"]
 
 
 def unreadable_answers(items: Sequence[Item], settings: GateSettings) -> HardStop:
@@ -23,6 +25,11 @@ def unreadable_answers(items: Sequence[Item], settings: GateSettings) -> HardSto
     letters = [letter for item in items for letter in item.letters]
     share = sum(letter is None for letter in letters) / len(letters) if letters else 1.0
     told = f"{100 * share:.1f} % of {len(letters)} answers name no option (at most {100 * settings.max_unreadable:g} %)"
+    if cut_off := sum(item.cut_off for item in items):
+        told += (
+            f"; {cut_off} of them were cut off at the limit on new tokens (finish_reason length): raise "
+            "max_new_tokens where the model thinks before it answers"
+        )
     return HardStop(name="unreadable_answers", stopped=share > settings.max_unreadable, told=told)
 
 
@@ -69,20 +76,52 @@ def benchmarks_seen(figures: Mapping[str, float]) -> HardStop:
     return HardStop(name="benchmarks_seen", stopped=bool(seen), told=told)
 
 
-def seen_in_training(dataset: Path, lessons: Iterable[Path]) -> HardStop:
-    """Test pictures, by the sha256 of their bytes, among those that anything was trained on.
+def seen_in_training(
+    dataset: Path, lessons: Iterable[Path], bank: Path | None = None, held_back: float = 0.0
+) -> HardStop:
+    """Test pictures, by the sha256 of their bytes, among those that anything was trained on, and questions of the
+    regression suite, by source picture and text, among the lessons' questions.
 
     Args:
         dataset: what `prepare_data` made: its `evaluate` split is the test, all else was trained on.
         lessons: the curated data sets of all rounds.
+        bank: its `evaluate` split is the regression suite, whose edited pictures are test pictures too; its `train`
+            split was trained on. None: there is none.
+        held_back: the share of the questions that was kept out of the lessons.
     """
     tested: set[str] = set()
     trained: set[str] = set()
+    asked: set[str] = set()
+    taught: set[str] = set()
     for split in get_args(Split):
         into = tested if split == "evaluate" else trained
         into.update(sha256 for _, sha256 in iter_image_hashes(dataset, split))
-    for folder in lessons:
-        trained.update(sha256 for _, sha256 in iter_image_hashes(folder))
-    common = len(tested & trained)
+    for row in _rows(bank) if bank else ():
+        if row["split"] == "evaluate":
+            tested.add(row["edited_sha256"])
+            asked.add(_key(row))
+        else:
+            trained.update(_pictures(row))
+            taught.add(_key(row))
+    for row in (row for folder in lessons for row in _rows(folder)):
+        if not is_held_back(_key(row), held_back):
+            trained.update(_pictures(row))
+            taught.add(_key(row))
+    common, known = len(tested & trained), len(asked & taught)
     told = f"{common} of {len(tested)} test pictures stand among {len(trained)} training pictures"
-    return HardStop(name="seen_in_training", stopped=common > 0, told=told)
+    if asked:
+        told += f"; {known} of {len(asked)} questions of the regression suite stand among the lessons'"
+    return HardStop(name="seen_in_training", stopped=common + known > 0, told=told)
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    return (row for rows in iter_rows(folder, _COLUMNS) for row in rows)
+
+
+def _key(row: dict[str, Any]) -> str:
+    return question_key(row["source_id"], row["source_hash"], row["question"])
+
+
+def _pictures(row: dict[str, Any]) -> set[str]:
+    """The sha256 of a sample's pictures."""
+    return {row["image_sha256"], row["edited_sha256"]} - {None}

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aot_core.base_models.names import SHIPPED, model_folder
 from aot_core.contracts.artifact import ExternalRef
 from aot_core.contracts.errors import LauncherError
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, DockerSettings
 from aot_core.contracts.paths import local_path
 from aot_core.contracts.secrets import variables_in
 from aot_core.contracts.spec import Place, StageSpec
-from aot_core.models import SHIPPED, model_folder
 
 SCRATCH = "/scratch"
 """The image's volume: spec, result, cache and temporary files; everything else in there is read-only."""

@@ -26,7 +26,7 @@ from aot_core.contracts.errors import LauncherError, StageCrashedError, StageOut
 from aot_core.contracts.launch import DockerSettings
 from aot_core.contracts.spec import Place, StageResult, StageSpec
 from aot_core.launch.container import MANAGED, SCRATCH, absolute, creation, demand_reachable, name_of
-from aot_core.launch.outcome import judge
+from aot_core.launch.outcome import result_or_error
 from aot_core.launch.protocol import Patience, StopRequested, never
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class DockerLauncher:
             )
         code = int(state["ExitCode"])
         try:
-            return judge(spec.stage, result, 128 - code if code > 128 else code)
+            return result_or_error(spec.stage, result, 128 - code if code > 128 else code)
         except StageCrashedError as error:
             raise StageCrashedError(" | ".join([str(error), *lines.last])) from error
 

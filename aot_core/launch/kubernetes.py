@@ -19,7 +19,7 @@ from aot_core.contracts.errors import LauncherError, StageCrashedError, StageOut
 from aot_core.contracts.launch import KubernetesSettings
 from aot_core.contracts.spec import Place, StageResult, StageSpec
 from aot_core.launch.container import MODEL_CACHE, SCRATCH
-from aot_core.launch.outcome import judge
+from aot_core.launch.outcome import result_or_error
 from aot_core.launch.protocol import Patience, StopRequested, never
 
 _POLL_SECONDS = 3.0
@@ -77,7 +77,7 @@ class KubernetesLauncher:
             )
         record = self._find(spec)
         said = StageResult(record=record) if record is not None else _said(state)
-        return judge(spec.stage, said, int(state.get("exitCode", 1)))
+        return result_or_error(spec.stage, said, int(state.get("exitCode", 1)))
 
     def _job(self, name: str) -> dict[str, Any] | None:
         found = self._kubectl(["get", "job", name, "--ignore-not-found", "-o", "json"])

@@ -6,7 +6,7 @@ from aot_core.contracts.spec import StageResult
 _ERRORS = {"bad_input": StageBadInputError, "out_of_memory": StageOutOfMemoryError, "crash": StageCrashedError}
 
 
-def judge(stage: str, result: StageResult | None, code: int) -> StageResult:
+def result_or_error(stage: str, result: StageResult | None, code: int) -> StageResult:
     """The result of a stage that finished. Raises the StageError that it reported, or StageCrashedError where its
     process died before it could. Negative codes are signals, as in `subprocess`."""
     if result is None:

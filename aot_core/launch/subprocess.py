@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from aot_core.contracts.spec import Place, StageResult, StageSpec
-from aot_core.launch.outcome import judge
+from aot_core.launch.outcome import result_or_error
 from aot_core.launch.protocol import Patience, StopRequested, demand_gpu_of_this_machine, never
 
 _GRACE_SECONDS = 20
@@ -43,7 +43,7 @@ class SubprocessLauncher:
                     _end(child)
                     raise
             said = result_file.read_bytes() if result_file.is_file() else None
-            return judge(spec.stage, StageResult.model_validate_json(said) if said else None, code)
+            return result_or_error(spec.stage, StageResult.model_validate_json(said) if said else None, code)
 
 
 def _environment(place: Place) -> dict[str, str]:

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, PromotionSettings
 from aot_core.home import Home
+from aot_core.promotion.leaders import Leader, discrepancy, leaders, registered
 from aot_core.promotion.notify import webhook
 from aot_core.promotion.transaction import Promoter, PromotionError
 from aot_core.store import Store, open_store
@@ -52,8 +53,8 @@ def rollback(promoter: Promoter, to: str | None, why: str) -> str:
     return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
 
 
-def print_history(promoter: Promoter) -> None:
-    """The ledger as a table, and who leads; says where the two differ."""
+def print_history(promoter: Promoter) -> str:
+    """The ledger as a table, and who leads; returns where the two differ, "" where they do not."""
     console = Console()
     entries = promoter.ledger.entries()
     if not entries:
@@ -65,15 +66,13 @@ def print_history(promoter: Promoter) -> None:
     if entries and entries[-1].kind == "intent":
         console.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
         console.print("[yellow]`aot promote` or `aot rollback` settles it.")
-    elif leading != champion_by(entries):
-        console.print(
-            f"[red]By the ledger {champion_by(entries) or 'none'} leads: somebody moved the alias by other means."
-        )
+    return discrepancy(promoter.uri, promoter.model, entries)
 
 
 def champion_by(entries: list[LedgerEntry]) -> str:
     """Who leads by the ledger's own account; "" where nobody does."""
-    return next((entry.to_version for entry in reversed(entries) if entry.kind == "done"), "")
+    led = leaders(entries)
+    return led[-1].version if led else ""
 
 
 def _table(model: str, entries: list[LedgerEntry]) -> Table:
@@ -97,8 +96,11 @@ def _table(model: str, entries: list[LedgerEntry]) -> Table:
 
 def _decided(promoter: Promoter, version: str) -> Decision:
     """The newest decision about a version that the ledger holds."""
+    there = registered(promoter.uri, promoter.model, version)
     for entry in reversed(promoter.ledger.entries()):
-        if entry.to_version == version and entry.decision_sha256:
+        # Not of another artifact that had this number in a registry that was deleted since.
+        about = there is None or there.same(Leader(entry.to_version, entry.challenger_sha256))
+        if entry.to_version == version and entry.decision_sha256 and about:
             text = promoter.ledger.file(entry, "decision.json")
             if text is not None:
                 return Decision.model_validate_json(text)
@@ -124,5 +126,5 @@ def _forced(promoter: Promoter, version: str) -> Decision:
         reason="forced by hand",
         alpha=settings.alpha,
         settings=settings,
-        figures={f"challenger/{name}": value for name, value in registry.version_metrics(found[1]).items()},
+        figures=registry.gate_figures(found[1]),
     )

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, LedgerKind
+from aot_core.promotion.leaders import Leader, champion, has_led, leaders, registered, resolve, rolled_back
+from aot_core.promotion.remedy import remedy
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
-from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG
 from aot_core.tracking.smoke import SmokeError
 
 
@@ -68,8 +69,8 @@ class Promoter:
 
     def champion(self) -> str:
         """The version that leads, "" where none does."""
-        found = registry.get_champion(self.uri, self.model)
-        return found[0] if found else ""
+        found = champion(self.uri, self.model)
+        return found.version if found else ""
 
     def promote(self, decision: Decision, why: str, action: LedgerAction = "promote") -> LedgerEntry | None:
         """Make the decision's challenger the champion. None where it leads already.
@@ -95,21 +96,36 @@ class Promoter:
             )
 
     def rollback(self, to: str | None, why: str) -> LedgerEntry:
-        """Let an earlier version lead again: `to`, or the one that led before the current one.
+        """Let an earlier version lead again: `to`, or the one that led before the current one and was not rolled back
+        itself.
 
-        Raises PromotionError where there is none, or it leads already; SmokeError where it does not answer, and then
-        nothing has moved.
+        Raises PromotionError where there is none, it is gone, never led, or leads already; SmokeError where it does not
+        answer, and then nothing has moved.
         """
         with self.ledger.lock():
             self._recover()
-            leading = self.champion()
+            leading = champion(self.uri, self.model)
             target = to or self._before(leading)
-            found = registry.get_version(self.uri, target, self.model)
+            found = registered(self.uri, self.model, target)
             if found is None:
                 raise PromotionError(f"{self.model} has no version {target}; `aot history` shows which there are")
-            if target == leading:
+            if leading is not None and target == leading.version:
                 raise PromotionError(f"version {target} leads already; name another one with --to")
-            return self._move("rollback", leading, target, why, challenger_sha256=found[1].get(ARTIFACT_SHA_TAG, ""))
+            if not has_led(self.ledger.entries(), found):
+                raise PromotionError(
+                    f"version {target} never led, so there is nothing to go back to: `aot promote --version {target}` "
+                    "promotes it, by the gate's leave or with --force --why TEXT"
+                )
+            _, tags = registry.get_version(self.uri, target, self.model) or ("", {})
+            return self._move(
+                "rollback",
+                leading.version if leading else "",
+                target,
+                why,
+                challenger_sha256=found.sha256,
+                champion_sha256=leading.sha256 if leading else "",
+                figures=registry.gate_figures(tags),
+            )
 
     def note(
         self,
@@ -148,24 +164,32 @@ class Promoter:
             return self._recover()
 
     def _may(self, decision: Decision, action: LedgerAction) -> None:
-        leading = self.champion()
-        if leading != decision.champion:
+        leading = champion(self.uri, self.model) or Leader("", "")
+        if not leading.same(Leader(decision.champion, decision.champion_sha256)):
             raise StaleDecisionError(
                 f"version {decision.challenger} was compared with {_named(decision.champion)}, and by now "
-                f"{_named(leading)} leads; run its campaign again, which compares the two"
+                f"{_named(leading.version)} leads; run its campaign again, which compares the two"
+            )
+        challenger = Leader(decision.challenger, decision.challenger_sha256)
+        there = registered(self.uri, self.model, decision.challenger)
+        if there is not None and not there.same(challenger):
+            raise StaleDecisionError(
+                f"version {decision.challenger} is another artifact by now than the one that was judged: the registry "
+                "was made anew; run its campaign again"
             )
         if action == "force":
             return
         if not decision.promote:
+            told = "; ".join(filter(None, (decision.reason, remedy(decision))))
             raise PromotionError(
-                f"the gate refused version {decision.challenger}: {decision.reason}; `--force --why TEXT` overrules it"
+                f"the gate refused version {decision.challenger}: {told}. `--force --why TEXT` overrules the gate"
             )
-        for entry in reversed(self.ledger.entries()):
-            if entry.kind == "done" and entry.action == "rollback" and entry.from_version == decision.challenger:
-                raise PromotionError(
-                    f"version {decision.challenger} was rolled back ({entry.when}, {entry.who}: {entry.why}); "
-                    "`--force --why TEXT` promotes it again"
-                )
+        undone = rolled_back(self.ledger.entries(), challenger)
+        if undone is not None:
+            raise PromotionError(
+                f"version {decision.challenger} was rolled back ({undone.when}, {undone.who}: {undone.why}); "
+                "`--force --why TEXT` promotes it again"
+            )
 
     def _move(
         self,
@@ -231,11 +255,31 @@ class Promoter:
                 return self._append("undone", *what, f"its process died, and afterwards: {error}", **fields)
         return self._done(*what, f"{last.why} (its process died after the move; settled later)", **fields)
 
-    def _before(self, leading: str) -> str:
-        for entry in reversed(self.ledger.entries()):
-            if entry.kind == "done" and entry.to_version == leading and entry.from_version:
-                return entry.from_version
-        raise PromotionError(f"the ledger knows of no version that led before {_named(leading)}; name one with --to")
+    def _before(self, leading: Leader | None) -> str:
+        """The registry's number of the version that led before; the ledger's last leader counts where nothing leads."""
+        led = leaders(self.ledger.entries())
+        now = led[-1:] if leading is None else [one for one in led if one.same(leading)]
+        earlier = led[: led.index(now[-1])] if now else []
+        if leading is None and now:
+            there = resolve(self.uri, self.model, now[-1])
+            if there is not None:
+                raise PromotionError(
+                    f"nothing leads, and by the ledger version {there} does: its alias was taken away by other means; "
+                    f"--to {there} puts it back, --to another one goes back to that"
+                )
+        if not earlier:
+            told = _named(leading.version if leading else now[-1].version if now else "")
+            raise PromotionError(
+                f"the ledger knows of no version that led before {told} and was not rolled back; name one with --to"
+            )
+        before = resolve(self.uri, self.model, earlier[-1])
+        if before is None:
+            rest = [number for one in earlier[:-1] if (number := resolve(self.uri, self.model, one))]
+            others = f"an earlier one ({', '.join(rest)}) with --to" if rest else "one with `aot promote`"
+            raise PromotionError(
+                f"version {earlier[-1].version}, which led before, is gone from MLflow's registry; choose {others}"
+            )
+        return before
 
     def _append(
         self,

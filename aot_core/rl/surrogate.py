@@ -27,13 +27,6 @@ def clipped_surrogate(
     return loss, metrics
 
 
-def k3_kl(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Elementwise k3 estimate of KL(policy || reference) on the policy's samples: exp(d) - 1 - d >= 0 with
-    d = log reference - log policy (Schulman 2020, "Approximating KL divergence")."""
-    difference = reference_logprobs - logprobs
-    return difference.exp() - 1 - difference
-
-
 def gaussian_kl(mean: Tensor, reference_mean: Tensor, std: Tensor | float) -> Tensor:
     """Elementwise, exact KL of two Gaussians of one deviation: (mean - reference)^2 / (2 std^2)."""
     return (mean - reference_mean) ** 2 / (2 * std**2)  # pyright: ignore[reportReturnType]

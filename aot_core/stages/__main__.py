@@ -7,13 +7,15 @@ Exit codes: 0 finished, 1 crashed, 2 bad input, 3 out of memory.
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Literal
 
 from aot_core.contracts.errors import StageBadInputError, StageCrashedError, StageError, StageOutOfMemoryError
 from aot_core.contracts.spec import StageResult, StageSpec
-from aot_core.stages.runner import execute
+from aot_core.engine.runner import execute
+from aot_core.loopback import loopback_without_proxy
 from aot_core.startup import quick_exit
 
 _KINDS: dict[type[StageError], Literal["bad_input", "out_of_memory", "crash"]] = {
@@ -37,6 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     quick_exit()
+    os.environ.update(loopback_without_proxy(os.environ))  # an engine that a stage starts is asked directly
     target: Path = arguments.result or Path(arguments.spec).with_name("result.json")
     try:
         result = execute(StageSpec.model_validate_json(_read(arguments.spec)))
@@ -47,6 +50,8 @@ def main() -> int:
     except ValueError as error:
         logging.exception("the spec cannot be run")
         result, code = StageResult(error="bad_input", message=str(error)), StageBadInputError.exit_code
+    except KeyboardInterrupt:  # by the terminal, which tells the caller too
+        return 128 + signal.SIGINT
     if arguments.brief:
         brief = result.model_copy(update={"record": None, "message": result.message[:_MESSAGE_BYTES]})
         target.write_text(brief.model_dump_json(exclude_defaults=True))

@@ -7,24 +7,25 @@ import numpy as np
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.reward import SureAnswerer, answered_letters
+from aot_core.attacker.reward_terms import build_terms
 from aot_core.attacker.round_state import RoundHistory
 from aot_core.attacker.scenes import AttackError, answered_right, load_targets
 from aot_core.attacker.self_play import MIX, measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.contracts.attacker_round import VERSION as VERSION
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
-from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.checkpoints import load_defender
-from aot_core.stages.context import StageContext
-from aot_core.stages.judging import load_judge
-from aot_core.stages.opponent import EndpointDefender
+from aot_core.engine.context import StageContext
+from aot_core.stages.helpers.judging import load_judge
+from aot_core.stages.helpers.opponent import EndpointDefender
+from aot_core.stages.helpers.pictures import keep_picture
 
 
 def run_attacker_round(
     config: AttackerRoundConfig, inputs: AttackerRoundInputs, context: StageContext
 ) -> AttackerRoundOutputs:
     """Train the Attacker on scenes that the Defender answers right while they are clean."""
+    build_terms(config.reward)  # a misspelt one is found before anything is loaded
     rng = np.random.default_rng([config.seed, 12])
     defender = _opponent(config, inputs, context)
     photo_judge = load_judge(config.reward.validity, inputs.judge, context)
@@ -108,7 +109,4 @@ def _show(history: RoundHistory, defender: SureAnswerer, config: AttackerRoundCo
         for edit, said in zip(history.best, answers, strict=True)
     ]
     page = gallery(rows, "The Attacker's best edits at the end of the round")
-    folder = context.output / PICTURES_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    page.save(folder / "attacks.png")
-    context.tracker.log_image("gallery/attacks.png", page)
+    keep_picture(context, "attacks", page)

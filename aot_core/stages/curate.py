@@ -15,15 +15,14 @@ from aot_core.attacker.curation import (
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.scenes import AttackError, Target, load_targets
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.contracts.curate import VERSION as VERSION
 from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs
 from aot_core.contracts.scene import Sample
-from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.gallery import GalleryRow, gallery
 from aot_core.defender.checkpoints import load_defender
-from aot_core.stages.context import StageContext
-from aot_core.stages.judging import load_judge
+from aot_core.engine.context import StageContext
+from aot_core.stages.helpers.judging import load_judge
+from aot_core.stages.helpers.pictures import keep_picture
 
 
 def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> CurateOutputs:
@@ -119,7 +118,4 @@ def _show(kept: list[CuratedEdit], config: CurateConfig, context: StageContext) 
         for edit in hardest
     ]
     page = gallery(rows, "The hardest edits kept for the Defender")
-    folder = context.output / PICTURES_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    page.save(folder / "curated.png")
-    context.tracker.log_image("gallery/curated.png", page)
+    keep_picture(context, "curated", page)

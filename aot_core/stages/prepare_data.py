@@ -5,6 +5,8 @@ shards are made by `context.threads` processes in `context.progress`, where a ki
 again.
 """
 
+import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +16,16 @@ from aot_core.contracts.summary import PICTURES_FOLDER
 from aot_core.data.build import BuildJob, BuildSummary, build_dataset, notes_of
 from aot_core.data.card import DataCard, describe, write_card
 from aot_core.data.dataset import MANIFEST, file_sha256
+from aot_core.data.growing import BuildPlan
 from aot_core.data.guard import guard_dataset
 from aot_core.data.pipeline import Helpers
 from aot_core.data.sheet import contact_sheet
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
+from aot_core.worlds.opening import world_from
 
 GALLERY = f"{PICTURES_FOLDER}/pairs.png"
 _GALLERY_ROWS = 16
+logger = logging.getLogger(__name__)
 
 
 def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext) -> PrepareDataOutputs:
@@ -29,7 +34,16 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
     Raises DataError (bad source, too few samples), DataGuardError (data that breaks an expectation) and
     ValueError (an input that the config needs is missing).
     """
-    job = build_job(config, inputs, context)
+    return prepare(config, inputs, context, context.fetch(inputs.previous) if inputs.previous else None)
+
+
+def prepare(
+    config: PrepareDataConfig, inputs: PrepareDataInputs, context: StageContext, previous: Path | None
+) -> PrepareDataOutputs:
+    """`run_prepare_data`, with the previous data set in a folder of whatever origin."""
+    if previous is not None and not config.growing:
+        raise ValueError("previous: only a growing data set takes shards over; set growing = true, or leave it out")
+    job = replace(build_job(config, inputs, context), previous=previous)
     made = build_dataset(job, context.output, context.threads)
     docs = context.scratch / "data_docs"
     try:
@@ -38,7 +52,7 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
             config.implantation.min_ssim,
             context.output / "guard",
             config.guard,
-            photographs=config.source.type != "procedural",
+            photographs=world_from(config.source.type).photographs,
             docs=docs,
             workers=context.threads,
             notes=notes_of(job, made),
@@ -49,7 +63,10 @@ def run_prepare_data(config: PrepareDataConfig, inputs: PrepareDataInputs, conte
             if path.is_dir():
                 context.tracker.log_artifact(path, folder)
         context.tracker.set_tag("aot.data_docs", "data_docs/index.html")
-    card = describe(context.output, file_sha256(context.output / MANIFEST), dict(made.funnel))
+    growth = _growth(made.plan) if config.growing else {}
+    if growth:
+        logger.info("prepare_data: %s", ", ".join(f"{name} {count}" for name, count in growth.items()))
+    card = replace(describe(context.output, file_sha256(context.output / MANIFEST), dict(made.funnel)), growth=growth)
     pictures = []
     if card.pairs:
         pictures = [GALLERY]
@@ -82,6 +99,7 @@ def build_job(config: PrepareDataConfig, inputs: PrepareDataInputs, context: Sta
         folder=Path(inputs.source.name) if inputs.source else None,
         work=context.progress or context.scratch / "work",
         contents=tuple(ref.sha256 or ref.name for ref in given if ref is not None),
+        models=tuple(ref.sha256 or ref.name for ref in given[1:] if ref is not None),
         open_helpers=partial(open_helpers, config, context.device, **names),
     )
 
@@ -90,8 +108,8 @@ def open_helpers(
     config: PrepareDataConfig, device: str, defender: str | None, editor: str | None, checker: str | None
 ) -> Helpers:
     """Load the models that a pipeline asks; called once in each worker."""
-    from aot_core.data.checker import MllmChecker
-    from aot_core.data.outpainting import DiffusersOutpainter
+    from aot_core.worlds.checker import MllmChecker
+    from aot_core.worlds.photographs.outpainting import DiffusersOutpainter
 
     return Helpers(
         answerer=_answerer(config, device, defender) if defender else None,
@@ -123,4 +141,19 @@ def _outputs(card: DataCard, made: BuildSummary) -> PrepareDataOutputs:
         least_ssim=card.least_ssim,
         effective_share=card.funnel.get("effectiveness/effective", 0) / judged if judged else 0.0,
         manifest_sha256=card.manifest_sha256,
+        shards_made=len(made.plan.shards) - len(made.plan.kept),
+        shards_reused=len(made.plan.kept),
+        pictures_new=made.plan.new,
+        pictures_gone=made.plan.gone,
     )
+
+
+def _growth(plan: BuildPlan) -> dict[str, int]:
+    """What a growing data set shares with the previous one. By the plan, so that a killed run tells the same."""
+    return {
+        "shards made": len(plan.shards) - len(plan.kept),
+        "shards reused": len(plan.kept),
+        "photographs": len(plan.pictures),
+        "photographs new": plan.new,
+        "photographs gone": plan.gone,
+    }

@@ -7,14 +7,11 @@ import torch
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.warm_start import fit_pairs, load_pairs
 from aot_core.contracts.warm_start_attacker import (
-    VERSION as VERSION,
-)
-from aot_core.contracts.warm_start_attacker import (
     WarmStartAttackerConfig,
     WarmStartAttackerInputs,
     WarmStartAttackerOutputs,
 )
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 
 def run_warm_start_attacker(

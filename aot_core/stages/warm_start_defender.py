@@ -10,7 +10,7 @@ from aot_core.contracts.warm_start_defender import (
 from aot_core.data.dataset import read_samples
 from aot_core.defender.checkpoints import load_trainable
 from aot_core.defender.warm_start import warm_start
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 
 
 def run_warm_start_defender(

@@ -6,7 +6,7 @@ from aot_core.contracts.explaining import without_credentials
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.texts import check_store
 from aot_core.store.local import LocalStore
-from aot_core.store.protocol import Store, StoreError
+from aot_core.store.protocol import Damage, Store, StoreError
 
 
 def open_store(uri: str, s3: S3Settings | None = None) -> Store:
@@ -36,4 +36,4 @@ def _open_s3(uri: str, settings: str) -> Store:
     return store
 
 
-__all__ = ["LocalStore", "Store", "StoreError", "open_store"]
+__all__ = ["Damage", "LocalStore", "Store", "StoreError", "open_store"]

@@ -1,7 +1,7 @@
 """Which finished stages are no longer needed by anything: mark what is reached from the roots, the rest may go.
 
 Roots: what the caller names (registered versions, running campaigns), every record younger than a number of days, and
-the ledger of promotions, of which nothing is ever deleted.
+the ledger of promotions and the books of series, of which nothing is ever deleted.
 From a kept record everything is kept that it was made of, so a registered Defender's whole lineage stays.
 """
 
@@ -35,7 +35,7 @@ def find_garbage(store: Store, roots: Collection[ArtifactRef], keep_days: float)
     young = datetime.now(UTC) - timedelta(days=keep_days)
     wanted = [root.sha256 for root in roots]
     wanted += [record.artifact.sha256 for record in records if datetime.fromisoformat(record.started_at) > young]
-    wanted += [record.artifact.sha256 for record in records if record.stage == LEDGER_STAGE]
+    wanted += [record.artifact.sha256 for record in records if record.stage in (LEDGER_STAGE, "edition")]
     kept: set[str] = set()
     while wanted:
         sha256 = wanted.pop()

@@ -15,7 +15,7 @@ from typing import Any
 from aot_core.contracts.artifact import StageIdentity, StageRecord
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.promotion import LedgerEntry
-from aot_core.store.protocol import Store, StoreError
+from aot_core.store.protocol import Damage, Store, StoreError
 
 LEDGER_STAGE = "promotion"
 """What the entries stand under in the store."""
@@ -104,15 +104,29 @@ class Ledger:
 
     def file(self, entry: LedgerEntry, name: str) -> str | None:
         """The text of a file that stands beside an entry; None where there is none."""
-        record = self.store.find(LEDGER_STAGE, self._identity(entry.number).key)
+        record = self._record(entry.number)
         path = self.store.fetch(record.artifact) / name if record else None
         return path.read_text(encoding="utf-8") if path and path.is_file() else None
 
     def _read(self, number: int) -> LedgerEntry | None:
-        record = self.store.find(LEDGER_STAGE, self._identity(number).key)
+        record = self._record(number)
         if record is None:
             return None
         return LedgerEntry.model_validate_json((self.store.fetch(record.artifact) / _ENTRY).read_bytes())
+
+    def _record(self, number: int) -> StageRecord | None:
+        """An entry's record. One that is damaged is no end of the ledger, and is not set aside as a stage's would be:
+        nobody can make it again."""
+        key = self._identity(number).key
+        found = self.store.look(LEDGER_STAGE, key)
+        if isinstance(found, Damage) and found.mendable:
+            return self.store.find(LEDGER_STAGE, key)
+        if isinstance(found, Damage):
+            raise LedgerError(
+                f"ledger of {self.model}: entry {number} is missing or was changed ({found}); restore the store from "
+                "its backup"
+            )
+        return found
 
     def _identity(self, number: int) -> StageIdentity:
         return StageIdentity(stage=LEDGER_STAGE, version=1, config={"ledger": self.model, "number": number}, inputs={})

@@ -5,22 +5,26 @@ at any moment leaves either a finished stage or none, and the next start clears 
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.paths import local_path
-from aot_core.store.manifest import Manifest, manifest_of
-from aot_core.store.protocol import StoreError
+from aot_core.store.manifest import Manifest, manifest_of, plain_bytes
+from aot_core.store.protocol import Damage, StoreError
 
-_FILES, _MANIFEST, _RECORD = "files", "manifest.json", "record.json"
+logger = logging.getLogger(__name__)
+
+_FILES, _MANIFEST, _RECORD, _DAMAGED = "files", "manifest.json", "record.json", ".damaged"
 _STALE_SECONDS = 3600
 
 
@@ -40,11 +44,54 @@ class LocalStore:
 
     def find(self, stage: str, key: str) -> StageRecord | None:
         """See `Store.find`. An artifact whose files changed counts as not there: the stage runs again."""
+        found = self.look(stage, key)
+        if isinstance(found, Damage):
+            logger.warning("%s; %s", found, self.repair(found))
+            found = self.look(stage, key)
+        return found if isinstance(found, StageRecord) else None
+
+    def look(self, stage: str, key: str, *, thorough: bool = False) -> StageRecord | Damage | None:  # noqa: ARG002
+        """See `Store.look`. Always thorough: there are no notes but the files."""
         home = self._home(stage, key)
-        if not (home / _RECORD).is_file():
+        if not os.path.lexists(home / _RECORD):
             return None
-        record = StageRecord.model_validate_json((home / _RECORD).read_bytes())
-        return record if manifest_of(home / _FILES).sha256 == record.artifact.sha256 else None
+        try:
+            record = StageRecord.model_validate_json(plain_bytes(home / _RECORD))
+        except (OSError, ValueError) as error:
+            return Damage(stage, key, f"its record cannot be read ({_first_line(error)})")
+        if (record.stage, record.key) != (stage, key):
+            return Damage(stage, key, f"its record is that of aot://{record.stage}/{record.key}")
+        try:
+            manifest = manifest_of(home / _FILES)
+        except (OSError, ValueError) as error:
+            return Damage(stage, key, f"its files cannot be read ({_first_line(error)})")
+        if manifest.sha256 != record.artifact.sha256:
+            return Damage(stage, key, "its files are not those that were put there")
+        if _told_manifest(home) != manifest:
+            return Damage(stage, key, "its manifest is missing or damaged", mendable=True)
+        return record
+
+    def repair(self, damage: Damage) -> str:
+        """See `Store.repair`. A store that this user may not write to stays as it is."""
+        try:
+            with self._moving():
+                # Somebody may have made it again since.
+                found = self.look(damage.stage, damage.key)
+                if not isinstance(found, Damage):
+                    return "it is whole again"
+                home = self._home(damage.stage, damage.key)
+                if found.mendable:
+                    _write_manifest(home, manifest_of(home / _FILES))
+                    return "written again from its files, which are those of its record"
+                return f"set aside as {self._set_aside(home)}; it counts as absent and is made again"
+        except OSError as error:
+            return f"it counts as absent, and could not be set aside ({error.strerror})"
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """See `Store.keys`."""
+        for home in self.root.glob("[!.]*/[!.]*"):
+            if os.path.lexists(home / _RECORD):
+                yield home.parent.name, home.name
 
     def put(self, stage: str, key: str, folder: Path) -> ArtifactRef:
         """See `Store.put`. Replaces an unfinished or damaged predecessor of the same key; an equal one stays where it
@@ -55,13 +102,16 @@ class LocalStore:
         try:
             shutil.copytree(folder, staging / _FILES)
             manifest = manifest_of(staging / _FILES)
-            (staging / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
-            if _holds(home, manifest):
-                shutil.rmtree(staging)
-            else:
-                if home.exists():
-                    shutil.rmtree(home)
-                staging.rename(home)
+            _write_manifest(staging, manifest)
+            with self._moving():
+                if _holds(home, manifest):
+                    shutil.rmtree(staging)
+                else:
+                    if os.path.lexists(home / _RECORD):
+                        self._set_aside(home)
+                    elif home.exists():
+                        shutil.rmtree(home)
+                    staging.rename(home)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -81,9 +131,13 @@ class LocalStore:
         """See `Store.fetch`. The folder itself, not a copy."""
         stage, key = ref.uri.removeprefix("aot://").split("/")
         home = self._home(stage, key)
-        if not (home / _MANIFEST).is_file():
-            raise StoreError(f"artifact {ref.uri} is not in {self.root}; run the stage that makes it")
-        manifest = Manifest.model_validate_json((home / _MANIFEST).read_bytes())
+        manifest = _told_manifest(home)
+        if manifest is None and self.find(stage, key) is not None:
+            manifest = _told_manifest(home)  # mended
+        if manifest is None:
+            raise StoreError(
+                f"artifact {ref.uri} is not in {self.root}; run its campaign again, which makes what is missing"
+            )
         if manifest.sha256 != ref.sha256:
             raise StoreError(
                 f"artifact {ref.uri} is not the one referred to (sha256 {manifest.sha256[:12]}, wanted "
@@ -102,8 +156,12 @@ class LocalStore:
 
     def records(self) -> Iterator[StageRecord]:
         """See `Store.records`."""
-        for file in self.root.glob(f"[!.]*/*/{_RECORD}"):
-            yield StageRecord.model_validate_json(file.read_bytes())
+        for stage, key in self.keys():
+            try:
+                yield StageRecord.model_validate_json(plain_bytes(self._home(stage, key) / _RECORD))
+            except (OSError, ValueError) as error:
+                told = f"its record cannot be read ({_first_line(error)})"
+                logger.warning("%s; skipped, `aot store verify` repairs it", Damage(stage, key, told))
 
     def delete(self, record: StageRecord) -> int:
         """See `Store.delete`."""
@@ -114,12 +172,28 @@ class LocalStore:
     def sweep(self, older_than: float) -> int:
         """See `Store.sweep`."""
         before = time.time() - older_than
-        loose = (home for home in self.root.glob("[!.]*/*") if not (home / _RECORD).is_file())
+        loose = (home for home in self.root.glob("[!.]*/*") if not os.path.lexists(home / _RECORD))
         return sum(_remove(home) for home in loose if home.stat().st_mtime < before)
 
     def link(self, ref: ArtifactRef, path: str, seconds: int) -> str:  # noqa: ARG002 - a file's link does not expire
         """See `Store.link`."""
         return (self.fetch(ref) / path).as_uri()
+
+    @contextmanager
+    def _moving(self) -> Generator[None]:
+        """Held for a moment by whoever puts a folder in its place or takes one away: `find` needs no stage's lock."""
+        folder = self.root / ".locks"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "moving.lock"):
+            yield
+
+    def _set_aside(self, home: Path) -> Path:
+        """Move a stage's folder to where nothing looks for it; returns where it lies."""
+        stage = home.parent.name
+        aside = self.root / _DAMAGED / stage / f"{home.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        home.rename(aside)
+        return aside
 
     def _sweep(self, stage: str) -> None:
         """Remove what killed processes left half copied, an hour after they began."""
@@ -133,10 +207,28 @@ class LocalStore:
 
 def _holds(home: Path, manifest: Manifest) -> bool:
     """Whether an artifact stands there whole, with these contents."""
-    told = home / _MANIFEST
-    if not told.is_file() or told.read_text() != manifest.model_dump_json(indent=1):
+    try:
+        return _told_manifest(home) == manifest == manifest_of(home / _FILES)
+    except (OSError, ValueError):
         return False
-    return manifest_of(home / _FILES) == manifest
+
+
+def _told_manifest(home: Path) -> Manifest | None:
+    """The manifest as it was written; None where there is none that can be read."""
+    try:
+        return Manifest.model_validate_json(plain_bytes(home / _MANIFEST))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_manifest(home: Path, manifest: Manifest) -> None:
+    partial = home / (_MANIFEST + ".partial")
+    partial.write_text(manifest.model_dump_json(indent=1))
+    partial.replace(home / _MANIFEST)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _remove(folder: Path) -> int:

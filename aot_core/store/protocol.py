@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +13,45 @@ class StoreError(ValueError):
     """An artifact is missing or is not what its reference says, or the store cannot be reached or trusted."""
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Something stands under a key and is not what was put there."""
+
+    stage: str
+    key: str
+    why: str
+    mendable: bool = False
+    """Whether nothing is lost: the files are those of the record, and only their manifest is damaged."""
+
+    def __str__(self) -> str:
+        return f"aot://{self.stage}/{self.key}: {self.why}"
+
+
 class Store(Protocol):
-    """Immutable folders under `aot://STAGE/KEY`, each with a manifest of file hashes and a record."""
+    """Immutable folders under `aot://STAGE/KEY`, each with a manifest of file hashes and a record.
+
+    Damaged means absent: what is found damaged is told in a line, moved to `.damaged/` (never deleted), and made again
+    by whoever needs it.
+    """
 
     def find(self, stage: str, key: str) -> StageRecord | None:
-        """The record of a finished stage whose files all stand unchanged, else None."""
+        """The record of a finished stage whose files all stand unchanged, else None. Sets aside what is damaged."""
+        ...
+
+    def look(self, stage: str, key: str, *, thorough: bool = False) -> StageRecord | Damage | None:
+        """What stands under a key; changes nothing.
+
+        Args:
+            thorough: read every byte, also where the store's own notes would do.
+        """
+        ...
+
+    def repair(self, damage: Damage) -> str:
+        """Mend what can be mended, set the rest aside; returns what was done, in words."""
+        ...
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """Stage and key of everything that has a record, whole or not."""
         ...
 
     def put(self, stage: str, key: str, folder: Path) -> ArtifactRef:
@@ -39,7 +74,8 @@ class Store(Protocol):
         ...
 
     def records(self) -> Iterator[StageRecord]:
-        """The records of all finished stages, in no order; their files are not looked at."""
+        """The records of all finished stages, in no order; their files are not looked at. One that cannot be read is
+        skipped, and told in a line."""
         ...
 
     def delete(self, record: StageRecord) -> int:

@@ -6,6 +6,7 @@ listing with the ETags; `fetch` downloads into a local cache and compares every 
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,11 +20,14 @@ from pathlib import Path, PurePosixPath
 from aot_core.contracts.artifact import ArtifactRef, StageRecord
 from aot_core.contracts.store import S3Settings
 from aot_core.store.manifest import Manifest, manifest_of
-from aot_core.store.protocol import StoreError
+from aot_core.store.protocol import Damage, StoreError
 from aot_core.store.s3_client import S3Bucket
 from aot_core.store.s3_lock import demand_conditional_writes, hold
 
+logger = logging.getLogger(__name__)
+
 _FILES, _OBJECTS, _MANIFEST, _RECORD = "files/", "objects.json", "manifest.json", "record.json"
+_DAMAGED = ".damaged"
 
 
 class S3Store:
@@ -39,15 +43,50 @@ class S3Store:
 
     def find(self, stage: str, key: str) -> StageRecord | None:
         """See `Store.find`. One listing: an object that changed has another ETag, and the stage runs again."""
+        found = self.look(stage, key)
+        if isinstance(found, Damage):
+            logger.warning("%s; %s", found, self.repair(found))
+        return found if isinstance(found, StageRecord) else None
+
+    def look(self, stage: str, key: str, *, thorough: bool = False) -> StageRecord | Damage | None:
+        """See `Store.look`. Thorough: every object is downloaded, past the cache."""
         home = f"{stage}/{key}/"
         sealed = self.bucket.get(home + _RECORD)
         if sealed is None:
             return None
-        record = StageRecord.model_validate_json(sealed[0])
+        record = _parsed(sealed[0])
+        if record is None or (record.stage, record.key) != (stage, key):
+            return Damage(stage, key, "its record cannot be read, or is another stage's")
         noted = self.bucket.get(f"{home}{record.artifact.sha256}/{_OBJECTS}")
-        if noted is None or self._manifest(record.artifact) is None:
-            return None
-        return record if self._etags(f"{home}{record.artifact.sha256}/") == json.loads(noted[0]) else None
+        manifest = self._manifest(record.artifact)
+        if noted is None or manifest is None:
+            return Damage(stage, key, "its manifest, or the list of its objects, is missing or damaged")
+        try:
+            etags = json.loads(noted[0])
+        except ValueError:
+            return Damage(stage, key, "the list of its objects cannot be read")
+        if self._etags(f"{home}{record.artifact.sha256}/") != etags:
+            return Damage(stage, key, "its objects are not those that were put there")
+        if thorough:
+            with tempfile.TemporaryDirectory(prefix="aot-verify-") as folder:
+                if not self._arrive(record.artifact, manifest, Path(folder)):
+                    return Damage(stage, key, "its objects have rotten: their bytes are not those that were put there")
+        return record
+
+    def repair(self, damage: Damage) -> str:
+        """See `Store.repair`."""
+        home = f"{damage.stage}/{damage.key}/"
+        objects = [item.key for item in self.bucket.list(home)]
+        objects.sort(key=lambda key: key != home + _RECORD)  # the record first: without it the stage is absent
+        aside = f"{_DAMAGED}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}/"
+        self.bucket.move(objects, aside)
+        return f"set aside below {self.bucket}/{aside}{home}; it counts as absent and is made again"
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """See `Store.keys`. Also of what is unfinished: only `look` would tell."""
+        for stage in self._stages():
+            for key in self.bucket.folders(stage + "/"):
+                yield stage, key
 
     def put(self, stage: str, key: str, folder: Path) -> ArtifactRef:
         """See `Store.put`. Raises StoreError where not every file arrived whole."""
@@ -59,7 +98,7 @@ class S3Store:
         wrong = sorted(entry.path for entry in manifest.files if arrived.get(entry.path) != entry.bytes)
         if wrong:
             raise StoreError(f"store {self.bucket}: {len(wrong)} files did not arrive whole, {wrong[0]!r} the first")
-        self.bucket.put(home + _OBJECTS, json.dumps(self._etags(home)).encode())
+        self.bucket.put(home + _OBJECTS, self._noted(home))
         self.bucket.put(home + _MANIFEST, manifest.model_dump_json(indent=1).encode())
         return ArtifactRef(uri=f"aot://{stage}/{key}", sha256=manifest.sha256)
 
@@ -70,7 +109,7 @@ class S3Store:
     def fetch(self, ref: ArtifactRef) -> Path:
         """See `Store.fetch`. A folder of the cache, every file's hash compared.
 
-        What arrives damaged twice is damaged in the bucket: its record goes, so that the campaign makes it again.
+        What arrives damaged twice is damaged in the bucket: it is set aside, so that the campaign makes it again.
         """
         manifest = self._manifest(ref)
         if manifest is None:
@@ -84,10 +123,9 @@ class S3Store:
             arrived = self._download(ref, manifest)
             if arrived is not None:
                 return arrived
-        self.bucket.delete([f"{_path(ref)}/{_RECORD}"])
-        raise StoreError(
-            f"artifact {ref.uri} is damaged in {self.bucket}; its record is withdrawn: run the campaign again"
-        )
+        stage, key = _path(ref).split("/")
+        done = self.repair(Damage(stage, key, "its bytes are not those that were put there"))
+        raise StoreError(f"artifact {ref.uri} is damaged in {self.bucket}: {done}: run its campaign again")
 
     def lock(self, stage: str, key: str) -> AbstractContextManager[None]:
         """See `Store.lock`. A lock whose holder died is free after a lease (`run.s3.lease_seconds`)."""
@@ -99,11 +137,14 @@ class S3Store:
 
     def records(self) -> Iterator[StageRecord]:
         """See `Store.records`."""
-        for stage in self._stages():
-            for key in self.bucket.folders(stage + "/"):
-                sealed = self.bucket.get(f"{stage}/{key}/{_RECORD}")
-                if sealed is not None:
-                    yield StageRecord.model_validate_json(sealed[0])
+        for stage, key in self.keys():
+            sealed = self.bucket.get(f"{stage}/{key}/{_RECORD}")
+            record = _parsed(sealed[0]) if sealed else None
+            if record is not None:
+                yield record
+            elif sealed is not None:
+                damage = Damage(stage, key, "its record cannot be read")
+                logger.warning("%s; skipped, `aot store verify` repairs it", damage)
 
     def delete(self, record: StageRecord) -> int:
         """See `Store.delete`."""
@@ -118,15 +159,17 @@ class S3Store:
         before = datetime.now(UTC) - timedelta(seconds=older_than)
         self.bucket.abort_uploads(before)
         freed = 0
-        for stage in self._stages():
-            for key in self.bucket.folders(stage + "/"):
-                sealed = self.bucket.get(f"{stage}/{key}/{_RECORD}")
-                keep = StageRecord.model_validate_json(sealed[0]).artifact.sha256 if sealed else ""
-                for version in self.bucket.folders(f"{stage}/{key}/"):
-                    items = list(self.bucket.list(f"{stage}/{key}/{version}/"))
-                    if version != keep and max(item.modified for item in items) < before:
-                        self.bucket.delete(item.key for item in items)
-                        freed += sum(item.bytes for item in items)
+        for stage, key in self.keys():
+            sealed = self.bucket.get(f"{stage}/{key}/{_RECORD}")
+            record = _parsed(sealed[0]) if sealed else None
+            if sealed and record is None:
+                continue  # damaged: set aside by `find`, never deleted
+            for version in self.bucket.folders(f"{stage}/{key}/"):
+                items = list(self.bucket.list(f"{stage}/{key}/{version}/"))
+                kept = record is not None and version == record.artifact.sha256
+                if items and not kept and max(item.modified for item in items) < before:
+                    self.bucket.delete(item.key for item in items)
+                    freed += sum(item.bytes for item in items)
         for cached in self.cache.glob("*"):
             if cached.stat().st_mtime < time.time() - older_than:
                 shutil.rmtree(cached, ignore_errors=True)
@@ -141,14 +184,7 @@ class S3Store:
         self.cache.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.cache))
         try:
-            wanted = [(entry.path, (staging / entry.path).resolve()) for entry in manifest.files]
-            for path, file in wanted:
-                if not file.is_relative_to(staging.resolve()):
-                    raise StoreError(f"artifact {ref.uri}: its manifest names {path!r}, outside of the artifact")
-                file.parent.mkdir(parents=True, exist_ok=True)
-            home = f"{_path(ref)}/{ref.sha256}/{_FILES}"
-            whole = self.bucket.download((home + path, file) for path, file in wanted)
-            if not whole or manifest_of(staging) != manifest:
+            if not self._arrive(ref, manifest, staging):
                 return None
             target = self.cache / ref.sha256
             try:
@@ -160,10 +196,24 @@ class S3Store:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
+    def _arrive(self, ref: ArtifactRef, manifest: Manifest, folder: Path) -> bool:
+        """Download an artifact's files into a folder; whether they are the manifest's."""
+        wanted = [(entry.path, (folder / entry.path).resolve()) for entry in manifest.files]
+        for path, file in wanted:
+            if not file.is_relative_to(folder.resolve()):
+                raise StoreError(f"artifact {ref.uri}: its manifest names {path!r}, outside of the artifact")
+            file.parent.mkdir(parents=True, exist_ok=True)
+        home = f"{_path(ref)}/{ref.sha256}/{_FILES}"
+        whole = self.bucket.download((home + path, file) for path, file in wanted)
+        return whole and manifest_of(folder) == manifest
+
     def _manifest(self, ref: ArtifactRef) -> Manifest | None:
         """The manifest that a reference names, None where it is absent or not that one."""
         found = self.bucket.get(f"{_path(ref)}/{ref.sha256}/{_MANIFEST}")
-        manifest = Manifest.model_validate_json(found[0]) if found else None
+        try:
+            manifest = Manifest.model_validate_json(found[0]) if found else None
+        except ValueError:
+            return None
         return manifest if manifest is not None and manifest.sha256 == ref.sha256 else None
 
     def _why_absent(self, ref: ArtifactRef) -> str:
@@ -173,10 +223,14 @@ class S3Store:
                 f"artifact {ref.uri} is not the one referred to (sha256 {others[0][:12]}, wanted {ref.sha256[:12]}); "
                 "it was made again since: run the campaign again"
             )
-        return f"artifact {ref.uri} is not in {self.bucket}; run the stage that makes it"
+        return f"artifact {ref.uri} is not in {self.bucket}; run its campaign again, which makes what is missing"
 
     def _etags(self, home: str) -> dict[str, str]:
         return {item.key.removeprefix(home): item.etag for item in self.bucket.list(home + _FILES)}
+
+    def _noted(self, home: str) -> bytes:
+        """What `objects.json` says of an artifact's objects as they are."""
+        return json.dumps(self._etags(home)).encode()
 
     def _stages(self) -> Iterator[str]:
         return (name for name in self.bucket.folders() if not name.startswith("."))
@@ -191,3 +245,11 @@ def default_cache() -> Path:
 
 def _path(ref: ArtifactRef) -> str:
     return ref.uri.removeprefix("aot://")
+
+
+def _parsed(sealed: bytes) -> StageRecord | None:
+    """A record; None where it cannot be read."""
+    try:
+        return StageRecord.model_validate_json(sealed)
+    except ValueError:
+        return None

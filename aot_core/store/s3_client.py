@@ -10,7 +10,8 @@ that the server compares before it takes a part.
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ _ADVICE = {
     "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is not the one of AWS_ACCESS_KEY_ID",
 }
+_SKEWED = {"RequestTimeTooSkewed", "RequestExpired", "InvalidSignatureTime"}
+_SKEW_SECONDS = 300.0
+"""S3 bears 15 minutes; some servers less."""
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _PRECONDITION = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
@@ -116,6 +120,14 @@ class S3Bucket:
                 )
                 for error in answer.get("Errors", []):
                     raise StoreError(f"{self}: {error['Key']} cannot be deleted: {error['Code']}: {error['Message']}")
+
+    def move(self, keys: Iterable[str], folder: str) -> None:
+        """Move objects below a folder, by the server, one after another in the order given."""
+        for key in keys:
+            with self._said():
+                source = {"Bucket": self.bucket, "Key": self._key(key)}
+                self._client.copy(source, self.bucket, self._key(folder + key), ExtraArgs=self._encryption or None)
+            self.delete([key])
 
     def list(self, prefix: str = "") -> Iterator[S3Object]:
         """Every object whose key begins so."""
@@ -209,9 +221,8 @@ class S3Bucket:
             elif code in _PRECONDITION:
                 raise _PreconditionError from error
             else:
-                raise StoreError(
-                    f"store {self}: {error}; {_ADVICE.get(code, 'see the object store for why')}"
-                ) from error
+                advice = _clock_advice(said) or _ADVICE.get(code, "see the object store for why")
+                raise StoreError(f"store {self}: {error}; {advice}") from error
         except BotoCoreError as error:
             told = (
                 f"store {self}: {error}; is {self._client.meta.endpoint_url} up, and does run.s3.endpoint_url name it?"
@@ -219,6 +230,26 @@ class S3Bucket:
             if self._endpoint is not None and self.settings.endpoint_url is not None:
                 told = redacted(told, self._endpoint, self.settings.endpoint_url)
             raise StoreError(told) from error
+
+
+def _clock_advice(said: Any) -> str:
+    """What to do where this machine's clock is why a signature is refused; "" where it is not.
+
+    A HEAD is refused by a bare 403: then the server's own clock, which comes with every answer, tells.
+    """
+    metadata = said.get("ResponseMetadata", {})
+    date = metadata.get("HTTPHeaders", {}).get("date", "")
+    code = said.get("Error", {}).get("Code", "")
+    try:
+        off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    except (ValueError, TypeError):  # no date, or one without a zone
+        off = 0.0
+    if code not in _SKEWED and not (metadata.get("HTTPStatusCode") == 403 and abs(off) > _SKEW_SECONDS):
+        return ""
+    told = (
+        f"it is {abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} the server's" if off else "it is off"
+    )
+    return f"this machine's clock is why the signature is refused: {told}; set it (timedatectl set-ntp true)"
 
 
 class _PreconditionError(Exception):

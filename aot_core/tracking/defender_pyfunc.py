@@ -10,7 +10,6 @@ import binascii
 import json
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -23,6 +22,8 @@ from aot_core.contracts.scene import LETTERS, Query, Question
 _OPTION = re.compile(r"^\s*([A-H])[.):]\s*(.+?)\s*$")
 _CLOSING = re.compile(r"^\s*(Answer with|Please answer)\b.*boxed", re.IGNORECASE)
 _LONGEST_PATH = 4096
+_DATA_URI = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 class DefenderModel(PythonModel):
@@ -32,7 +33,7 @@ class DefenderModel(PythonModel):
         """Load the weights: a full model from the artifact, or the base by name and the adapter from the
         artifact."""
         from aot_core.defender.answering import Defender
-        from aot_core.stages.plan import check_model
+        from aot_core.engine.identity import check_model
 
         config = context.model_config
         weights = Path(context.artifacts["weights"])
@@ -47,19 +48,18 @@ class DefenderModel(PythonModel):
         """Answer every row.
 
         Args:
-            model_input: `image` (a file's path, or the file's bytes as base64 or a data URI), `question`
-                (with its
-                options a line each, `A. yes`; or alone), and, where the question stands alone, `options` (a
-                JSON list of texts).
+            model_input: `image` (a file's path, or the file's bytes as base64 or a data URI), `question` (with its
+                options a line each, `A. yes`; or alone), and, where the question stands alone, `options` (a JSON list
+                of texts).
 
         Returns:
-            A row a row: `letter` ("" where the Defender named none), `answer` (that option's text),
-            `completion`.
+            A row a row: `letter` ("" where the Defender named none, or the length limit cut it off), `answer` (that
+            option's text), `completion`.
 
         Raises:
             ValueError: naming the row, the field and the fix.
         """
-        from aot_core.data.answers import extract_letter
+        from aot_core.answers import letter_of
 
         rows = _rows(model_input)
         questions = [_question(row, index) for index, row in enumerate(rows)]
@@ -67,9 +67,9 @@ class DefenderModel(PythonModel):
         answers = self._defender.answer(images, questions, samples=1, temperature=0.0, seed=0)
         table: list[dict[str, str]] = []
         for question, (completion,) in zip(questions, answers, strict=True):
-            letter = extract_letter(completion, LETTERS[: len(question.options)]) or ""
+            letter = letter_of(completion, question.options) or ""
             text = question.options[LETTERS.index(letter)] if letter else ""
-            table.append({"letter": letter, "answer": text, "completion": completion})
+            table.append({"letter": letter, "answer": text, "completion": str(completion)})
         return pd.DataFrame(table, columns=["letter", "answer", "completion"])
 
 
@@ -114,22 +114,36 @@ def _listed_options(value: Any, index: int) -> list[str] | None:
 
 
 def _image(value: str, index: int) -> Image.Image:
-    from aot_core.data.images import DataError, open_image
+    from aot_core.worlds.images import DataError, decode_image, open_image
 
-    if len(value) < _LONGEST_PATH and Path(value).is_file():
+    if _names_a_file(value):
         return open_image(Path(value).parent, Path(value).name)
     try:
-        content = base64.b64decode(re.sub(r"^data:[\w/+.-]+;base64,", "", value), validate=True)
+        return decode_image(_decoded(value, index), "base64 text")
+    except DataError as error:
+        raise ValueError(f"row {index}: image: the base64 text is no readable image ({error})") from error
+
+
+def _names_a_file(value: str) -> bool:
+    """Base64 is asked too: it may hold slashes, with more between two of them than a file's name may have."""
+    try:
+        return len(value) < _LONGEST_PATH and Path(value).is_file()
+    except (OSError, ValueError):  # a name that is too long, a NUL
+        return False
+
+
+def _decoded(value: str, index: int) -> bytes:
+    """The bytes of base64 in any usual form: RFC 4648's two alphabets, in lines (RFC 2045), without its padding, as a
+    data URI with parameters (RFC 2397)."""
+    if re.match(r"\s*data:", value, re.IGNORECASE) and not _DATA_URI.match(value):
+        raise ValueError(f"row {index}: image: {value[:80]!r}: a data URI must begin data:image/png;base64,")
+    text = "".join(_DATA_URI.sub("", value).split()).translate(_URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error as error:
         raise ValueError(
-            f"row {index}: image: {value[:80]!r} is neither an existing file nor base64; give one of them"
+            f"row {index}: image: {value[:80]!r} is neither an existing file nor base64 ({error}); give one of them"
         ) from error
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "image").write_bytes(content)
-        try:
-            return open_image(Path(folder), "image")
-        except DataError as error:
-            raise ValueError(f"row {index}: image: the base64 text is no readable image ({error})") from error
 
 
 set_model(DefenderModel())

@@ -11,11 +11,13 @@ import logging
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -30,7 +32,9 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
+    ViewType,
 )
+from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import (
@@ -39,6 +43,9 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NOTE,
 )
+
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.tracking.database import open_client
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +68,7 @@ _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 _DIGEST = 36
 """MLflow keeps so many characters of a data set's digest."""
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database reports some 60 migrations
+logger = logging.getLogger(__name__)
 
 
 class MlflowTracker:
@@ -69,7 +76,7 @@ class MlflowTracker:
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.run_id = run_id
-        self._client = MlflowClient(uri)
+        self._client = open_client(uri)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See `Tracker.log_metrics`. Raises ValueError for a figure that is not finite."""
@@ -111,7 +118,7 @@ def open_campaign_run(
         artifact_root: where a new experiment keeps its files; beside the database (`artifacts/`) unless
             given.
     """
-    client = MlflowClient(uri)
+    client = open_client(uri)
     experiment_id = _experiment(client, experiment, artifact_root)
     all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key}
     run = _find_run(client, experiment_id, {CAMPAIGN_TAG: campaign_key}, parent=None)
@@ -128,7 +135,7 @@ def open_campaign_run(
 
 def open_round_run(uri: str, experiment: str, parent_id: str, round_index: int) -> str:
     """The id of a round's child run, RUNNING: found again by its tags, or made."""
-    client = MlflowClient(uri)
+    client = open_client(uri)
     experiment_id = _experiment(client, experiment, None)
     tags = {MLFLOW_PARENT_RUN_ID: parent_id, ROUND_TAG: str(round_index)}
     run = _find_run(client, experiment_id, tags, parent=parent_id)
@@ -141,7 +148,7 @@ def open_round_run(uri: str, experiment: str, parent_id: str, round_index: int) 
 
 def close_run(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
     """End a run, also one whose process died."""
-    MlflowClient(uri).set_terminated(run_id, status)
+    open_client(uri).set_terminated(run_id, status)
 
 
 def log_stage_summary(
@@ -152,7 +159,7 @@ def log_stage_summary(
     Done once for a key: False where the run holds them already (a reused stage, a restarted flow). With
     `step` the parent run can hold one point a round.
     """
-    client = MlflowClient(uri)
+    client = open_client(uri)
     tag = f"{STAGE_TAG}.{stage}.{step}" if step else f"{STAGE_TAG}.{stage}"
     if client.get_run(run_id).data.tags.get(tag) == key:
         return False
@@ -166,8 +173,7 @@ def log_checkpoint(
     uri: str,
     run_id: str,
     name: str,
-    artifact_uri: str,
-    artifact_sha256: str,
+    artifact: ArtifactRef,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
@@ -175,19 +181,19 @@ def log_checkpoint(
     """Note a checkpoint as an MLflow LoggedModel and return its model id; the same one if it is noted
     already.
 
-    An *external* model: the weights stay in the artifact store, where `artifact_uri` finds them; MLflow holds
-    the reference, the figures and the link to the run.
+    An *external* model: the weights stay in the artifact store, where `artifact` finds them; MLflow holds the
+    reference, the figures and the link to the run.
     """
-    client = MlflowClient(uri)
+    client = open_client(uri)
     experiment_id = client.get_run(run_id).info.experiment_id
     known = client.search_logged_models(
         [experiment_id],
         filter_string=f"name = '{name}' AND source_run_id = '{run_id}' "
-        f"AND tags.`{ARTIFACT_SHA_TAG}` = '{artifact_sha256}'",
+        f"AND tags.`{ARTIFACT_SHA_TAG}` = '{artifact.sha256}'",
     )
     if known and known[0].status == LoggedModelStatus.READY:
         return known[0].model_id
-    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256}
+    reference = {ARTIFACT_URI_TAG: artifact.uri, ARTIFACT_SHA_TAG: artifact.sha256}
     all_tags = {**(tags or {}), **reference, MLFLOW_MODEL_IS_EXTERNAL: "true"}
     # One that is not READY was begun by a process that was killed: go on with it.
     model = (
@@ -206,8 +212,7 @@ def log_dataset(
     uri: str,
     run_id: str,
     name: str,
-    artifact_uri: str,
-    artifact_sha256: str,
+    artifact: ArtifactRef,
     sources: Mapping[str, Any],
     profile: Mapping[str, float],
 ) -> bool:
@@ -215,17 +220,16 @@ def log_dataset(
     and that to the hashes of what it was made of. False where the run holds it already.
 
     Args:
-        artifact_uri: `aot://STAGE/KEY`, where the store has it.
         sources: what it was made of: input name to sha256 (a hub model: its name).
         profile: figures to be shown with it.
     """
-    client = MlflowClient(uri)
-    digest = artifact_sha256[:_DIGEST]
+    client = open_client(uri)
+    digest = artifact.sha256[:_DIGEST]
     inputs = client.get_run(run_id).inputs
     held = inputs.dataset_inputs if inputs else []
     if any((one.dataset.name, one.dataset.digest) == (name, digest) for one in held):
         return False
-    source = {"uri": artifact_uri, "sha256": artifact_sha256, "made_of": dict(sources)}
+    source = {"uri": artifact.uri, "sha256": artifact.sha256, "made_of": dict(sources)}
     dataset = Dataset(
         name=name, digest=digest, source_type="aot", source=json.dumps(source), profile=json.dumps(dict(profile))
     )
@@ -245,7 +249,7 @@ def link_data_docs(uri: str, run_id: str, docs_run_id: str, report: Path) -> str
         docs_run_id: the run that the stage logs to.
         report: the guard's report.
     """
-    client = MlflowClient(uri)
+    client = open_client(uri)
     run = client.get_run(docs_run_id)
     path = run.data.tags.get(DATA_DOCS_TAG)
     if path is None:
@@ -261,7 +265,7 @@ def link_data_docs(uri: str, run_id: str, docs_run_id: str, report: Path) -> str
 
 def log_gallery(uri: str, run_id: str, key: str, image: "Image", step: int) -> bool:
     """Log a picture of a round under `key`, with a slider over the steps; False where it is there already."""
-    client = MlflowClient(uri)
+    client = open_client(uri)
     tag = f"{GALLERY_TAG}.{key}.{step}"
     if tag in client.get_run(run_id).data.tags:
         return False
@@ -274,11 +278,32 @@ def log_artifact(uri: str, run_id: str, path: Path, folder: str = "") -> None:
     """Log a file, or all of a folder, under `folder` in the run's artifacts. Raises FileNotFoundError."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; write it before logging it")
-    client = MlflowClient(uri)
+    client = open_client(uri)
     if path.is_dir():
         client.log_artifacts(run_id, str(path), folder or None)
     else:
         client.log_artifact(run_id, str(path), folder or None)
+
+
+def fetch_artifact(uri: str, run_id: str, path: str, into: Path) -> Path:
+    """Copy a file or folder of a run's artifacts into a folder; returns where it is then, by the name that it went by.
+
+    MLflow's own download reads names on a local disk as addresses: '#' cuts them off, '%20' gets another file. Raises
+    FileNotFoundError where there is none.
+    """
+    client = open_client(uri)
+    root = urlparse(client.get_run(run_id).info.artifact_uri or "")
+    if root.scheme != "file":
+        return Path(client.download_artifacts(run_id, path, str(into)))
+    folder = Path(url2pathname(root.path)).resolve()
+    source, target = (folder / path).resolve(), into / Path(path).name
+    if not source.is_relative_to(folder) or not source.exists():
+        raise FileNotFoundError(f"run {run_id} has no artifact {path!r}; its page in MLflow lists those it has")
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    return target
 
 
 def _log_metrics(
@@ -305,6 +330,10 @@ def _experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> 
     """The experiment's id; made where it does not exist, also when another process makes it at the same
     time."""
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        # Its name stays taken, and with it its runs: what somebody deleted on MLflow's pages goes on where it was.
+        client.restore_experiment(found.experiment_id)
+        logger.warning("MLflow's experiment %r had been deleted; it is restored, with its runs", name)
     if found is not None:
         return found.experiment_id
     root = artifact_root or _beside_database(client.tracking_uri)
@@ -326,10 +355,18 @@ def _beside_database(uri: str) -> Path | None:
 
 
 def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str | None) -> Run | None:
-    """The oldest active run with these tags, and with this parent or none."""
+    """The oldest run with these tags, and with this parent or none. One that was deleted is restored, where there is no
+    other: its figures are this campaign's."""
     condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    runs = client.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"])
-    return next((run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent), None)
+    for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+        for run in client.search_runs([experiment_id], condition, view, order_by=["attributes.start_time ASC"]):
+            if run.data.tags.get(MLFLOW_PARENT_RUN_ID) != parent:
+                continue
+            if view == ViewType.DELETED_ONLY:
+                client.restore_run(run.info.run_id)
+                logger.warning("MLflow's run %r had been deleted; it is restored", run.info.run_name)
+            return run
+    return None
 
 
 def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> Run:

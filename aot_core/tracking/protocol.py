@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class TrackingError(ValueError):
+    """MLflow's database or server cannot be used. The message says why, and what to do."""
+
+
 class Tracker(Protocol):
     """Metrics and pictures of one round. Keys are `family/name`: `attacker/reward`, `defender/entropy`."""
 

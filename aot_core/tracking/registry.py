@@ -15,10 +15,11 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -33,7 +34,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.types import ColSpec, Schema
 from PIL import Image
 
-from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.learning import DType
+from aot_core.tracking.database import open_client
+from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG, fetch_artifact
 
 DEFENDER = "aot-defender"
 CHAMPION = "champion"
@@ -65,55 +69,62 @@ SIGNATURE = ModelSignature(
 )
 
 
-def register_defender(
-    uri: str,
-    run_id: str,
-    checkpoint: Path,
-    base: str,
-    artifact_uri: str,
-    artifact_sha256: str,
-    metrics: Mapping[str, float] | None = None,
-    tags: Mapping[str, str] | None = None,
-    name: str = DEFENDER,
-    dtype: str = "float32",
-    device: str = "cpu",
-    base_sha256: str = "",
-    packages: Mapping[str, str] | None = None,
-) -> str:
+@dataclass(frozen=True)
+class TrainedDefender:
+    """A Defender that is to be registered."""
+
+    checkpoint: Path
+    """The artifact's folder, with `model/` (full weights) or `adapter/` (LoRA on `base`) in it."""
+    artifact: ArtifactRef
+    base: ExternalRef
+    """Needed again at load time where the checkpoint is an adapter, which is only ever put on the base that it was
+    trained on."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Kept as the version's tags (`aot.metric.NAME`)."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions, by name, of what it was evaluated with: the orchestrator may have none of it installed."""
+    dtype: DType = "float32"
+    device: str = "cpu"
+    """Where the loaded model answers."""
+
+    @property
+    def kind(self) -> Literal["model", "adapter"]:
+        """The checkpoint's folder. Raises ValueError where it holds neither."""
+        for kind in ("model", "adapter"):
+            if (self.checkpoint / kind).is_dir():
+                return kind
+        raise ValueError(f"checkpoint {self.checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
+
+
+def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: str = DEFENDER) -> str:
     """Register a trained Defender and return its version; the version of the same artifact if there is one.
 
-    Args:
-        checkpoint: the artifact's folder, with `model/` (full weights) or `adapter/` (LoRA on `base`) in it.
-        base: the base model's name; needed again at load time where the checkpoint is an adapter.
-        metrics: kept as the version's tags (`aot.metric.NAME`).
-        device: where the loaded model answers.
-        base_sha256: of the base's folder: an adapter is only ever put on the base that it was trained on. Empty for a
-            hub name.
-        packages: versions, by name, of what it was evaluated with: the orchestrator may have none of it installed.
-
-    Raises ValueError where the checkpoint holds neither folder.
+    Raises ValueError where its checkpoint holds no weights.
     """
-    client = MlflowClient(uri, registry_uri=uri)
-    known = find_version(uri, artifact_sha256, name)
+    client = open_client(uri)
+    known = find_version(uri, defender.artifact.sha256, name)
     if known is not None:
         return known
-    kind = next((kind for kind in ("model", "adapter") if (checkpoint / kind).is_dir()), None)
-    if kind is None:
-        raise ValueError(f"checkpoint {checkpoint} holds no `model` and no `adapter`; give a Defender's artifact")
-    figures = {METRIC_TAG + key: repr(float(value)) for key, value in (metrics or {}).items()}
-    reference = {ARTIFACT_URI_TAG: artifact_uri, ARTIFACT_SHA_TAG: artifact_sha256, BASE_TAG: base}
-    held = {package: (packages or {}).get(package) or version(package) for package in _REQUIRED}
+    kind, base = defender.kind, defender.base
+    figures = {METRIC_TAG + key: repr(float(value)) for key, value in defender.metrics.items()}
+    reference = {
+        ARTIFACT_URI_TAG: defender.artifact.uri,
+        ARTIFACT_SHA_TAG: defender.artifact.sha256,
+        BASE_TAG: base.name,
+    }
+    held = {package: defender.packages.get(package) or version(package) for package in _REQUIRED}
     with _active_run(client, uri, run_id):
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_CODE),
-            artifacts={"weights": str(checkpoint / kind)},
+            artifacts={"weights": str(defender.checkpoint / kind)},
             model_config={
                 "kind": kind,
-                "base": base,
-                "base_sha256": base_sha256,
-                "dtype": dtype,
-                "device": device,
+                "base": base.name,
+                "base_sha256": base.sha256,
+                "dtype": defender.dtype,
+                "device": defender.device,
             },
             signature=SIGNATURE,
             input_example=_example(),
@@ -127,7 +138,7 @@ def register_defender(
             name,
             source=info.model_uri,
             run_id=run_id,
-            tags={**(tags or {}), **figures, **reference},
+            tags={**defender.tags, **figures, **reference},
             model_id=info.model_id,
         )
     return str(made.version)
@@ -135,7 +146,7 @@ def register_defender(
 
 def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:
     """The newest version made of an artifact, None where there is none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
     return next((str(v.version) for v in found if v.tags.get(ARTIFACT_SHA_TAG) == artifact_sha256), None)
 
@@ -162,24 +173,24 @@ def download(uri: str, model_version: str, name: str, into: Path) -> Packed:
 
 def read_exam(uri: str, model: str, model_version: str) -> bytes | None:
     """The inputs of a version's evaluation, as its campaign's run keeps them (JSON); None where it keeps none."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     run_id = client.get_model_version(model, model_version).run_id
     folder, _, _ = EXAM_FILE.rpartition("/")
     if run_id is None or EXAM_FILE not in [entry.path for entry in client.list_artifacts(run_id, folder)]:
         return None
     with TemporaryDirectory() as into:
-        return Path(client.download_artifacts(run_id, EXAM_FILE, into)).read_bytes()
+        return fetch_artifact(uri, run_id, EXAM_FILE, Path(into)).read_bytes()
 
 
 def set_alias(uri: str, alias: str, model_version: str, name: str = DEFENDER) -> None:
     """Point an alias at a version; it leaves the version that it pointed at."""
-    MlflowClient(uri, registry_uri=uri).set_registered_model_alias(name, alias, model_version)
+    open_client(uri).set_registered_model_alias(name, alias, model_version)
 
 
 def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """The version that an alias points at, and its tags; None where there is no such model or alias."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(name, alias)
+        found: ModelVersion = open_client(uri).get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -190,7 +201,7 @@ def get_alias(uri: str, alias: str, name: str = DEFENDER) -> tuple[str, dict[str
 def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] | None:
     """A version and its tags, None where there is none of that number."""
     try:
-        found: ModelVersion = MlflowClient(uri, registry_uri=uri).get_model_version(name, model_version)
+        found: ModelVersion = open_client(uri).get_model_version(name, model_version)
     except MlflowException as error:
         if error.error_code in _NOT_THERE:
             return None
@@ -201,12 +212,12 @@ def get_version(uri: str, model_version: str, name: str = DEFENDER) -> tuple[str
 def remove_alias(uri: str, alias: str, name: str = DEFENDER) -> None:
     """Take an alias away, from whichever version has it; nothing happens where none has."""
     if get_alias(uri, alias, name) is not None:
-        MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(name, alias)
+        open_client(uri).delete_registered_model_alias(name, alias)
 
 
 def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str = DEFENDER) -> None:
     """Set tags on a version; what a tag said before is replaced."""
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     for key, value in tags.items():
         client.set_model_version_tag(name, model_version, key, value)
 
@@ -216,7 +227,7 @@ def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> Non
 
     Only what is not there yet is written: the ledger itself stands in the store.
     """
-    client = MlflowClient(uri, registry_uri=uri)
+    client = open_client(uri)
     known = client.get_registered_model(name).tags
     for number, line in lines.items():
         key = LEDGER_TAG + number
@@ -232,6 +243,12 @@ def get_champion(uri: str, name: str = DEFENDER) -> tuple[str, dict[str, str]] |
 def version_metrics(tags: Mapping[str, str]) -> dict[str, float]:
     """The figures that `register_defender` kept in a version's tags."""
     return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(METRIC_TAG)}
+
+
+def gate_figures(tags: Mapping[str, str]) -> dict[str, float]:
+    """The same by the names that the gate's decisions and the ledger use (`challenger/strict/clean`)."""
+    named = {name.replace("strict.", "strict/", 1): value for name, value in version_metrics(tags).items()}
+    return {f"challenger/{name}": value for name, value in named.items()}
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from aot_core.attacker.tiny_edit import TinyEditPipeline
 from aot_core.attacker.tiny_text import TinyTextEncoder, instruction_tokenizer
 from aot_core.attacker.tiny_transformer import TinyEditTransformer
 from aot_core.contracts.scene import Query, Sample, Scene, SceneObject
-from aot_core.data import world
-from aot_core.data.questions import make_question
+from aot_core.worlds.questions import make_question
+from aot_core.worlds.shapes import world
 from tests.attacker.editor_kinds import BIG, SETTINGS, Kind
 
 

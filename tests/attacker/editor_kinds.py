@@ -19,7 +19,7 @@ from PIL import Image
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_sde import ode_step
 from aot_core.contracts.learning import EditorSettings, LoraSettings, ModelSettings
-from aot_core.data import world
+from aot_core.worlds.shapes import world
 
 SETTINGS = EditorSettings(resolution=64, condition_resolution=32, max_prompt_tokens=32)
 LORA = ModelSettings(lora=LoraSettings(rank=2, alpha=4))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import RewardSettings
 from aot_core.defender.answering import Defender
-from aot_core.models import SHIPPED
 from benchmarks.cheats import CHEATS, HONEST, Judged, judge_all, stages
 
 

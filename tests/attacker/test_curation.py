@@ -7,12 +7,12 @@ from PIL import Image
 from aot_core.attacker.curation import CuratedEdit, Funnel, choose, draw_shares, make_edits
 from aot_core.attacker.scenes import AttackError, Target
 from aot_core.attacker.tactics import AttackPolicy
-from aot_core.attacker.validity import Verdict
 from aot_core.contracts.curate import CurateConfig
 from aot_core.contracts.scene import Sample
-from aot_core.data import world
-from aot_core.data.instructions import read_instruction
-from aot_core.data.proposals import Proposal
+from aot_core.worlds.instructions import read_instruction
+from aot_core.worlds.proposals import Proposal
+from aot_core.worlds.shapes import world
+from aot_core.worlds.validity import Verdict
 
 FUNNEL = Funnel(edited=100, intact=100, confined=100, semantic=100, valid=100)
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from aot_core.attacker.editing import Attacker, CheckpointError
+from aot_core.attacker.editing import Attacker
+from aot_core.base_models.names import UnknownModelError
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import LoraSettings, ModelSettings
-from aot_core.data import world
-from aot_core.models import UnknownModelError
+from aot_core.worlds.shapes import world
 
 SCENES = [world.render(world.random_objects(np.random.default_rng(i), 3), world.Backdrop()) for i in range(5)]
 TOLD = ["Add an object at row 2, column 3."] * 5

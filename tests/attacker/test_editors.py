@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 
 from aot_core.attacker.adapters import EDITORS
-from aot_core.attacker.editing import Attacker, CheckpointError
+from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout
 from aot_core.attacker.warm_start import encode_pairs, fit_pairs, pair_loss
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import EditorSettings
 from aot_core.contracts.scene import Edit, Sample
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
-from aot_core.data import world
 from aot_core.data.dataset import save_image
-from aot_core.models import SHIPPED
 from aot_core.tracking.protocol import NullTracker
+from aot_core.worlds.shapes import world
 from tests.attacker.editor_kinds import (
     LORA,
     SCENES,

@@ -6,7 +6,7 @@ from aot_core.attacker.flow_grpo import optimise, rollout, step_loss
 from aot_core.attacker.flow_sde import stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
-from aot_core.data import world
+from aot_core.worlds.shapes import world
 
 SCENES = [world.render((), world.Backdrop(level=level)) for level in (195, 215)]
 TOLD = ["Add an object at row 2, column 3.", "Add an object at row 1, column 1."]

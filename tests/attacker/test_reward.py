@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from aot_core.attacker.reward import attack_rewards, combine, probability, squashed_margin
-from aot_core.attacker.validity import Verdict
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.scene import Question, Sample
+from aot_core.worlds.validity import Verdict
 
 
 class Oracle:

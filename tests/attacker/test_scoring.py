@@ -17,15 +17,15 @@ from aot_core.attacker.flow_grpo import joined, rollout, step_velocity
 from aot_core.attacker.flow_sde import stochastic_step
 from aot_core.attacker.round_state import RoundHistory
 from aot_core.attacker.scenes import Target, draw
-from aot_core.attacker.scoring import sample_and_judge
+from aot_core.attacker.scoring import sample_and_score
 from aot_core.attacker.self_play import play_round
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import ProposalSettings, RewardSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, OpponentSettings, SamplingSettings, WindowSettings
 from aot_core.contracts.scene import Sample
 from aot_core.evaluation.engines.protocol import EngineError
-from aot_core.models import SHIPPED
-from aot_core.stages.opponent import EndpointDefender
+from aot_core.stages.helpers.opponent import EndpointDefender
 from aot_core.tracking.protocol import NullTracker
 from tests.evaluation.engines.conftest import Server, serving
 
@@ -134,11 +134,11 @@ def test_parts_joined_are_the_batch(sampling: SamplingSettings, server: Server, 
     config = CONFIG.model_copy(update={"sampling": sampling, "sampled_scenes": 2})
     attempts = draw(np.random.default_rng(0), targets, config.proposals, AttackPolicy(), 3, 2)
     defender = EndpointDefender(settings(server), tmp_path)
-    edits, judged = sample_and_judge(
+    edits, scored = sample_and_score(
         editor, defender, attempts, config, torch.Generator().manual_seed(0), 0, stochastic=range(2)
     )
-    assert [one.proposal for one in judged] == [attempt.proposal for attempt in attempts for _ in range(2)]
-    assert len(edits.condition) == len(edits.latents) == len(judged) == 12
+    assert [one.proposal for one in scored] == [attempt.proposal for attempt in attempts for _ in range(2)]
+    assert len(edits.condition) == len(edits.latents) == len(scored) == 12
     for transition in edits.transitions_T:
         with torch.no_grad():
             velocity = step_velocity(editor, edits.condition, transition, torch.arange(12))
@@ -150,7 +150,7 @@ def test_parts_joined_are_the_batch(sampling: SamplingSettings, server: Server, 
         assert transition.reference_mean is not None
         assert torch.allclose(again.mean, transition.reference_mean, atol=1e-5)
     decoded = editor.decode(edits.latents, edits.condition)
-    assert [image.tobytes() for image in decoded] == [one.edited.tobytes() for one in judged]
+    assert [image.tobytes() for image in decoded] == [one.edited.tobytes() for one in scored]
 
 
 def test_a_single_part_is_left_as_it_is(attacker: Attacker, targets: list[Target]):

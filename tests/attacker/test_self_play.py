@@ -18,10 +18,10 @@ from aot_core.attacker.round_state import STATE, ProgressError, RoundState
 from aot_core.attacker.scenes import AttackError, Target
 from aot_core.attacker.self_play import play_round
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import ProposalSettings, RewardSettings
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.scene import Box, Question, Sample
-from aot_core.models import SHIPPED
 from aot_core.tracking.protocol import NullTracker
 from tests.attacker.conftest import object_at
 
@@ -236,7 +236,7 @@ def reward(valid: bool = True) -> Reward:
 
 
 def test_diversity_pays_what_differs_from_the_groups_other_valid_edits(red_ring_sample: tuple[Sample, Image.Image]):
-    from aot_core.data import world
+    from aot_core.worlds.shapes import world
 
     sample, clean = red_ring_sample
     square, other = (

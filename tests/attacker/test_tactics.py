@@ -11,7 +11,7 @@ from aot_core.attacker.tactics import (
     FILE,
     SITUATIONS,
     AttackPolicy,
-    Decision,
+    Choice,
     TacticsError,
     mix,
     policy_loss,
@@ -19,14 +19,14 @@ from aot_core.attacker.tactics import (
 )
 from aot_core.contracts.attack import ProposalSettings
 from aot_core.contracts.scene import Sample
-from aot_core.data.proposals import OPTIONS, Factor
+from aot_core.worlds.proposals import OPTIONS, Factor
 
 Scene = tuple[Sample, Image.Image]
 SETTINGS = ProposalSettings(edits=(2, 3), kinds=("add", "add", "replace"), named_share=0.6)
 
 
-def decision(factor: Factor, chosen: int, prior: tuple[float, ...], last: int | None = None) -> Decision:
-    return Decision(0, factor, len(prior) if last is None else last, chosen, prior)
+def decision(factor: Factor, chosen: int, prior: tuple[float, ...], last: int | None = None) -> Choice:
+    return Choice(0, factor, len(prior) if last is None else last, chosen, prior)
 
 
 def table(policy: AttackPolicy, factor: str, name: str) -> torch.nn.Parameter:

@@ -7,7 +7,7 @@ from PIL import Image
 from aot_core.attacker.tiny_edit import TinyEditPipeline, composite
 from aot_core.attacker.tiny_text import instruction_tokenizer, tokenize
 from aot_core.attacker.tiny_transformer import pack, unpack
-from aot_core.data import world
+from aot_core.worlds.shapes import world
 
 SCENE = world.render((), world.Backdrop())
 

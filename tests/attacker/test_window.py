@@ -8,7 +8,7 @@ from torch import Tensor
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import Rollout, optimise, rollout, sampling_times, step_loss, stochastic_steps
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
-from aot_core.data import world
+from aot_core.worlds.shapes import world
 
 SCENES = [world.render((), world.Backdrop(level=level)) for level in (195, 215)]
 TOLD = ["Add an object at row 2, column 3.", "Add an object at row 1, column 1."]

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from aot_core.attacker.qwen_edit import ImageTextProcessor
-from aot_core.models import SHIPPED
+from aot_core.base_models.names import SHIPPED
 
 READER = SHIPPED / "aot-tiny-vl"
 """A Qwen2.5-VL of the shipped Defender's size, its tokenizer and image processor."""

@@ -78,3 +78,14 @@ def coco(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session", name="photograph")
+def photograph_fixture() -> Callable[[int], Image.Image]:
+    return photograph
+
+
+@pytest.fixture(scope="session")
+def things() -> list[tuple[str, tuple[int, int, int, int]]]:
+    """What every photograph shows, and where."""
+    return THINGS

@@ -22,8 +22,8 @@ from aot_core.contracts.prepare_data import (
 from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildJob, BuildSummary, assemble, build_dataset, make_shards, open_maker
 from aot_core.data.dataset import MANIFEST, file_sha256, read_samples, wrong_hashes
-from aot_core.data.domains import open_source
-from aot_core.data.shards import find_shard, plan_shards
+from aot_core.data.shards import find_shard, wanted_shards
+from aot_core.worlds.opening import open_source
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=24, train=12, evaluate=8),
@@ -62,7 +62,7 @@ def test_shards_cover_what_is_wanted_and_share_out_whom_to_ask() -> None:
             "effectiveness": EffectivenessSettings(asked=7),
         }
     )
-    shards = plan_shards(config)
+    shards = wanted_shards(config)
     assert [(shard.name, shard.wanted, shard.asked) for shard in shards] == [
         ("warm_start-00000", 4, 2),
         ("warm_start-00001", 4, 3),
@@ -75,7 +75,7 @@ def test_shards_cover_what_is_wanted_and_share_out_whom_to_ask() -> None:
 def test_the_order_in_which_shards_are_made_does_not_matter(whole: Path, tmp_path: Path) -> None:
     job = BuildJob(CONFIG, None, tmp_path / "work")
     maker = open_maker(job)
-    shards = plan_shards(CONFIG)
+    shards = wanted_shards(CONFIG)
     for shard in reversed(shards):
         maker.make(shard, job.shards_folder)
     summary = make_shards(job)
@@ -106,11 +106,11 @@ def test_finished_shards_are_taken_and_damaged_ones_made_again(whole: Path, tmp_
 
 def test_shards_of_another_config_are_no_use(whole: Path) -> None:
     job = BuildJob(CONFIG, None, whole / "work")
-    shard = plan_shards(CONFIG)[0]
-    assert find_shard(job.shards_folder, shard, job.plan)
+    shard = wanted_shards(CONFIG)[0]
+    assert find_shard(job.shards_folder, shard, job.key)
     other = BuildJob(CONFIG.model_copy(update={"seed": 1}), None, whole / "work")
-    assert find_shard(other.shards_folder, shard, other.plan) is None
-    assert BuildJob(CONFIG, None, whole / "work", contents=("another source",)).plan != job.plan
+    assert find_shard(other.shards_folder, shard, other.key) is None
+    assert BuildJob(CONFIG, None, whole / "work", contents=("another source",)).key != job.key
 
 
 def test_a_source_that_was_changed_is_indexed_anew(coco: Callable[..., Path], tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_lossy_formats_are_judged_as_they_are_stored(
     build: Callable[..., tuple[list[Sample], BuildSummary]], tmp_path: Path, form: str, suffix: str
 ) -> None:
     from aot_core.data.dataset import load_image
-    from aot_core.data.similarity import localized_ssim
+    from aot_core.worlds.similarity import localized_ssim
 
     config = CONFIG.model_copy(
         update={

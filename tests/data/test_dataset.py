@@ -9,7 +9,7 @@ from PIL import Image
 
 from aot_core.contracts.scene import Box, Query, Question, Sample, Scene, SceneObject
 from aot_core.data import dataset
-from aot_core.data.images import DataError, image_size, open_image, safe_path
+from aot_core.worlds.images import DataError, image_size, open_image, safe_path
 
 
 def sample(name: str, split: str = "train") -> Sample:

@@ -9,13 +9,13 @@ from PIL import Image
 
 from aot_core.contracts.prepare_data import DataLimits, EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.scene import LETTERS, Box, Query, Question, Sample, SceneObject
-from aot_core.data import world
 from aot_core.data.build import BuildSummary
 from aot_core.data.dataset import load_image
-from aot_core.data.effectiveness import Judgement, judge_pairs
-from aot_core.data.images import DataError
-from aot_core.data.parser import parse_world
-from aot_core.data.truth import truth
+from aot_core.data.effectiveness import Effectiveness, measure_effectiveness
+from aot_core.worlds.images import DataError
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.parser import parse_world
+from aot_core.worlds.truth import truth
 
 
 class HastyReader:
@@ -50,9 +50,11 @@ def test_a_pair_is_effective_if_right_when_clean_and_wrong_when_edited() -> None
     query = Query(kind="existence", target=dict(target.attributes))
     question = Question(query=query, text="Is there a red ring?", options=("no", "yes"), answer="B")
     drawn = [world.render(things, world.Backdrop()) for things in ([target], [*crowd[:3], target], [*crowd, target])]
-    judged = judge_pairs(HastyReader(), [drawn[0]] * 2, drawn[1:], [question] * 2, EffectivenessSettings(), seed=0)
-    assert judged == [Judgement(1.0, 1.0), Judgement(1.0, 0.0)]
-    assert [j.outcome for j in judged] == ["withstood", "effective"]
+    measured = measure_effectiveness(
+        HastyReader(), [drawn[0]] * 2, drawn[1:], [question] * 2, EffectivenessSettings(), seed=0
+    )
+    assert measured == [Effectiveness(1.0, 1.0), Effectiveness(1.0, 0.0)]
+    assert [j.outcome for j in measured] == ["withstood", "effective"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_pair_is_effective_if_right_when_clean_and_wrong_when_edited() -> None
     [(1.0, 0.0, "effective"), (1.0, 1 / 3, "withstood"), (2 / 3, 0.0, "wrong_when_clean"), (0, 0, "wrong_when_clean")],
 )
 def test_outcomes(clean: float, edited: float, outcome: str) -> None:
-    assert Judgement(clean, edited).outcome == outcome
+    assert Effectiveness(clean, edited).outcome == outcome
 
 
 Run = Callable[..., tuple[list[Sample], Counter[str]]]
@@ -94,8 +96,8 @@ def test_the_papers_filter_keeps_effective_pairs_alone(run: Run, tmp_path: Path)
 
 def test_it_can_record_without_dropping_and_ask_about_some(run: Run) -> None:
     samples, funnel = run(keep_ineffective=1.0, asked=25)
-    judged = sum(count for name, count in funnel.items() if name.startswith("effectiveness/"))
-    assert judged == 25
+    measured = sum(count for name, count in funnel.items() if name.startswith("effectiveness/"))
+    assert measured == 25
     assert [s.clean_correct is None for s in samples] == [False] * 25 + [True] * 15
     assert funnel["effectiveness/withstood"] > 0
 

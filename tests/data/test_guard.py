@@ -16,7 +16,7 @@ from aot_core.data.build import BuildJob, BuildSummary, build_dataset, notes_of
 from aot_core.data.checks import checks_frame, letter_probabilities
 from aot_core.data.facts import Note
 from aot_core.data.guard import DataGuardError, GuardBrokenError, guard_dataset
-from aot_core.data.images import DataError
+from aot_core.worlds.images import DataError
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=12, train=6, evaluate=4), effectiveness=EffectivenessSettings(enabled=False)

@@ -11,9 +11,9 @@ from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataCo
 from aot_core.contracts.scene import Sample
 from aot_core.data.build import BuildSummary
 from aot_core.data.dataset import load_image, read_samples
-from aot_core.data.domains import open_source
-from aot_core.data.images import DataError
-from aot_core.data.similarity import localized_ssim
+from aot_core.worlds.images import DataError
+from aot_core.worlds.opening import open_source
+from aot_core.worlds.similarity import localized_ssim
 
 Build = Callable[..., tuple[list[Sample], BuildSummary]]
 CONFIG = PrepareDataConfig(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aot_core.contracts.scene import Split
-from aot_core.data.images import DataError
 from aot_core.data.splits import share_out
+from aot_core.worlds.images import DataError
 
 LEAST: dict[Split, int] = {"warm_start": 2, "train": 1, "evaluate": 2}
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from aot_core.contracts.scene import Question, Sample, Scene
-from aot_core.data import world
 from aot_core.data.dataset import save_image, write_dataset
-from aot_core.data.questions import ask_world
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
-from aot_core.defender.lessons import KINDS, corpus
+from aot_core.recipes.defender_lessons import KINDS, corpus
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 
 @pytest.fixture(scope="session")

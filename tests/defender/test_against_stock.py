@@ -19,7 +19,7 @@ from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from aot_core.defender.round_trainer import SharedPromptTrainer
+from aot_core.defender.shared_prompt_trainer import SharedPromptTrainer
 
 TEXTS = ("Is there a red ring?", "How many are there of all the blue discs?\nA. 1\nB. 2", "Where?")
 SIZES = ((64, 64), (96, 32), (48, 80))

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from aot_core.answers import letter_of
+from aot_core.contracts.protocols import is_cut_off
 from aot_core.defender.answering import Defender, chat_prompt
 
 
@@ -20,6 +22,21 @@ def test_greedy_answers_are_those_of_plain_generation(defender: Defender, asked)
         tokens = defender.model.generate(**inputs, do_sample=False, max_new_tokens=6)[:, inputs.input_ids.shape[1] :]
         expected = defender.processor.batch_decode(tokens, skip_special_tokens=True)[0]
         assert given == [expected, expected]
+
+
+def test_what_the_limit_cuts_off_is_told_and_is_no_answer(untrained, asked) -> None:
+    """The untrained model hardly ever ends by itself: with its favourite word as the end of a turn it does at once."""
+    model, processor = untrained
+    images, questions = zip(*asked[:4], strict=True)
+    cut = Defender(model, processor, max_new_tokens=3).answer(images, questions, samples=1, temperature=0.0, seed=0)
+    assert all(is_cut_off(text) and letter_of(text, ("yes", "no")) is None for (text,) in cut)
+    told = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = list(range(len(processor.tokenizer)))
+    try:
+        ended = Defender(model, processor).answer(images, questions, samples=2, temperature=1.0, seed=0)
+    finally:
+        model.generation_config.eos_token_id = told
+    assert not any(is_cut_off(text) for texts in ended for text in texts)
 
 
 def test_a_seed_decides_the_samples_and_leaves_the_global_generator_alone(defender: Defender, asked) -> None:

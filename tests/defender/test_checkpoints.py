@@ -5,8 +5,9 @@ import pytest
 import torch
 from peft import PeftModel
 
+from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
-from aot_core.defender.checkpoints import CheckpointError, load_defender, load_trainable, save
+from aot_core.defender.checkpoints import load_defender, load_trainable, save
 
 LORA = DefenderModelSettings(lora=LoraSettings(rank=2, alpha=4))
 

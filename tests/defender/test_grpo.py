@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from aot_core.contracts.defender_round import DefenderRoundConfig, Vllm
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 from aot_core.data.dataset import read_samples
-from aot_core.data.images import DataError
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.grpo import check_prompts, choose_prompts, grpo_arguments, schedule
+from aot_core.worlds.images import DataError
 
 
 def test_prompts_hold_every_edited_scene_and_the_wanted_share_of_clean_ones(dataset: Path) -> None:

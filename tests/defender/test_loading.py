@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from aot_core.base_models.names import UnknownModelError
 from aot_core.defender.loading import load_model, load_processor
-from aot_core.models import UnknownModelError
 
 
 def test_saved_and_loaded_through_the_auto_classes(untrained, asked, tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -6,14 +5,12 @@ import pytest
 from aot_core.contracts.defender_round import DefenderRoundConfig, RewardTerm
 from aot_core.defender.rewards import (
     Answered,
-    RewardError,
-    RewardTimeoutError,
     build_terms,
-    checked,
     defender_reward,
     length,
     overlong,
 )
+from aot_core.rl.reward_terms import RewardError
 
 
 def answered(
@@ -42,7 +39,10 @@ def test_paper_reward(completion: str, reward: float) -> None:
         (r"\boxed{Yes} \boxed{No}", 0, 0),
         (r"\boxed{B}", 1, 1),
         (r"\boxed{A}", 0, 0),
-        ("yes", 0, 0),
+        ("yes", 1, 0),
+        (r"<think>\boxed{Yes}</think>", 0, 0),
+        (r"<think>Not \boxed{No}.</think>\boxed{Yes}", 1, 1),
+        (r"It is no. <think>\boxed{Yes}</think>", 0, 0),
     ],
 )
 def test_a_yes_no_question_is_answered_by_word_or_letter(completion: str, accuracy: int, form: int) -> None:
@@ -60,30 +60,28 @@ def test_overlong_answers_are_punished_softly() -> None:
     assert length(10)(batch) == pytest.approx([-0.1, -0.6, -0.7, -0.8, -1])
 
 
-def hangs(_batch: Sequence[Answered]) -> list[float]:
-    time.sleep(60)
-    return []
-
-
-@pytest.mark.parametrize(
-    ("term", "error", "says"),
-    [
-        (lambda batch: [float("nan")] * len(batch), RewardError, r"reward 'mine' is nan for the answer 'x'"),
-        (lambda _batch: [0.0], RewardError, r"reward 'mine' gave 1 scores for 2 answers"),
-        (lambda batch: [batch[0].nothing], RewardError, r"reward 'mine' raised AttributeError"),
-        (hangs, RewardTimeoutError, r"did not come back within 0.2 seconds"),
-    ],
-    ids=["nan", "wrong length", "raises", "hangs"],
-)
-def test_a_term_that_breaks_its_contract_is_named(term, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        checked("mine", term, 0.2)([answered("x"), answered("y")])
-
-
 def test_terms_of_one_s_own_are_imported_by_name() -> None:
     mine = RewardTerm(name="statistics:mean", weight=1.0)
     assert list(build_terms(DefenderRoundConfig(rewards=(mine,)))) == ["statistics:mean"]
+    with pytest.raises(RewardError, match=r"reward 'statistics:mean' raised TypeError"):
+        build_terms(DefenderRoundConfig(rewards=(mine,)))["statistics:mean"]([answered("x")])
     with pytest.raises(ValueError, match=r"'statistics:average' cannot be imported"):
         build_terms(DefenderRoundConfig(rewards=(RewardTerm(name="statistics:average", weight=1.0),)))
     with pytest.raises(ValueError, match="names a term twice"):
         build_terms(DefenderRoundConfig(rewards=(mine, mine)))
+
+
+@pytest.mark.parametrize("completion", [r"\boxed{A}", "The answer is A.", r"<think>\boxed{A}"])
+def test_what_the_limit_cut_off_is_no_answer(completion: str) -> None:
+    """As in the evaluation: training rewards nothing that the hard stop would call unreadable."""
+    terms = build_terms(DefenderRoundConfig())
+    assert terms["accuracy"]([answered(completion, finished=False)]) == [0.0]
+    assert terms["format"]([answered(completion, finished=False)]) == [0.0]
+
+
+def test_the_article_is_not_rewarded_where_a_is_right() -> None:
+    terms = build_terms(DefenderRoundConfig())
+    options = ("a cup", "a vase")
+    for said in (r"\boxed{a vase}", "The answer is a vase."):
+        assert terms["accuracy"]([answered(said, "A", options)]) == [0.0]
+        assert terms["accuracy"]([answered(said, "B", options)]) == [1.0]

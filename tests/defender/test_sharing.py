@@ -7,8 +7,8 @@ import torch
 
 from aot_core.defender import sharing
 from aot_core.defender.answering import chat_prompt
-from aot_core.defender.round_trainer import _up_to_end
 from aot_core.defender.shared_attention import PREFIX, make_branches
+from aot_core.defender.shared_prompt_trainer import _up_to_end
 
 
 def test_a_branch_sees_its_prompt_and_its_own_past() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageSpec
+from aot_core.engine.identity import stage_spec
 from aot_core.launch.container import HOME, MANAGED
-from aot_core.stages.plan import plan_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def spec_of(tmp_path: Path) -> Callable[..., StageSpec]:
             "threads": 1,
             "home": str(tmp_path / "home"),
         }
-        return plan_stage("prepare_data", config, PrepareDataInputs(), Place(**(where | place)))
+        return stage_spec("prepare_data", config, PrepareDataInputs(), Place(**(where | place)))
 
     return make
 
@@ -105,7 +105,7 @@ def aot(tmp_path: Path, prefect_server: str) -> Iterator[Callable[..., "subproce
 
     def run(*arguments: str, control: bool = False, **environment: str) -> "subprocess.Popen[str]":
         home = tmp_path / "home"
-        command = ["-m", "aot_core.cli", "run", str(ROOT / "configs" / "smoke.toml"), "--launcher", "docker"]
+        command = ["-m", "aot_core", "run", str(ROOT / "configs" / "smoke.toml"), "--launcher", "docker"]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         given = {"COLUMNS": "200", "PREFECT_API_URL": prefect_server} | environment
         if control:

@@ -20,9 +20,9 @@ from aot_core.contracts.errors import (
 from aot_core.contracts.launch import DockerSettings
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.store import S3Settings
+from aot_core.engine.runner import execute
 from aot_core.launch.docker import DockerLauncher
 from aot_core.launch.leftovers import reap
-from aot_core.stages.runner import execute
 from aot_core.store import LocalStore
 from aot_core.store.s3 import S3Store
 

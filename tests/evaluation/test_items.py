@@ -6,8 +6,6 @@ import pytest
 from PIL import Image
 
 from aot_core.contracts.scene import DistractorFamily, Edit, Question, Sample, Scene
-from aot_core.data import world
-from aot_core.data.questions import ask_world
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import (
     Condition,
@@ -21,6 +19,8 @@ from aot_core.evaluation.items import (
     read_items,
     write_items,
 )
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 
 def sample(number: int, family: DistractorFamily | None = None) -> Sample:

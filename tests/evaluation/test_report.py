@@ -8,13 +8,13 @@ from PIL import Image
 
 from aot_core.contracts.artifact import ArtifactRef, StageIdentity, StageName, StageRecord
 from aot_core.contracts.summary import CampaignSummary, StageStep
-from aot_core.data import world
 from aot_core.data.gallery import GalleryRow, gallery
-from aot_core.data.questions import ask_world
+from aot_core.evaluation.charts import accuracy_curves, conditions_of
 from aot_core.evaluation.figures import summarise
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.report import (
     accuracy_rows,
+    change_tables,
     chart_files,
     evaluations_of,
     funnels,
@@ -23,6 +23,8 @@ from aot_core.evaluation.report import (
     tiles,
     write_report,
 )
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 RIGHT = {
     0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},
@@ -228,3 +230,16 @@ def test_pictures_of_any_size_make_a_page() -> None:
         gallery([GalleryRow(tiny, Image.new("RGB", (32, 32)), question)])
     with pytest.raises(ValueError, match="rows is empty"):
         gallery([])
+
+
+def test_the_regression_suite_is_shown_and_counts_as_no_attack() -> None:
+    items = [
+        Item(name, f"{name}-{i}", f"{i}", "count", "A", ("A",), ("yes", "no"), "add")
+        for name in ("clean", "regression_suite", "semantic", "attacker_1")
+        for i in range(5)
+    ]
+    outputs = summarise(items, {})
+    assert conditions_of({0: outputs}) == ["clean", "semantic", "attacker_1", "regression_suite"]
+    assert [tile.label for tile in tiles({0: outputs, 1: outputs})][-1] == "on the regression suite"
+    assert {attack for _, attacks, _ in change_tables({0: outputs}) for attack in attacks} == {"semantic", "Attacker 1"}
+    assert accuracy_curves({0: outputs}, False)[:4] == b"\x89PNG"

@@ -14,7 +14,7 @@ import pytest
 
 from aot_core.contracts.promotion import Decision, GateSettings
 from aot_core.contracts.summary import CampaignSummary
-from aot_core.evaluation.gate import judge
+from aot_core.evaluation.gate import decide
 from aot_core.evaluation.report import write_report
 from tests.evaluation.test_gate import CHAMPION, exam
 from tests.evaluation.test_report import summary as summary
@@ -57,10 +57,10 @@ def browse(page: Path, width: int, dark: bool, *arguments: str) -> str:
 @pytest.fixture
 def page(summary: CampaignSummary, tmp_path: Path) -> Path:
     settings = GateSettings(resamples=300)
-    verdict = judge(exam(clean=380, semantic=340, attacker_1=350), CHAMPION, settings)
+    outcome = decide(exam(clean=380, semantic=340, attacker_1=350), CHAMPION, settings)
     decision = Decision(
         model="aot-defender", challenger="2", challenger_sha256="2" * 64, champion="1", champion_sha256="1" * 64,
-        promote=verdict.promote, reason=verdict.reason, alpha=verdict.alpha, settings=settings, tests=verdict.tests,
+        promote=outcome.promote, reason=outcome.reason, alpha=outcome.alpha, settings=settings, tests=outcome.tests,
     )  # fmt: skip
     path = write_report(summary.model_copy(update={"decision": decision}), tmp_path / "report.html")
     path.write_text(path.read_text().replace("</body>", PROBE + "</body>"))

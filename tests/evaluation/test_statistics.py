@@ -8,7 +8,7 @@ from aot_core.evaluation.statistics import (
     mcnemar,
     paired_difference,
     paired_resamples,
-    share,
+    proportion,
     worst_case_resamples,
 )
 
@@ -18,20 +18,20 @@ def test_wilson_interval_equals_its_formula() -> None:
     z, n, p = 1.959963984540054, 10, 0.8
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    figure = share([True] * 8 + [False] * 2)
+    figure = proportion([True] * 8 + [False] * 2)
     assert figure.value == 0.8 and figure.n == 10
     assert figure.low == pytest.approx(centre - half) == pytest.approx(0.4901625)
     assert figure.high == pytest.approx(centre + half)
 
 
 def test_wilson_interval_has_a_width_where_all_are_right() -> None:
-    figure = share([True] * 20)
+    figure = proportion([True] * 20)
     assert figure.high == pytest.approx(1.0) and figure.low == pytest.approx(0.8388748)
 
 
-def test_share_of_nothing_is_refused() -> None:
+def test_a_proportion_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="right is empty"):
-        share([])
+        proportion([])
 
 
 def test_mcnemar_counts_only_the_questions_that_differ() -> None:

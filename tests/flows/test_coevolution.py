@@ -21,7 +21,16 @@ ROUND_STAGES = ("attacker_round", "curate", "defender_round", "evaluate")
 
 
 def aot(home: Path, *arguments: str, config: str = "smoke") -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "aot_core.cli", "run", f"configs/{config}.toml", "--home", str(home), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "aot_core",
+        "run",
+        f"configs/{config}.toml",
+        "--home",
+        str(home),
+        *arguments,
+    ]
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))
     }
@@ -70,6 +79,14 @@ def test_every_stage_ran_and_a_defender_leads(finished: Path) -> None:
     assert ran == [*((0, stage) for stage in start), *((1, stage) for stage in ROUND_STAGES)]
     assert summary.status == "finished"
     assert summary.aliases == ("champion",)
+    # Nobody led before it: the base was its bar, on the same questions.
+    assert re.fullmatch(
+        r"there is no champion yet; clean [\d.]+ against the base's [\d.]+; worst case .*; promoted",
+        summary.promotion_reason,
+    )
+    decision = summary.decision
+    assert decision is not None and [test.name for test in decision.tests] == ["floor/clean", "floor/worst_case"]
+    assert decision.figures["base/n/clean"] == decision.figures["challenger/n/clean"]
     (report,) = (finished / "campaigns").glob("*/report.html")
     assert "Attacker 1" in report.read_text()
 
@@ -128,10 +145,26 @@ def test_a_second_run_reuses_every_stage(finished: Path) -> None:
     assert "running" not in said
 
 
+def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> None:
+    before = results(finished)
+    steps = {step.record.stage: step.record for step in read_summary(finished).steps}
+    place = {stage: finished / "store" / stage / record.key for stage, record in steps.items()}
+    os.truncate(place["attacker_round"] / "record.json", 50)
+    (place["warm_start_defender"] / "manifest.json").unlink()
+    (place["curate"] / "files" / "funnel.json").unlink()
+    os.mkfifo(place["curate"] / "files" / "funnel.json")
+    said = finish(aot(finished))
+    assert results(finished) == before
+    assert said.count("set aside as") == 2 and said.count("written again from its files") == 1, said
+    assert "Traceback" not in said
+    made = {step.record.stage for step in read_summary(finished).steps if not step.reused}
+    assert made == {"attacker_round", "curate"}
+
+
 def command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`aot` with a home, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "aot_core.cli", *arguments, "--home", str(home)],
+        [sys.executable, "-m", "aot_core", *arguments, "--home", str(home)],
         cwd=ROOT,
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
@@ -183,12 +216,17 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     assert touched.returncode == 2 and "the registry's weights are not those that were measured" in touched.stderr
 
 
+def rival_settings(adversary: str) -> list[str]:
+    """Another campaign, which starts from an Attacker of the first one's."""
+    quick = ["attacker_round.updates=1", "attacker_round.candidates=40", "attacker_round.probe=4", "curate.scenes=12"]
+    settings = ['name="rival"', f'adversaries=["{adversary}"]', 'attacker_start="newest"', *quick]
+    return [word for setting in settings for word in ("--set", setting)]
+
+
 def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> None:
     listed = command(finished, "pool")
     (adversary,) = re.findall(r"aot://attacker_round/[0-9a-f]{64}", listed.stdout)
-    quick = ["attacker_round.updates=1", "attacker_round.candidates=40", "attacker_round.probe=4", "curate.scenes=12"]
-    settings = ['name="rival"', f'adversaries=["{adversary}"]', 'attacker_start="newest"', *quick]
-    said = finish(aot(finished, *(word for setting in settings for word in ("--set", setting))))
+    said = finish(aot(finished, *rival_settings(adversary)))
     (file,) = (finished / "campaigns").glob("rival-*/summary.json")
     rival = CampaignSummary.model_validate_json(file.read_bytes())
 
@@ -209,6 +247,8 @@ def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> N
     assert rival.aliases == ("challenger",) and "refused by the gate" in rival.promotion_reason, said
     refused = command(finished, "promote")
     assert refused.returncode == 2 and "the gate refused version 2" in refused.stderr
+    assert "ask more questions" in refused.stderr and "evaluate.limit" in refused.stderr
+    assert "ask more questions" in rival.promotion_reason
     assert command(finished, "promote", "--force").returncode == 2, "not without saying why"
     forced = command(finished, "promote", "--force", "--version", "2", "--why", "to see it")
     assert "version 2 leads now, in place of 1" in forced.stdout, forced.stderr
@@ -217,6 +257,38 @@ def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> N
     history = command(finished, "history").stdout
     for told in ("promote refused", "force done", "rollback done", "to see it", "champion: version 1"):
         assert told in history
+
+
+def test_a_champion_that_somebody_deleted_is_told_everywhere(finished: Path) -> None:
+    from mlflow import MlflowClient
+
+    from aot_core.home import Home
+
+    start = read_summary(finished).find("attacker_round", 1)
+    assert start is not None
+    MlflowClient(read_summary(finished).mlflow_uri).delete_model_version("aot-defender", "1")
+    gone = "version 1, which leads by the ledger, is gone from MLflow's registry"
+    assert gone in command(finished, "status").stdout.replace("\n", " ")
+    history = command(finished, "history")
+    assert history.returncode == 1 and gone in history.stderr
+    back = command(finished, "rollback")
+    assert back.returncode == 2 and "no version that led before version 1" in back.stderr
+    code = (
+        "from flows.scheduled import maintenance\n"
+        f'state = maintenance("configs/smoke.toml", [], "{finished}", 30, False, return_state=True)\n'
+        "print(state.type.value, state.message)"
+    )
+    environment = os.environ | Home(finished).environment()
+    kept = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "FAILED" in kept.stdout and gone in kept.stdout, kept.stdout + kept.stderr
+    # The gate lets nobody in by the door that is open now.
+    said = finish(aot(finished, *rival_settings(start.artifact.uri)))
+    assert gone in said and "refused by the gate" in said
+    (file,) = (finished / "campaigns").glob("rival-*/summary.json")
+    decision = CampaignSummary.model_validate_json(file.read_bytes()).decision
+    assert decision is not None and not decision.promote and gone in decision.reason
 
 
 def test_the_rest_of_the_matrix_is_what_nobody_played() -> None:

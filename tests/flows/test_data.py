@@ -18,9 +18,9 @@ from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataCo
 from aot_core.contracts.spec import Place
 from aot_core.data.build import BuildJob, assemble, build_dataset, make_shards
 from aot_core.data.dataset import MANIFEST, file_sha256
+from aot_core.engine.identity import stage_spec
+from aot_core.engine.runner import execute
 from aot_core.home import Home
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.store.manifest import manifest_of
 from flows import tasks
 from flows.campaign import OpenCampaign
@@ -36,7 +36,7 @@ CONFIG = PrepareDataConfig(
 def test_mapped_shards_are_the_ones_that_one_process_makes(tmp_path: Path) -> None:
     build_dataset(BuildJob(CONFIG, None, tmp_path / "whole"), tmp_path / "whole/data")
     place = Place(store=str(tmp_path / "store"), device="cpu")
-    spec = plan_stage("prepare_data", CONFIG, PrepareDataInputs(), place)
+    spec = stage_spec("prepare_data", CONFIG, PrepareDataInputs(), place)
     with prefect_test_harness(server_startup_timeout=240):
         made = data_shards.with_options(task_runner=ThreadPoolTaskRunner(max_workers=2))(spec, shard_names(spec))
     assert made == 12 + 4 + 4 * 4
@@ -93,7 +93,7 @@ def campaign_of(name: str, folder: Path, **guard: int) -> CampaignConfig:
 def make_data(config: CampaignConfig, home: Home) -> tuple[str, str]:
     """The campaign's data without Prefect; the campaign's MLflow run and the data set's sha256."""
     with OpenCampaign(config, home) as campaign:
-        result = execute(tasks.plan(campaign, "prepare_data", campaign.data_inputs()))
+        result = execute(tasks.spec_of(campaign, "prepare_data", campaign.data_inputs()))
         assert result.record is not None
         campaign.note(result.record, 0, reused=result.reused)
         return campaign.summary.mlflow_run_id, result.record.artifact.sha256

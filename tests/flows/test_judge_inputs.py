@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageName
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import load_campaign
-from aot_core.models import SHIPPED
-from aot_core.stages.plan import pin_model
+from aot_core.engine.identity import pin_model
 from flows import coevolution
 from flows.campaign import OpenCampaign
 
@@ -39,7 +39,7 @@ def given_to_stages(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[st
 
     names = get_args(StageName)
     monkeypatch.setattr(coevolution, "tasks", SimpleNamespace(**{name: stage(name) for name in names}))
-    monkeypatch.setattr(coevolution, "judge_defender", lambda *_: None)
+    monkeypatch.setattr(coevolution, "gate_defender", lambda *_: None)
     config = load_campaign(PAPER, ["rounds=1", *overrides])
     coevolution._coevolve(Unopened(config))
     return given

@@ -155,7 +155,16 @@ def make_block(home: Path, environment: dict[str, str], value: str) -> None:
 
 
 def start(home: Path, environment: dict[str, str], arguments: list[str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "aot_core.cli", "run", "configs/smoke.toml", "--home", str(home), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "aot_core.commands.cli",
+        "run",
+        "configs/smoke.toml",
+        "--home",
+        str(home),
+        *arguments,
+    ]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -15,8 +15,9 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from aot_core.contracts.launch import CONTAINER_ENVIRONMENT, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig, PrepareDataInputs
 from aot_core.contracts.spec import Place, StageSpec
+from aot_core.engine.identity import stage_spec
+from aot_core.home import Home
 from aot_core.launch.kubernetes import job_manifest, job_name
-from aot_core.stages.plan import plan_stage
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -76,7 +77,7 @@ def test_the_example_environment_names_every_variable_of_compose() -> None:
 
 def spec_of(device: Any = "auto") -> StageSpec:
     place = Place(store="s3://bucket/team", device=device, campaign="c" * 64)
-    return plan_stage("prepare_data", PrepareDataConfig(), PrepareDataInputs(), place)
+    return stage_spec("prepare_data", PrepareDataConfig(), PrepareDataInputs(), place)
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -168,7 +169,7 @@ def test_a_docker_pools_container_gets_the_socket_and_nothing_else_of_the_host()
 
 
 def test_prefect_yaml_says_what_the_code_deploys() -> None:
-    from flows.deployments import schedules
+    from flows.deployments import deployment_of, schedules
 
     written = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
     coded = {schedule.name: schedule for schedule in schedules("/configs/paper.toml", "/home/aot")}
@@ -178,3 +179,15 @@ def test_prefect_yaml_says_what_the_code_deploys() -> None:
         assert written[name]["parameters"] == schedule.parameters
         assert written[name]["entrypoint"].endswith(f":{schedule.flow.fn.__name__}")
         assert written[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        deployed = deployment_of(schedule, "aot")
+        assert written[name]["work_pool"] == {"name": deployed.work_pool_name, "job_variables": deployed.job_variables}
+        assert written[name]["tags"] == deployed.tags
+
+
+def test_one_heartbeat_everywhere() -> None:
+    """A run that is slower to say that it lives than the automation is to bury it is a run that is killed."""
+    from flows.heartbeat import FREQUENCY, job_environment
+
+    pools = [pool["variables"]["properties"]["env"]["default"] for pool in POOLS.values()]
+    places = [*pools, COMPOSE["services"]["worker"]["environment"], Home(ROOT).environment(), job_environment()]
+    assert [place[FREQUENCY] for place in places] == ["30"] * 5

@@ -106,8 +106,10 @@ def test_rollback(promoter: Promoter) -> None:
         promoter.rollback("9", "")
     with pytest.raises(PromotionError, match="leads already"):
         promoter.rollback("1", "")
+    with pytest.raises(PromotionError, match=r"version 4 never led.*aot promote --version 4"):
+        promoter.rollback("4", "to one that no gate has seen")
     with pytest.raises(SmokeError):
-        promoter.rollback("4", "to a broken one")
+        with_smoke(promoter, lambda _: True).rollback("2", "to one that is broken by now")
     assert promoter.champion() == "1"
 
 

@@ -1,9 +1,7 @@
-import math
-
 import pytest
 import torch
 
-from aot_core.rl.surrogate import clipped_surrogate, gaussian_kl, k3_kl
+from aot_core.rl.surrogate import clipped_surrogate, gaussian_kl
 
 
 def test_ratio_one_gives_the_plain_policy_gradient():
@@ -28,12 +26,6 @@ def test_the_two_clips_stop_the_gradient_where_they_should():
     assert logprobs.grad is not None
     assert torch.allclose(logprobs.grad, torch.tensor([0.0, 1.5, 0.0, -0.5]) / 4)
     assert metrics["clip_fraction"] == 0.5
-
-
-def test_k3_is_zero_for_equal_policies_and_positive_otherwise():
-    logprobs = torch.tensor([-1.0, -1.0])
-    kl = k3_kl(logprobs, torch.tensor([-1.0, -1.5]))
-    assert kl.tolist() == pytest.approx([0.0, math.exp(-0.5) - 1 + 0.5])
 
 
 def test_gaussian_kl_equals_torchs():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attacker_round import (
     AttackerRoundConfig,
@@ -27,15 +28,14 @@ from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, WarmStartAttackerInputs
 from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.data.truth import truth
-from aot_core.models import SHIPPED
+from aot_core.engine.context import StageContext
+from aot_core.engine.identity import stage_spec
+from aot_core.engine.runner import execute
 from aot_core.stages.attacker_round import run_attacker_round
-from aot_core.stages.context import StageContext
 from aot_core.stages.curate import run_curate
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.stages.warm_start_attacker import run_warm_start_attacker
 from aot_core.store import LocalStore
+from aot_core.worlds.truth import truth
 
 ATTACKER, DEFENDER = ExternalRef(name="aot-tiny-edit"), ExternalRef(name="aot-tiny-vl")
 ROUND = AttackerRoundConfig(seed=4, candidates=24, updates=2, scenes=1, proposals_per_scene=2, group_size=4)
@@ -144,7 +144,7 @@ def round_in(root: Path, store: LocalStore, refs: list[ArtifactRef]) -> StageSpe
         attacker_base=ATTACKER,
         defender_base=DEFENDER,
     )
-    return plan_stage("attacker_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+    return stage_spec("attacker_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
 
 
 def test_a_round_killed_in_the_middle_ends_with_the_same_bits(

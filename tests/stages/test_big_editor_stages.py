@@ -22,8 +22,8 @@ from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.scene import Box, Edit, Query, Question, Sample, Scene, SceneObject
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.data.dataset import read_samples, save_image, write_dataset
+from aot_core.engine.context import StageContext
 from aot_core.stages.attacker_round import run_attacker_round
-from aot_core.stages.context import StageContext
 from aot_core.stages.curate import run_curate
 from aot_core.stages.warm_start_attacker import run_warm_start_attacker
 from aot_core.store import LocalStore
@@ -108,7 +108,7 @@ def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Arti
 def defender(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
     import shutil
 
-    from aot_core.models import SHIPPED
+    from aot_core.base_models.names import SHIPPED
 
     folder = tmp_path_factory.mktemp("defender")
     shutil.copytree(SHIPPED / DEFENDER.name, folder / "model")

@@ -24,17 +24,17 @@ from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Sample, Scene, Split
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderInputs
-from aot_core.data import world
 from aot_core.data.dataset import save_image, write_dataset
-from aot_core.data.questions import ask_world
 from aot_core.defender.checkpoints import load_defender
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
+from aot_core.engine.identity import stage_spec
+from aot_core.engine.runner import execute
 from aot_core.stages.defender_round import run_defender_round
-from aot_core.stages.plan import plan_stage
-from aot_core.stages.runner import execute
 from aot_core.stages.warm_start_defender import run_warm_start_defender
 from aot_core.store import LocalStore
 from aot_core.tracking.protocol import NullTracker
+from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.questions import ask_world
 
 BASE = ExternalRef(name="aot-tiny-vl")
 LORA = DefenderModelSettings(lora=LoraSettings(rank=4, alpha=8))
@@ -238,7 +238,7 @@ def round_in(
     }
     config = DefenderRoundConfig.model_validate(settings | changes)
     inputs = DefenderRoundInputs(curated=copies[0], defender=copies[1], base=BASE)
-    return plan_stage("defender_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
+    return stage_spec("defender_round", config, inputs, Place(store=str(root), device="cpu", threads=1))
 
 
 def kill_in_the_middle(spec: StageSpec, folder: Path) -> Path:

@@ -7,18 +7,21 @@ import pytest
 from mlflow import MlflowClient
 
 from aot_core.attacker.editing import Attacker
+from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.bank import BankConfig
 from aot_core.contracts.benchmarks import BenchmarkSettings
 from aot_core.contracts.evaluate import EvaluateConfig, EvaluateInputs
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.data.build import BuildJob, build_dataset
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.data.dataset import read_samples
+from aot_core.engine.context import StageContext
 from aot_core.evaluation.items import paired, read_items
-from aot_core.models import SHIPPED
-from aot_core.stages.context import StageContext
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 from aot_core.stages.evaluate import run_evaluate
 from aot_core.store import LocalStore
 from aot_core.tracking.mlflow_tracking import MlflowTracker, open_campaign_run
+from tests.data.curated import Made, put_bank, put_curated
 from tests.evaluation.benchmarks.conftest import write_vstar
 
 CONFIG = EvaluateConfig(samples=2, limit=24, gallery_rows=2, seed=5)
@@ -159,6 +162,38 @@ def test_what_cannot_be_evaluated_is_named(
     with pytest.raises(ValueError, match="its split `evaluate` is empty"):
         inputs = EvaluateInputs(dataset=empty, defender_base=defender)
         run_evaluate(CONFIG, inputs, context(store, tmp_path / "b"))
+
+
+def test_the_bank_s_suite_is_asked_beside_the_exam(
+    store: LocalStore, dataset: ArtifactRef, defender: ExternalRef, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"limit": 6, "gallery_rows": 1})
+    inputs = EvaluateInputs(dataset=dataset, defender_base=defender)
+    plain = run_evaluate(config, inputs, context(store, tmp_path / "plain"))
+    # Two edits of every scene: each is a question of its own, and there are more than `limit`.
+    curated = put_curated(store, tmp_path / "curated", [Made(n, edit) for n in range(30) for edit in (0, 3)])
+    bank, made = put_bank(store, tmp_path / "bank", [curated], BankConfig(suite=0.5))
+    here = context(store, tmp_path / "suite")
+    outputs = run_evaluate(config, inputs.model_copy(update={"bank": bank}), here)
+    assert outputs.n["regression_suite"] == made.suite > 6
+    items = read_items(here.output / "items.parquet", "regression_suite")
+    assert len({item.item_id for item in items}) == made.suite
+    assert [item.sample_id for item in items] == [one.sample_id for one in read_samples(store.fetch(bank), "evaluate")]
+    assert {item.edit for item in items} == {"add"}
+
+    # It is no attack: all that is said of those is as without it.
+    assert (outputs.worst, outputs.worst_condition) == (plain.worst, plain.worst_condition)
+    assert (outputs.every_attack, outputs.flips, outputs.mends) == (plain.every_attack, plain.flips, plain.mends)
+    assert outputs.strict == plain.strict | {"regression_suite": outputs.strict["regression_suite"]}
+
+    gone = next(iter(read_samples(store.fetch(bank), "evaluate")))
+    (store.fetch(bank) / str(gone.edited_image)).unlink()
+    with pytest.raises(ValueError, match=f"image '{gone.edited_image}' is missing from"):
+        run_evaluate(config, inputs.model_copy(update={"bank": bank}), context(store, tmp_path / "gone"))
+    nothing = put_curated(store, tmp_path / "nothing", [Made(1, edited=1.0)])
+    empty, _ = put_bank(store, tmp_path / "empty", [nothing], BankConfig(suite=0.5))
+    inputs = inputs.model_copy(update={"bank": empty})
+    assert run_evaluate(config, inputs, context(store, tmp_path / "none")) == plain
 
 
 def test_benchmarks_are_asked_where_their_folder_is_given(

@@ -7,7 +7,7 @@ from PIL import Image
 
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.stages.context import StageContext
+from aot_core.engine.context import StageContext
 from aot_core.stages.prepare_data import run_prepare_data
 from aot_core.store import open_store
 

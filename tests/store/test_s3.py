@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -218,3 +221,37 @@ def test_no_credentials_are_said_with_the_fix(s3: S3Settings, monkeypatch: pytes
 def test_a_key_needs_its_encryption() -> None:
     with pytest.raises(ValueError, match="aws:kms"):
         S3Settings(kms_key="alias/aot")
+
+
+@pytest.fixture
+def refuses() -> Iterator[Callable[[int], S3Settings]]:
+    """A server that refuses everything by a bare 403, and whose clock differs from ours by so many minutes."""
+    servers: list[HTTPServer] = []
+
+    def serve(minutes: int) -> S3Settings:
+        class Refuses(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.send_response_only(403)
+                self.send_header("Date", formatdate(time.time() + 60 * minutes, usegmt=True))
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Refuses))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return S3Settings(endpoint_url=f"http://127.0.0.1:{servers[-1].server_port}")
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(40, "behind"), (-40, "ahead of")])
+def test_a_clock_that_is_off_is_told_as_such(refuses: Callable[[int], S3Settings], minutes: int, told: str) -> None:
+    """Missing rights are a bare 403 too where a bucket is asked for: only the server's own clock tells them apart."""
+    with pytest.raises(StoreError, match=f"clock is why .* 40 minutes {told} the server's") as raised:
+        open_store("s3://bucket/store", refuses(minutes))
+    assert "credentials lack" not in str(raised.value)
+    with pytest.raises(StoreError, match="credentials lack"):
+        open_store("s3://bucket/store", refuses(0))

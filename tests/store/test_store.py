@@ -52,7 +52,7 @@ def test_a_reference_to_other_contents_is_refused(store: Store, folder: Path, re
     ref = record_of(store, folder).artifact
     with pytest.raises(StoreError, match="made again since"):
         store.fetch(ArtifactRef(uri=ref.uri, sha256="0" * 64))
-    with pytest.raises(StoreError, match="run the stage"):
+    with pytest.raises(StoreError, match="run its campaign again"):
         store.fetch(ArtifactRef(uri="aot://curate/" + "1" * 64, sha256="0" * 64))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="session")

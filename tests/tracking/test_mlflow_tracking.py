@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from aot_core.contracts.artifact import ArtifactRef
 from aot_core.tracking.mlflow_tracking import (
     MlflowTracker,
     close_run,
@@ -120,14 +121,14 @@ def test_benchmarks_categories_become_names_that_mlflow_takes(uri: str) -> None:
 
 def test_a_checkpoint_is_a_logged_model_once(uri: str) -> None:
     run_id = open_campaign_run(uri, "checkpoints", "key", "tiny", {})
-    reference = ("aot://defender_round/" + "0" * 64, "f" * 64)
-    model_id = log_checkpoint(uri, run_id, "defender-1", *reference, {"clean": 0.9}, {"round": "1"}, step=1)
-    assert log_checkpoint(uri, run_id, "defender-1", *reference) == model_id
-    assert log_checkpoint(uri, run_id, "defender-1", reference[0], "e" * 64) != model_id
+    artifact = ArtifactRef(uri="aot://defender_round/" + "0" * 64, sha256="f" * 64)
+    model_id = log_checkpoint(uri, run_id, "defender-1", artifact, {"clean": 0.9}, {"round": "1"}, step=1)
+    assert log_checkpoint(uri, run_id, "defender-1", artifact) == model_id
+    assert log_checkpoint(uri, run_id, "defender-1", artifact.model_copy(update={"sha256": "e" * 64})) != model_id
     client = MlflowClient(uri)
     model = client.get_logged_model(model_id)
     assert str(model.status) == "READY" and model.source_run_id == run_id
-    assert model.tags["aot.artifact_uri"] == reference[0] and model.tags["round"] == "1"
+    assert model.tags["aot.artifact_uri"] == artifact.uri and model.tags["round"] == "1"
     assert [(m.key, m.value) for m in model.metrics or []] == [("clean", 0.9)]
     outputs = client.get_run(run_id).outputs
     assert outputs is not None and model_id in [output.model_id for output in outputs.model_outputs]
@@ -146,8 +147,8 @@ def test_a_checkpoint_that_a_killed_process_began_is_completed(uri: str) -> None
     client = MlflowClient(uri)
     tags = {"aot.artifact_sha256": "f" * 64}
     begun = client.create_logged_model(client.get_run(run_id).info.experiment_id, "defender-1", run_id, tags)
-    reference = ("aot://defender_round/" + "0" * 64, "f" * 64)
-    assert log_checkpoint(uri, run_id, "defender-1", *reference, {"clean": 0.9}) == begun.model_id
+    artifact = ArtifactRef(uri="aot://defender_round/" + "0" * 64, sha256="f" * 64)
+    assert log_checkpoint(uri, run_id, "defender-1", artifact, {"clean": 0.9}) == begun.model_id
     model = client.get_logged_model(begun.model_id)
     assert str(model.status) == "READY" and [m.key for m in model.metrics or []] == ["clean"]
 
@@ -155,8 +156,9 @@ def test_a_checkpoint_that_a_killed_process_began_is_completed(uri: str) -> None
 def test_a_run_leads_to_its_data_set_and_that_to_its_sources(uri: str) -> None:
     run_id = open_campaign_run(uri, "lineage", "key-lineage", "tiny-4", {})
     address, sha256, sources = "aot://prepare_data/" + "1" * 64, "2" * 64, {"source": "3" * 64, "defender": "hub/name"}
-    assert log_dataset(uri, run_id, "prepare_data-0", address, sha256, sources, {"pairs": 12})
-    assert not log_dataset(uri, run_id, "prepare_data-0", address, sha256, sources, {"pairs": 12})
+    artifact = ArtifactRef(uri=address, sha256=sha256)
+    assert log_dataset(uri, run_id, "prepare_data-0", artifact, sources, {"pairs": 12})
+    assert not log_dataset(uri, run_id, "prepare_data-0", artifact, sources, {"pairs": 12})
     (found,) = MlflowClient(uri).get_run(run_id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("prepare_data-0", sha256[:36])
     assert json.loads(found.dataset.source) == {"uri": address, "sha256": sha256, "made_of": sources}

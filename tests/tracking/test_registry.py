@@ -1,5 +1,6 @@
 import base64
 import io
+import random
 from pathlib import Path
 
 import mlflow
@@ -8,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.data.answers import extract_letter
@@ -15,6 +17,7 @@ from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender, load_trainable, save
 from aot_core.tracking.mlflow_tracking import open_campaign_run
 from aot_core.tracking.registry import (
+    TrainedDefender,
     find_version,
     get_alias,
     get_champion,
@@ -25,7 +28,8 @@ from aot_core.tracking.registry import (
 
 SHA = "a" * 64
 QUESTION = "Is there a red ring?\nA. yes\nB. no\nAnswer with \\boxed{X}."
-REFERENCE = ("aot-tiny-vl", "aot://defender_round/" + "0" * 64)
+BASE = ExternalRef(name="aot-tiny-vl")
+ADDRESS = "aot://defender_round/" + "0" * 64
 
 Registered = tuple[str, str, str]
 
@@ -37,9 +41,14 @@ def registered(tmp_path_factory: pytest.TempPathFactory, untrained_defender: Pat
     run_id = open_campaign_run(uri, "registry", "key", "tiny", {"seed": 0})
     assert not mlflow.is_tracking_uri_set()
     assert get_champion(uri) is None
-    version = register_defender(
-        uri, run_id, untrained_defender, *REFERENCE, SHA, {"strict/clean": 0.5}, {"aot.evaluation_set": "s"}
+    trained = TrainedDefender(
+        untrained_defender,
+        ArtifactRef(uri=ADDRESS, sha256=SHA),
+        BASE,
+        metrics={"strict/clean": 0.5},
+        tags={"aot.evaluation_set": "s"},
     )
+    version = register_defender(uri, run_id, trained)
     assert not mlflow.is_tracking_uri_set()
     set_alias(uri, "champion", version)
     return uri, run_id, version
@@ -94,9 +103,50 @@ def test_three_lines_of_python_answer(
             model.predict(pd.DataFrame([row]))
 
 
+def test_pictures_come_as_text_in_every_usual_form(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[0])
+    model = mlflow.pyfunc.load_model("models:/aot-defender@champion")
+    noise = random.Random(1)
+    raw: list[bytes] = []
+    for _ in range(60):  # the size of the tiny world's: many hold 256 characters and more between two slashes
+        picture = Image.new("RGB", (64, 64), (205, 205, 205))
+        for _ in range(noise.randrange(5, 60)):
+            picture.putpixel((noise.randrange(64), noise.randrange(64)), (noise.randrange(256),) * 3)
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        raw.append(buffer.getvalue())
+    plain = [base64.b64encode(content).decode() for content in raw]
+    assert any(max(map(len, text.split("/"))) > 255 for text in plain)
+    assert len(model.predict(pd.DataFrame({"image": plain, "question": QUESTION}))) == 60
+    one = next(content for content in raw if {b"+", b"/"} & {bytes([b]) for b in base64.b64encode(content)})
+    forms = [
+        base64.b64encode(one).decode(),
+        base64.encodebytes(one).decode(),
+        base64.b64encode(one).decode() + "\r\n",
+        base64.urlsafe_b64encode(one).decode(),
+        base64.urlsafe_b64encode(one).decode().rstrip("="),
+        "data:image/png;charset=utf-8;base64," + base64.encodebytes(one).decode(),
+        "DATA:;base64," + base64.urlsafe_b64encode(one).decode(),
+    ]
+    told = model.predict(pd.DataFrame({"image": forms, "question": QUESTION})).completion
+    assert len(set(told)) == 1
+    for wrong, message in (
+        ("data:image/png,%89PNG", "a data URI must begin data:image/png;base64,"),
+        ("a=b", "neither an existing file nor base64"),
+        ("\0", "neither an existing file nor base64"),
+        ("nowhere, it is.png", "neither an existing file nor base64"),
+        ("", "no readable image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict(pd.DataFrame([{"image": wrong, "question": QUESTION}]))
+
+
 def test_the_same_artifact_is_registered_once(registered: Registered, untrained_defender: Path) -> None:
     uri, run_id, version = registered
-    assert register_defender(uri, run_id, untrained_defender, *REFERENCE, SHA) == version
+    assert (
+        register_defender(uri, run_id, TrainedDefender(untrained_defender, ArtifactRef(uri=ADDRESS, sha256=SHA), BASE))
+        == version
+    )
     assert find_version(uri, SHA) == version and find_version(uri, "b" * 64) is None
 
 
@@ -114,8 +164,9 @@ def test_the_version_says_what_it_is(registered: Registered) -> None:
 
 
 def test_a_folder_without_weights_is_refused(registered: Registered, tmp_path: Path) -> None:
+    empty = TrainedDefender(tmp_path, ArtifactRef(uri=ADDRESS, sha256="c" * 64), BASE)
     with pytest.raises(ValueError, match="holds no `model` and no `adapter`"):
-        register_defender(registered[0], registered[1], tmp_path, *REFERENCE, "c" * 64)
+        register_defender(registered[0], registered[1], empty)
 
 
 def test_an_adapter_is_registered_with_the_name_of_its_base(
@@ -129,7 +180,9 @@ def test_an_adapter_is_registered_with_the_name_of_its_base(
             weight.data.normal_()
     save(model, processor, tmp_path, base)
     uri, run_id, _ = registered
-    version = register_defender(uri, run_id, tmp_path, base, REFERENCE[1], "d" * 64)
+    version = register_defender(
+        uri, run_id, TrainedDefender(tmp_path, ArtifactRef(uri=ADDRESS, sha256="d" * 64), ExternalRef(name=base))
+    )
     picture = tmp_path / "x.png"
     Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -17,12 +17,13 @@ import httpx
 import pytest
 from PIL import Image
 
+from aot_core.commands.export import ExportError, export_defender
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Query, Question
 from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender, load_trainable, save
-from aot_core.stages.export import ExportError, export_defender
-from aot_core.stages.plan import pin_model
+from aot_core.engine.identity import pin_model
 from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import open_campaign_run
 
@@ -45,10 +46,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(model, processor, folder / "checkpoint", BASE)
     uri = f"sqlite:///{folder}/mlflow.db"
     run_id = open_campaign_run(uri, "aot", "key", "test", {})
-    version = registry.register_defender(
-        uri, run_id, folder / "checkpoint", BASE, "aot://defender_round/" + "1" * 64, "2" * 64,
-        base_sha256=pin_model(BASE).sha256,
-    )  # fmt: skip
+    artifact = ArtifactRef(uri="aot://defender_round/" + "1" * 64, sha256="2" * 64)
+    trained = registry.TrainedDefender(folder / "checkpoint", artifact, pin_model(BASE))
+    version = registry.register_defender(uri, run_id, trained)
     registry.set_alias(uri, registry.CHAMPION, version)
     Image.effect_noise((64, 64), 70).convert("RGB").save(folder / "scene.png")
     return folder
@@ -129,9 +129,9 @@ def test_the_exported_folder_is_the_merged_model(home: Path, exported: Path) -> 
 def test_an_adapter_is_put_on_no_other_base(home: Path) -> None:
     uri = f"sqlite:///{home}/mlflow.db"
     run_id = open_campaign_run(uri, "aot", "key", "test", {})
-    version = registry.register_defender(
-        uri, run_id, home / "checkpoint", BASE, "aot://defender_round/" + "1" * 64, "3" * 64, base_sha256="0" * 64
-    )
+    artifact = ArtifactRef(uri="aot://defender_round/" + "1" * 64, sha256="3" * 64)
+    other = registry.TrainedDefender(home / "checkpoint", artifact, ExternalRef(name=BASE, sha256="0" * 64))
+    version = registry.register_defender(uri, run_id, other)
     with pytest.raises(ValueError, match="has other contents"):
         export_defender(uri, "aot-defender", version, home / "other")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from aot_core.data.dataset import tables_of
-from aot_core.data.images import open_image
-from aot_core.data.likeness import alike_across, perceptual_hash
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
+from aot_core.worlds.images import open_image
+from aot_core.worlds.likeness import alike_across, perceptual_hash
 
 ALIKE_BITS = 8
 """Hashes that differ in so many bits of 192 at most are called alike, as by `prepare_data.guard`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from aot_core.data.images import open_image
+from aot_core.worlds.images import open_image
 
 
 @dataclass(frozen=True)

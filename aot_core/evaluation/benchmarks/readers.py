@@ -11,12 +11,14 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from aot_core.data.images import safe_path
-from aot_core.evaluation.benchmarks.catalogue import Benchmark, BenchmarkError, find
+from aot_core.contracts.benchmark_registry import Benchmark
+from aot_core.contracts.functions import import_function
+from aot_core.evaluation.benchmarks.catalogue import BenchmarkError, find
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
+from aot_core.worlds.images import safe_path
 
 _LETTERS = "ABCDEFGHI"
 _REFERENCE = 64
@@ -24,19 +26,21 @@ _REFERENCE = 64
 _VSTAR_OPTION = re.compile(r"^\s*\(?([A-H])[).]\s*(.+?)\s*$")
 
 Row = Mapping[str, str]
+Reader = Callable[[Benchmark, Path, Path], Iterator[BenchmarkItem]]
+"""From an entry of the registry, its file or folder, and a folder for unpacked pictures. Raises BenchmarkError."""
 
 
 def read_benchmark(name: str, folder: Path, cache: Path) -> list[BenchmarkItem]:
     """All questions of a benchmark, in the file's order.
 
     Args:
-        folder: holds the published files (`catalogue.BENCHMARKS`).
+        folder: holds the published files (`contracts.benchmark_registry`).
         cache: where pictures are unpacked to; may be deleted afterwards.
 
     Raises BenchmarkError where the file is missing or a row is not in the format, DataError for a path that climbs out.
     """
     benchmark, path = find(name, folder)
-    items = list(_read_vstar(benchmark, path) if path.is_dir() else _read_table(benchmark, path, cache / name))
+    items = list(_reader(benchmark, path)(benchmark, path, cache / name))
     if not items:
         raise BenchmarkError(f"{path} holds no question of split {benchmark.split or 'any'}; is it cut off?")
     keys = [item.key for item in items]
@@ -44,6 +48,14 @@ def read_benchmark(name: str, folder: Path, cache: Path) -> list[BenchmarkItem]:
         twice = next(item.index for item, key in zip(items, keys, strict=True) if keys.count(key) > 1)
         raise BenchmarkError(f"{path}: the question of index {twice} stands there twice; copy the file again")
     return items
+
+
+def _reader(benchmark: Benchmark, path: Path) -> Reader:
+    field = "folder_reader" if path.is_dir() else "reader"
+    name: str = getattr(benchmark, field)
+    if not name:
+        raise BenchmarkError(f"{path} is a folder, and {benchmark.name} is published as a file; put that there")
+    return READERS.get(name) or import_function(name, f"benchmark {benchmark.name}: {field}")
 
 
 def rows(benchmark: Benchmark, path: Path) -> Iterator[Row]:
@@ -62,7 +74,8 @@ def rows(benchmark: Benchmark, path: Path) -> Iterator[Row]:
         yield from reader
 
 
-def _read_table(benchmark: Benchmark, path: Path, cache: Path) -> Iterator[BenchmarkItem]:
+def read_vlmevalkit(benchmark: Benchmark, path: Path, cache: Path) -> Iterator[BenchmarkItem]:
+    """A tab-separated file in VLMEvalKit's format (a `Reader`)."""
     pictures: dict[str, list[tuple[str, str]]] = {}
     for number, row in enumerate(rows(benchmark, path), start=2):
         index = row["index"].strip()
@@ -157,8 +170,10 @@ def _listed(value: str, here: str) -> list[str]:
     return [str(one) for one in listed]
 
 
-def _read_vstar(benchmark: Benchmark, folder: Path) -> Iterator[BenchmarkItem]:
-    """VStar's folder: `test_questions.jsonl`, pictures beside it. Options stand in the question's text, a line each."""
+def read_vstar(benchmark: Benchmark, folder: Path, cache: Path) -> Iterator[BenchmarkItem]:
+    """VStar's folder: `test_questions.jsonl`, pictures beside it (a `Reader`). Options stand in the question's text, a
+    line each."""
+    del cache  # its pictures are files already
     listing = folder / "test_questions.jsonl"
     if not listing.is_file():
         raise BenchmarkError(f"{folder} holds no test_questions.jsonl; give VStar's folder as it is published")
@@ -188,3 +203,6 @@ def _read_vstar(benchmark: Benchmark, folder: Path) -> Iterator[BenchmarkItem]:
             image_sha256=(hashlib.sha256(picture.read_bytes()).hexdigest(),),
             category=str(row.get("category", Path(image).parent.name)),
         )
+
+
+READERS: Mapping[str, Reader] = {"vlmevalkit": read_vlmevalkit, "vstar": read_vstar}

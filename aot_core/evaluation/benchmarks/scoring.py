@@ -6,12 +6,16 @@ A rule is applied to the answers of one asking; `score` applies it to each of th
 
 from collections.abc import Callable, Mapping, Sequence
 
-from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS, BenchmarkError, Rule
+from aot_core.contracts.benchmark_registry import BENCHMARKS, Benchmark
+from aot_core.contracts.functions import import_function
+from aot_core.evaluation.benchmarks.catalogue import BenchmarkError
 from aot_core.evaluation.benchmarks.items import BenchmarkItem
 
 Answer = str | None
 Answered = Sequence[tuple[BenchmarkItem, bool, Answer]]
 """(question, right, what was answered); the answer is None where none was given, and where right is over k askings."""
+
+Rule = Callable[[Answered], dict[str, float]]
 
 _OF_ANSWERS = ("precision", "recall", "f1", "yes_")
 """Figures of what was answered, not of what was right."""
@@ -32,7 +36,7 @@ def score(items: Sequence[BenchmarkItem], answers: Mapping[str, Sequence[Answer]
     missing = [item.index for item in items if not answers.get(item.key)]
     if missing:
         raise BenchmarkError(f"{len(missing)} questions have no answers (index {missing[0]} first); ask them too")
-    rule = RULES[BENCHMARKS[names.pop()].rule]
+    rule = _rule(BENCHMARKS[names.pop()])
     times = min(len(answers[item.key]) for item in items)
     rounds = [
         rule([(item, answers[item.key][i] == item.answer, answers[item.key][i]) for item in items])
@@ -126,12 +130,16 @@ def cycle_group(item: BenchmarkItem) -> str:
     return "\n".join([*item.image_sha256, item.question, *sorted(text for _, text in item.options)])
 
 
-RULES: Mapping[Rule, Callable[[Answered], dict[str, float]]] = {
+RULES: Mapping[str, Rule] = {
     "accuracy": accuracy,
     "pope": pope,
     "hallusion": hallusion,
     "hrbench": hrbench,
 }
+
+
+def _rule(benchmark: Benchmark) -> Rule:
+    return RULES.get(benchmark.rule) or import_function(benchmark.rule, f"benchmark {benchmark.name}: rule")
 
 
 def _groups(answered: Answered, name: Callable[[BenchmarkItem], str]) -> dict[str, list[bool]]:

@@ -15,21 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS, BenchmarkError
-
-TASKS: dict[str, tuple[str, str]] = {
-    "vstar": ("vstar_bench", "vstar_overall_acc"),
-    "hrbench4k": ("hrbench4k", "average"),
-    "hrbench8k": ("hrbench8k", "average"),
-    "pope": ("pope", "pope_accuracy"),
-    "hallusionbench": ("hallusion_bench_image", "aAcc"),
-    "mmmu": ("mmmu_val", "mmmu_acc"),
-    "mmstar": ("mmstar", "average"),
-    "realworldqa": ("realworldqa", "exact_match"),
-    "blink": ("blink", "blink_acc"),
-    "ai2d": ("ai2d", "exact_match"),
-}
-"""Benchmark to lmms-eval's task and the figure of it that stands beside our single-shot accuracy (lmms-eval 0.7)."""
+from aot_core.contracts.benchmark_registry import BENCHMARKS
+from aot_core.evaluation.benchmarks.catalogue import BenchmarkError
 
 
 def second_opinion(
@@ -46,21 +33,22 @@ def second_opinion(
 
     Raises BenchmarkError where lmms-eval is not installed, fails, or leaves a figure out.
     """
-    unknown = [name for name in names if name not in BENCHMARKS]
+    tasks = {name: one.lmms for name, one in BENCHMARKS.items() if one.lmms is not None}
+    unknown = [name for name in names if name not in tasks]
     if unknown or not names:
-        raise BenchmarkError(f"benchmarks {unknown} are not known; give some of {', '.join(BENCHMARKS)}")
+        raise BenchmarkError(f"benchmarks {unknown} are not known to lmms-eval; give some of {', '.join(tasks)}")
     if find_spec("lmms_eval") is None:
         raise BenchmarkError("lmms-eval is not installed here; `pip install lmms-eval` in this environment or another")
     before = set(output.rglob("*_results.json"))
     command = [sys.executable, "-m", "lmms_eval", "--model", adapter, "--model_args", f"pretrained={model}"]
-    command += ["--tasks", ",".join(TASKS[name][0] for name in names), "--output_path", str(output)]
+    command += ["--tasks", ",".join(tasks[name][0] for name in names), "--output_path", str(output)]
     command += ["--batch_size", "1", *(["--limit", str(limit)] if limit else [])]
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
     written = sorted(set(output.rglob("*_results.json")) - before)
     if done.returncode or not written:
         raise BenchmarkError(f"lmms-eval ended with code {done.returncode}; look at its messages above")
     results: dict[str, dict[str, Any]] = json.loads(written[-1].read_text(encoding="utf-8"))["results"]
-    return {name: _figure(results, *TASKS[name]) for name in names}
+    return {name: _figure(results, *tasks[name]) for name in names}
 
 
 def _figure(results: dict[str, dict[str, Any]], task: str, metric: str) -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from aot_core.data.images import DataError
-from aot_core.evaluation.benchmarks.catalogue import BENCHMARKS, Benchmark, BenchmarkError, find
+from aot_core.contracts.benchmark_registry import BENCHMARKS, Benchmark
+from aot_core.evaluation.benchmarks.catalogue import BenchmarkError, find
 from aot_core.evaluation.benchmarks.readers import read_benchmark
+from aot_core.worlds.images import DataError
 
 
 class Verified(NamedTuple):

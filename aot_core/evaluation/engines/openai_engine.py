@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from aot_core.contracts.benchmarks import EndpointSettings
+from aot_core.contracts.protocols import Completion
 from aot_core.contracts.secrets import redacted, reveal
 from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, seed_of
 
@@ -115,7 +116,7 @@ class OpenAIEngine:
             "see to the endpoint and start again: what was answered is kept"
         )
 
-    def _once(self, body: dict[str, Any]) -> str:
+    def _once(self, body: dict[str, Any]) -> Completion:
         """One request. Raises _TryAgainError or EngineError."""
         try:
             answer = self._client.post(f"{self._url.get_secret_value().rstrip('/')}/chat/completions", json=body)
@@ -131,15 +132,16 @@ class OpenAIEngine:
         if code >= 300:
             raise EngineError(f"{self.settings.url} refuses with HTTP {code}: {self._redacted(answer.text)[:300]}")
         try:
-            message = answer.json()["choices"][0]["message"]
-            text = message.get("content")
+            choice = answer.json()["choices"][0]
+            text = choice["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _TryAgainError(
                 f"an answer that is no chat completion: {self._redacted(answer.text)[:100]!r}"
             ) from error
         if text is not None and not isinstance(text, str):
             raise _TryAgainError(f"a completion that is no text: {str(text)[:100]!r}")
-        return text or ""  # a refusal has no content: it is an answer, and a wrong one
+        # A refusal has no content: it is an answer, and a wrong one.
+        return Completion(text or "", cut_off=choice.get("finish_reason") == "length")
 
     def _redacted(self, text: str) -> str:
         return redacted(text, self._url, self.settings.url)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.errors import ToldError
+from aot_core.contracts.protocols import Completion, is_cut_off
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,7 @@ class Journal:
         Raises EngineError where the file is about something else.
         """
         self.path, self._lock = path, threading.Lock()
-        self._answers: dict[tuple[str, int], str] = {}
+        self._answers: dict[tuple[str, int], Completion] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         head = json.dumps({"about": sha256_of(about)})
         lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -58,8 +59,8 @@ class Journal:
         if whole and json.loads(whole[0]) != json.loads(head):
             raise EngineError(f"{path} holds answers of another model or other settings; give another folder")
         for line in whole[1:]:
-            key, sample, text = json.loads(line)
-            self._answers[key, sample] = text
+            key, sample, text, *ending = json.loads(line)
+            self._answers[key, sample] = Completion(text, cut_off=bool(ending))
         if lines and lines[-1]:
             with path.open("r+b") as stream:
                 stream.truncate(sum(len(line) + 1 for line in whole))
@@ -79,25 +80,30 @@ class Journal:
         return (key, sample) in self._answers
 
     def record(self, key: str, sample: int, text: str) -> None:
-        """Keep an answer, on disk before this returns."""
+        """Keep an answer, and whether it is a `Completion` that was cut off, on disk before this returns."""
         with self._lock:
             if (key, sample) not in self._answers:
-                self._write(json.dumps([key, sample, text], ensure_ascii=False))
-                self._answers[key, sample] = text
+                self._answers[key, sample] = kept = Completion(text, cut_off=is_cut_off(text))
+                self._write(_line(key, sample, kept))
 
-    def answers(self, ask: Ask) -> list[str]:
+    def answers(self, ask: Ask) -> list[Completion]:
         """A question's answers, in order. Raises KeyError where one is missing."""
         return [self._answers[ask.key, sample] for sample in range(ask.samples)]
 
     def export(self, path: Path) -> None:
         """Write all answers, sorted: equal answers give equal bytes, in whatever order they came."""
-        lines = [json.dumps([*key, text], ensure_ascii=False) for key, text in sorted(self._answers.items())]
+        lines = [_line(*key, text) for key, text in sorted(self._answers.items())]
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+
+def _line(key: str, sample: int, text: Completion) -> str:
+    """[key, sample, text], and "length" behind them where that ended it (OpenAI's `finish_reason`)."""
+    return json.dumps([key, sample, text, *(["length"] if text.cut_off else [])], ensure_ascii=False)
 
 
 class Engine(Protocol):
@@ -121,7 +127,7 @@ def seed_of(seed: int, key: str, sample: int = 0) -> int:
     return int(sha256_of([seed, key, sample])[:8], 16) >> 1
 
 
-def ask_all(engine: Engine, asks: Sequence[Ask], journal: Journal) -> dict[str, list[str]]:
+def ask_all(engine: Engine, asks: Sequence[Ask], journal: Journal) -> dict[str, list[Completion]]:
     """Every question's answers, by key: from the journal where they are, from the engine otherwise."""
     engine.run(asks, journal)
     return {ask.key: journal.answers(ask) for ask in asks}

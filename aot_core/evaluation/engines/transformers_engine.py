@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from aot_core.answers import completions_of
+from aot_core.contracts.protocols import Completion
 from aot_core.evaluation.engines.protocol import Ask, Journal, seed_of
 
 
@@ -54,7 +56,7 @@ class TransformersEngine:
                     journal.record(ask.key, sample, text)
 
     @torch.no_grad()
-    def _answer(self, batch: Sequence[Ask]) -> list[list[str]]:
+    def _answer(self, batch: Sequence[Ask]) -> list[list[Completion]]:
         """B lists of k texts."""
         samples = max(ask.samples for ask in batch)
         drawn = samples if self.temperature > 0 else 1
@@ -76,7 +78,9 @@ class TransformersEngine:
                 num_return_sequences=drawn,
                 **(sampling if self.temperature > 0 else {"do_sample": False}),
             )
-        said = self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        new = tokens[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(new, skip_special_tokens=True)
+        said = completions_of(texts, new.tolist(), self.model.generation_config.eos_token_id)
         groups = [said[i : i + drawn] for i in range(0, len(said), drawn)]
         if drawn == 1:
             groups = [group * samples for group in groups]

@@ -42,7 +42,7 @@ NINE = tuple(zip("ABCDEFGHI", ("one", "two", "three", "four", "five", "six", "se
         ("(A) (B) (C) (D)", None),
         ("It could be rubber or cotton.", None),
         (r"\boxed{E}", None),
-        (r"\boxed{rubber}", None),
+        (r"\boxed{rubber}", "A"),
         # other languages
         ("答案是B", "B"),
         ("正确答案：(C)", "C"),

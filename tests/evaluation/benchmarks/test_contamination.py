@@ -8,10 +8,10 @@ from PIL import Image
 
 from aot_core.contracts.scene import Box, Query, Question, Sample, Scene, SceneObject, Split
 from aot_core.data.dataset import save_image, write_dataset
-from aot_core.data.likeness import perceptual_hash
 from aot_core.evaluation.benchmarks.contamination import count_seen, training_sources
 from aot_core.evaluation.benchmarks.readers import read_benchmark
 from aot_core.evaluation.stops import benchmarks_seen
+from aot_core.worlds.likeness import perceptual_hash
 from tests.evaluation.benchmarks.conftest import write_vstar
 
 

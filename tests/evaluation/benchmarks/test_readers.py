@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aot_core.data.images import DataError
 from aot_core.evaluation.benchmarks.catalogue import BenchmarkError
 from aot_core.evaluation.benchmarks.readers import read_benchmark
+from aot_core.worlds.images import DataError
 from tests.evaluation.benchmarks.conftest import picture, write_table, write_vstar
 from tests.evaluation.benchmarks.test_scoring import CHOICES, Read
 

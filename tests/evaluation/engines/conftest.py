@@ -69,9 +69,11 @@ def serving() -> Iterator[Server]:
         def _answer(self, trouble: str, body: dict[str, Any]) -> None:
             *pictures, prompt = body["messages"][0]["content"]
             said = state.says(prompt["text"], pictures[-1]["image_url"]["url"] if pictures else "")
-            good = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})
+            choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            good = json.dumps({"choices": [choice]})
             replies: dict[str, tuple[int, str]] = {
                 "": (200, good),
+                "length": (200, json.dumps({"choices": [choice | {"finish_reason": "length"}]})),
                 "limit": (429, "{}"),
                 "error": (500, "down"),
                 "garbage": (200, "<html>not json"),

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from aot_core.contracts.benchmarks import EndpointSettings
+from aot_core.contracts.protocols import is_cut_off
 from aot_core.evaluation.engines.openai_engine import OpenAIEngine
 from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, ask_all
 from tests.evaluation.engines.conftest import Server
@@ -77,6 +78,23 @@ def test_what_is_sent(server: Server, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_refusal_is_an_answer(server: Server, tmp_path: Path) -> None:
     server.trouble = lambda *_: "refused"
     assert asked(server, tmp_path / "a.jsonl", questions(1, 1)) == {"q0": [""]}
+
+
+def test_a_cut_off_answer_is_told_from_a_whole_one_also_after_a_restart(server: Server, tmp_path: Path) -> None:
+    server.trouble = lambda name, _: "length" if name.startswith("question 1#") else ""
+    for _ in range(2):  # the second time from the journal alone
+        answers = asked(server, tmp_path / "a.jsonl", questions(3))
+        assert {key: [is_cut_off(text) for text in texts] for key, texts in answers.items()} == {
+            "q0": [False, False],
+            "q1": [True, True],
+            "q2": [False, False],
+        }
+        server.trouble = lambda *_: "error"
+    with Journal(tmp_path / "a.jsonl", engine(server).identity) as journal:
+        journal.export(tmp_path / "a.txt")
+    assert [line.endswith(', "length"]') for line in (tmp_path / "a.txt").read_text().splitlines()] == [
+        False, False, True, True, False, False
+    ]  # fmt: skip
 
 
 def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path) -> None:

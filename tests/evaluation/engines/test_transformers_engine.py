@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
+from aot_core.contracts.protocols import is_cut_off
 from aot_core.evaluation.engines.protocol import Ask, Journal, ask_all
 from aot_core.evaluation.engines.transformers_engine import TransformersEngine
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,5 @@ def test_greedy_answers_are_all_the_same(make: Callable[[float], TransformersEng
     with Journal(tmp_path / "a.jsonl", engine.identity) as journal:
         answers = ask_all(engine, questions(2, pictures=2), journal)
     assert all(len(texts) == 2 and len(set(texts)) == 1 for texts in answers.values())
+    # Five tokens of an untrained model: the limit ends them.
+    assert all(is_cut_off(text) for texts in answers.values() for text in texts)

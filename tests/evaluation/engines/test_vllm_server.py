@@ -10,12 +10,12 @@ import pytest
 from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings, VllmSettings
 from aot_core.contracts.loading import load_campaign
 from aot_core.defender.answering import Defender
-from aot_core.defender.base_model import build_model, build_processor, build_tokenizer
 from aot_core.evaluation.benchmarks.asking import run_benchmark
 from aot_core.evaluation.benchmarks.readers import read_benchmark
+from aot_core.evaluation.engines.opening import open_engine
 from aot_core.evaluation.engines.protocol import EngineError, Journal
 from aot_core.evaluation.engines.vllm_server import vllm_server
-from aot_core.stages.evaluate import open_engine
+from aot_core.recipes.defender_model import build_model, build_processor, build_tokenizer
 from tests.evaluation.benchmarks.conftest import write_vstar
 
 CONFIGS = Path(__file__).parents[3] / "configs"

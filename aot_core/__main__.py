@@ -1,0 +1,5 @@
+"""`python -m aot_core` is `aot`."""
+
+from aot_core.commands.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""`aot deploy` and `aot worker`: campaigns that start by themselves. Prefect is not imported here, but started."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aot_core.home import Home
+from aot_core.loopback import announced_prefect
+
+if TYPE_CHECKING:
+    from aot_core.contracts.campaign import CampaignConfig
+
+app = typer.Typer()
+
+PoolOption = Annotated[str, typer.Option(help="The Prefect work pool that the runs wait in.")]
+HomeOption = Annotated[Path, typer.Option(help="The folder that holds all state, as for `aot run`.")]
+DEFAULT_HOME = Path(".aot")
+
+
+@app.command()
+def deploy(
+    config: Annotated[Path, typer.Argument(help="A campaign; the worker reads the file anew at each run.")],
+    pool: PoolOption = "aot",
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="CRON", help="When the campaign starts, in UTC; Friday, 20:00, unless given."),
+    ] = None,
+    launcher: Annotated[str | None, typer.Option(help="inprocess, subprocess, docker or kubernetes.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPU slots that the runs' stages queue for.")] = 0,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Let a campaign start by itself: schedules on the Prefect server, and what goes with them.
+
+    The campaign, the champion's nightly measurement and weekly re-evaluation, promotion on demand, and maintenance;
+    deploying again brings them up to date. The server is PREFECT_API_URL's, or the one that `aot ui` runs. Example:
+
+        aot ui &
+        aot deploy configs/tiny.toml --schedule "0 2 * * *" --launcher subprocess
+        aot worker
+    """
+    from aot_core.contracts.loading import load_campaign
+
+    overrides = [*(overrides or []), *([f'run.launcher="{launcher}"'] if launcher is not None else [])]
+    try:
+        campaign = load_campaign(config, overrides)
+    except ValueError as error:
+        raise _refusal(str(error)) from error
+    place = Home(home)
+    environment = _environment(place)
+    command = [sys.executable, "-m", "flows.deployments", "--config", str(config.absolute()), "--home", str(place.root)]
+    command += ["--pool", pool, "--gpus", str(gpus)]
+    command += [] if schedule is None else [f"--schedule={schedule}"]
+    command += [f"--set={override}" for override in overrides]
+    if _leans_on_this_folder(campaign):
+        command.append(f"--working-folder={Path.cwd()}")
+    os.execve(sys.executable, command, environment)
+
+
+@app.command()
+def worker(
+    pool: PoolOption = "aot",
+    limit: Annotated[int | None, typer.Option(min=1, help="The most runs at a time; any number unless given.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Run what is due, until Ctrl-C: a Prefect worker for the pool, in this home's environment.
+
+    Needs a Prefect server that stays: PREFECT_API_URL's, or the one that `aot ui` runs.
+    """
+    environment = _environment(Home(home))
+    if not environment.get("PREFECT_API_URL"):
+        fix = f"start `aot ui --home {home}` and let it run, or set PREFECT_API_URL to a team's"
+        raise _refusal(f"there is no Prefect server to work for: {fix}")
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        environment["PREFECT_LOGGING_LEVEL"] = "INFO"  # one sees what starts; the runs' own logs reach the server
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+    command += [] if limit is None else ["--limit", str(limit)]
+    os.execve(sys.executable, command, environment)
+
+
+def _environment(place: Home) -> dict[str, str]:
+    """The home's environment. It names a Prefect server where one stays when this command has ended."""
+    place.create()
+    environment = os.environ | place.environment()
+    if not environment.get("PREFECT_API_URL") and (api := announced_prefect(place.prefect)):
+        environment["PREFECT_API_URL"] = api
+    return environment
+
+
+def _leans_on_this_folder(campaign: "CampaignConfig") -> bool:
+    """Whether a config names folders by paths from here, where its runs then have to work as well."""
+    stores = [store for store in (campaign.run.store,) if store and "://" not in store]
+    folders = [campaign.source_folder, campaign.benchmark_folder, *campaign.named_models]
+    named = [*stores, *(folder for folder in folders if folder and Path(folder).is_dir())]
+    return any(not Path(folder).is_absolute() for folder in named)
+
+
+def _refusal(told: str) -> typer.Exit:
+    typer.secho(told, err=True, fg=typer.colors.RED)
+    return typer.Exit(2)

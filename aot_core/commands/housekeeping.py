@@ -1,0 +1,83 @@
+"""`aot store gc`: finds what of a store no registered version, running campaign or recent record
+reaches, and deletes it. `aot store verify`: compares every hash, and repairs."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from aot_core.commands.status import read_summaries
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.store import S3Settings
+from aot_core.contracts.summary import CampaignSummary
+from aot_core.home import Home
+from aot_core.store import StoreError, open_store
+from aot_core.store.gc import collect, find_garbage
+from aot_core.store.verify import verify
+from aot_core.tracking.references import registered_artifacts
+
+logger = logging.getLogger(__name__)
+
+
+def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float, *, delete: bool) -> int:
+    """Say what is not reached, and delete it if told so; returns how many finished stages that are.
+
+    Campaigns that run on another home on the same store are protected by `keep_days` alone.
+    """
+    store = open_store(store_uri, s3)
+    summaries, unreadable = read_summaries(home)
+    for told in unreadable:
+        logger.warning("%s", told)
+    if unreadable and delete:
+        raise StoreError(
+            "what those campaigns made is unknown, so nothing is deleted: run them again, or move the files away"
+        )
+    roots = [*registered_artifacts(home.mlflow_uri), *running_artifacts(home, summaries)]
+    garbage = find_garbage(store, roots, keep_days)
+    table = Table("stage", "kept", "not reached", title=store_uri, title_justify="left")
+    kept, unreached = (Counter(r.stage for r in records) for records in (garbage.kept, garbage.unreached))
+    for stage in sorted({*kept, *unreached}):
+        table.add_row(stage, str(kept[stage]), str(unreached[stage]))
+    console = Console()
+    console.print(table)
+    if delete:
+        console.print(f"freed {collect(store, garbage.unreached) / 2**20:.1f} MiB")
+    elif garbage.unreached:
+        console.print("nothing was deleted; `--delete` does it")
+    return len(garbage.unreached)
+
+
+def verify_store(store_uri: str, s3: S3Settings) -> bool:
+    """Compare every hash of a store, repair, and say what was found; whether all was whole."""
+    found = verify(open_store(store_uri, s3))
+    table = Table("stage", "whole", "damaged", title=store_uri, title_justify="left")
+    damaged = Counter(damage.stage for damage, _ in found.damaged)
+    for stage in sorted({*found.whole, *damaged}):
+        table.add_row(stage, str(found.whole[stage]), str(damaged[stage]))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    for damage, done in found.damaged:
+        console.print(f"{damage}; {done}", markup=False)
+    return not found.damaged
+
+
+def running_artifacts(home: Home, summaries: Iterable[CampaignSummary]) -> list[ArtifactRef]:
+    """What the campaigns of this home have made or reused so far that are running now, or died while they ran."""
+    return [
+        step.record.artifact
+        for summary in summaries
+        if summary.status == "running" or is_running(home, summary.key)
+        for step in summary.steps
+    ]
+
+
+def is_running(home: Home, campaign_key: str) -> bool:
+    """Whether a process of this machine holds the campaign's lock."""
+    try:
+        with FileLock(home.lock_file(f"campaign-{campaign_key}"), timeout=0):
+            return False
+    except Timeout:
+        return True

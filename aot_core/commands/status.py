@@ -1,0 +1,97 @@
+"""What the campaigns of a home have done, read from their summaries alone; and the Attackers that a store holds."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from aot_core.contracts.store import S3Settings
+from aot_core.contracts.summary import CampaignSummary
+from aot_core.home import Home
+from aot_core.store.manifest import plain_bytes
+from aot_core.store.protocol import Store
+
+
+def print_status(root: Path) -> None:
+    """Print a table of all campaigns and, for each, its finished stages."""
+    console = Console()
+    summaries, unreadable = read_summaries(Home(root))
+    if not summaries and not unreadable:
+        console.print(f"No campaign in {root} yet; start one with `aot run configs/tiny.toml`.")
+    for summary in summaries:
+        console.print(_table(summary))
+    for told in (*unreadable, *aliases_astray(Home(root), summaries)):
+        console.print(told, style="red", markup=False, soft_wrap=True)
+
+
+def aliases_astray(home: Home, summaries: list[CampaignSummary]) -> list[str]:
+    """Where a ledger of this home's campaigns and its alias differ, a line each; and what cannot be read."""
+    judged = {
+        (s.config["run"]["store"] or str(home.store), str(s.config["promotion"]["model"])): s.config["run"]["s3"]
+        for s in summaries
+        if s.registered_version
+    }
+    if not judged:
+        return []
+    os.environ.update(home.environment())
+    from aot_core.promotion.leaders import discrepancy  # MLflow takes two seconds to import
+    from aot_core.store import StoreError, open_store
+    from aot_core.store.ledger import Ledger
+    from aot_core.tracking.database import told
+    from aot_core.tracking.protocol import TrackingError
+
+    found: list[str] = []
+    for (store, model), s3 in judged.items():
+        try:
+            with told():
+                ledger = Ledger(open_store(store, S3Settings.model_validate(s3)), model)
+                found.append(discrepancy(home.mlflow_uri, model, ledger.entries()))
+        except (StoreError, TrackingError) as error:
+            found.append(str(error))
+    return [line for line in found if line]
+
+
+def print_pool(store: Store) -> None:
+    """Print every Attacker of the store as a reference, newest first: when it was trained, from which base, and how
+    often it deceived the Defender that it was trained against."""
+    console = Console(soft_wrap=True)
+    attackers = sorted(
+        (record for record in store.records() if record.stage == "attacker_round"),
+        key=lambda record: record.started_at,
+        reverse=True,
+    )
+    if not attackers:
+        console.print("No Attacker in this store yet; a campaign's rounds make them.")
+    for record in attackers:
+        success = 100 * float(record.outputs["success_after"])
+        base = str(record.identity.inputs["attacker_base"])[:12]
+        told = f"{record.started_at}  base {base}  success {success:.1f} %"
+        console.print(f"{record.artifact.uri}  {told}", highlight=False)
+
+
+def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
+    """The summaries of a home's campaigns, the longest unchanged first; and a line for each that cannot be read."""
+    summaries: list[CampaignSummary] = []
+    unreadable: list[str] = []
+    for file in sorted(home.campaigns.glob("*/summary.json"), key=lambda path: path.lstat().st_mtime):
+        try:
+            summaries.append(CampaignSummary.model_validate_json(plain_bytes(file)))
+        except (OSError, ValueError) as error:
+            why = str(error).partition("\n")[0]
+            unreadable.append(f"{file} cannot be read ({why}); its campaign writes it again when it is run again")
+    return summaries, unreadable
+
+
+def _table(summary: CampaignSummary) -> Table:
+    title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {summary.updated_at}"
+    table = Table(title=title, title_justify="left", caption=summary.message or None)
+    for column in ("round", "stage", "key", "seconds", "made", "commit"):
+        table.add_column(column, justify="right" if column in ("round", "seconds") else "left")
+    for step in summary.steps:
+        record = step.record
+        made = record.started_at + (" (reused)" if step.reused else "")
+        table.add_row(
+            str(step.round), record.stage, record.key[:12], f"{record.seconds:.1f}", made, record.git_commit[:12]
+        )
+    return table

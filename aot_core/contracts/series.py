@@ -1,0 +1,131 @@
+"""A series: campaigns that recur, each from where the last one ended. One of them is an edition.
+
+    [series] of a config --plan--> `EditionPlan` (pinned: whom it begins with, whom it meets) --campaign--> `EditionEnd`
+
+The plan is written into the store before anything runs, and never again: a late, retried or restarted run of an edition
+reads it and goes on, whatever has been promoted meanwhile.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.base import Frozen
+
+SERIES_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+AttackerUri = Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")]
+
+
+class PoolRule(Frozen):
+    """Which Attackers of earlier editions an edition meets, beside those that the config names as `adversaries`."""
+
+    rule: Literal["newest", "hardest", "none"] = "newest"
+    """newest: the last ones trained; hardest: of the last `candidates`, those under which the Defender that the edition
+    begins with is right least often, measured on its exam; none: nobody."""
+    count: int = Field(default=4, ge=1, le=64)
+    """Attackers met, at most."""
+    candidates: int = Field(default=12, ge=1, le=256)
+    """hardest: Attackers measured, at most, the newest."""
+
+
+class BudgetSettings(Frozen):
+    """What an edition may take. Over it, the edition ends after the stage at hand, evaluates what it has, and says so;
+    the next edition goes on from there."""
+
+    hours: float | None = Field(default=None, gt=0)
+    """Hours of stages that this edition has run itself, by their records. None: no limit."""
+    stages: int | None = Field(default=None, ge=1)
+    """Stages of its rounds (Attacker, curation, Defender). None: no limit."""
+
+
+class SeriesSettings(Frozen):
+    """`[series]`: how campaigns of this config recur."""
+
+    name: str = Field(pattern=SERIES_NAME)
+    """The series' name. Another name is another series, which begins with edition 1."""
+    defender: Literal["base", "champion", "last"] = "champion"
+    """Where an edition's Defender begins: at the base (and its warm start), at the version that has the alias
+    `champion` when the edition is planned, or at the last edition's Defender, promoted or not. Where there is none yet,
+    at the base."""
+    attacker: Literal["fresh", "warm_start", "newest"] = "fresh"
+    """Where an edition's Attacker begins: at a warm start of its own data (exploiters that are trained anew find what a
+    league has forgotten), at the series' first warm start, or at the last edition's last Attacker."""
+    adapters: Literal["continue", "merge"] = "continue"
+    """What a round does with the LoRA adapter that it begins with: train it on, or merge it into the base and train a
+    full model (`model.lora` unset)."""
+    data: Literal["redraw", "same"] = "redraw"
+    """Whether each edition draws scenes of its own from the source, or keeps the first edition's draw: for a source
+    folder that grows, of which only the new part is then processed."""
+    pool: PoolRule = PoolRule()
+    bank: bool = True
+    """Whether edits that fooled a Defender are kept, replayed and made a regression suite (`[bank]`)."""
+    on_drift: Literal["warn", "stop", "ignore"] = "warn"
+    """What happens where the data has drifted from the champion's (`[compare_data]`)."""
+    unfinished: Literal["resume", "leave"] = "resume"
+    """What a scheduled run does first with an earlier edition that died: finish it, or leave it for
+    `aot run --edition N`."""
+    budget: BudgetSettings = BudgetSettings()
+
+
+class EditionPlan(Frozen):
+    """What an edition begins with, pinned when it is planned. Part of its campaign's identity."""
+
+    series: str = Field(pattern=SERIES_NAME)
+    number: int = Field(ge=1)
+    slot: str = ""
+    """The scheduled start that it was planned for, UTC, ISO 8601 to the minute; empty where somebody asked for it."""
+    seed: int = Field(ge=0)
+    """The campaign's seed, derived from the series, the config's seed and the number."""
+    defender: ArtifactRef | None = None
+    """The Defender that it begins with; None: the base and its warm start."""
+    defender_version: str = ""
+    """Its version in the registry; empty where it has none."""
+    lineage: tuple[str, ...] = ()
+    """Where that Defender comes from, the nearest first: `version 5`, `version 3`, `aot-tiny-vl`."""
+    attacker: ArtifactRef | None = None
+    """The Attacker that it begins with; None: a warm start of its own."""
+    pool: tuple[AttackerUri, ...] = ()
+    """Attackers of earlier editions: met as they are, or the candidates for the hardest."""
+    bank: ArtifactRef | None = None
+    """The bank as it was."""
+    reference: ArtifactRef | None = None
+    """The data set that the champion was trained on; drift is measured from it."""
+    previous: ArtifactRef | None = None
+    """The last edition's data set, whose shards a growing source reuses."""
+    exam: ArtifactRef | None = None
+    """The first edition's data set: the fixed exam on which the editions' Defenders are comparable."""
+    told: tuple[str, ...] = ()
+    """What whoever plans has to say: a champion that could not be used, and so on."""
+
+
+class EditionEnd(Frozen):
+    """What came of an edition."""
+
+    number: int = Field(ge=1)
+    campaign: str
+    """The campaign's key."""
+    outcome: str
+    """`promoted`, `refused: ...`, `stopped: ...`."""
+    version: str = ""
+    """The registered Defender's."""
+    defender: ArtifactRef | None = None
+    attackers: tuple[ArtifactRef, ...] = ()
+    """The rounds', in their order."""
+    warm_attacker: ArtifactRef | None = None
+    """Its Attacker's warm start, where it made one."""
+    dataset: ArtifactRef | None = None
+    bank: ArtifactRef | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
+    """Of the last evaluation: `strict/clean`, `worst`, ..."""
+    exam: dict[str, float] = Field(default_factory=dict)
+    """Strict accuracy on the fixed exam (the first edition's questions and noise), by condition."""
+    rounds: int = 0
+    """Rounds that were played to their end."""
+    seconds: float = 0.0
+    """Of the stages that it has run itself."""
+    stages: int = 0
+    over_budget: str = ""
+    """What of the budget was used up; empty where nothing was."""
+    ended_at: str = ""
+    """UTC, ISO 8601."""

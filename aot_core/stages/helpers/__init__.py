@@ -1,0 +1,1 @@
+"""Parts that stages are put together from. No stage stands here."""
