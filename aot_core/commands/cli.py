@@ -358,6 +358,21 @@ def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
 
 
 @app.command()
+def trend(
+    series: Annotated[str | None, typer.Argument(help="A series; may be left out where the store holds one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Plans and ends, whole, as JSON.")] = False,
+    store: StoreOption = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it."""
+    from aot_core.commands.trend import print_trend
+    from aot_core.home import Home
+    from aot_core.store import open_store
+
+    print_trend(open_store(store or str(Home(home).store)), series, as_json=as_json)
+
+
+@app.command()
 def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
     """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
     from aot_core.promotion import commands

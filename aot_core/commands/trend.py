@@ -1,0 +1,69 @@
+"""The body of `aot trend`: how a series has fared, an edition a line.
+
+Accuracies are strict and in percent. The fixed exam is the first edition's questions, asked with the same noise each
+time, so that its column is comparable; worst case and suite are each edition's own.
+"""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE
+from aot_core.series.book import Edition, SeriesBook, series_in
+from aot_core.store.protocol import Store
+
+
+def print_trend(store: Store, series: str | None, *, as_json: bool) -> None:
+    """Print a series' editions.
+
+    Args:
+        series: its name; None where the store holds one alone.
+
+    Raises ValueError where there is no such series, or several and none is named.
+    """
+    name = _named(store, series)
+    editions = SeriesBook(store, name).editions()
+    if as_json:
+        lines = [
+            {"plan": edition.plan.model_dump(mode="json"), "end": edition.end and edition.end.model_dump(mode="json")}
+            for edition in editions
+        ]
+        print(json.dumps({"series": name, "editions": lines}, indent=1))
+        return
+    table = Table(title=f"series {name}: strict accuracy in %", title_justify="left")
+    for column in ("edition", "from", "clean", "worst", "suite", "exam\nclean", "exam\nworst", "hours"):
+        table.add_column(column, justify="left" if column == "from" else "right", no_wrap=True)
+    table.add_column("outcome", overflow="fold")
+    for edition in editions:
+        table.add_row(*_cells(edition))
+    Console(width=None if Console().is_terminal else 100).print(table)
+
+
+def _named(store: Store, series: str | None) -> str:
+    known = series_in(store)
+    if series is None and len(known) == 1:
+        return next(iter(known))
+    if series not in known:
+        listed = ", ".join(sorted(known)) or "none yet; a config with [series] begins one"
+        raise ValueError(f"series: {series or 'name one'!r}; this store holds {listed}")
+    return series
+
+
+def _cells(edition: Edition) -> tuple[str, ...]:
+    plan, end = edition.plan, edition.end
+    begun = (str(plan.number), plan.lineage[0] if plan.lineage else "")
+    if end is None:
+        return (*begun, "", "", "", "", "", "", f"unfinished since {edition.planned_at}")
+    exam_attacks = [share for name, share in end.exam.items() if name != CLEAN]
+    figures = (
+        end.figures.get(f"strict/{CLEAN}"),
+        end.figures.get("worst"),
+        end.figures.get(f"strict/{REGRESSION_SUITE}"),
+        end.exam.get(CLEAN),
+        min(exam_attacks, default=None),
+    )
+    shares = tuple("" if share is None else f"{100 * share:.1f}" for share in figures)
+    # The gate's first reason; `--json`, the ledger and the decision's page have all of them.
+    told = "; ".join(part for part in (f"v{end.version} {end.outcome.partition(';')[0]}", end.over_budget) if part)
+    return (*begun, *shares, f"{end.seconds / 3600:.2f}", told)
