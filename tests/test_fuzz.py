@@ -229,7 +229,7 @@ def value_of(path: tuple[str, ...], parameter: Any, places: dict[str, str]) -> s
         if parameter.name == "output":  # neither a page of a data set nor a built one comes of it
             there = [places["full"], places["file"], places["file/below"]]
         configs = [str(SMOKE)] if parameter.name == "config" and path != ("data", "build") else []
-        return st.sampled_from([*there, *configs, "", "/etc/passwd", "/nope", "x" * 300, "~nobody/x", "a\0b"])
+        return st.sampled_from([*there, *configs, "", "/etc/passwd", "/proc/nope", "x" * 300, "~nobody/x", "a\0b"])
     if parameter.name == "overrides":
         fields = st.sampled_from(["rounds", "seed", "curate", "run.store", "models.attacker", "promotion.webhook", "x"])
         return st.builds(lambda field, value: f"{field}={value}", fields, WEIRD_TEXT)

@@ -20,7 +20,9 @@ NO_TRACE = ("Traceback", "pydantic", "input_value")
 
 def refused(*arguments: str) -> str:
     """What a command says that ends with 2, on one line."""
-    done = CliRunner().invoke(app, arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "execve", lambda *_: pytest.fail("it was let through, and would have become another program"))
+        done = CliRunner().invoke(app, arguments)
     told = done.output
     assert done.exit_code == 2, (done.exit_code, told, done.exception)
     assert isinstance(done.exception, SystemExit)
@@ -55,7 +57,7 @@ def short(value: object) -> str:
         ('source_folder="a\\u0000b"', "source_folder"),
         ("promotion.gate.benchmark_margins={vstar = 2}", "promotion.gate.benchmark_margins"),
         ("source_folder=/etc/passwd", "source_folder: '/etc/passwd' is not a folder"),
-        ("benchmark_folder=/nope", "benchmark_folder: '/nope' is not a folder"),
+        ("benchmark_folder=/proc/nope", "benchmark_folder: '/proc/nope' is not a folder"),
         ("run.accelerate=/etc", "run.accelerate: '/etc' is not a file"),
         ("source_folder=~nobody-there/x", "source_folder"),
         ("promotion.webhook=env:AOT_NO_SUCH_VARIABLE", "AOT_NO_SUCH_VARIABLE, which is not set"),
@@ -114,13 +116,19 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         (["store", "gc", "--keep-days", "inf"], "keep-days"),
         (["store", "gc", "--keep-days", "nan"], "keep-days"),
         (["plan", SMOKE, "--peak-tflops", "nan"], "peak-tflops"),
-        (["data", "validate", "/nope", "--min-ssim", "7"], "min-ssim"),
+        (["data", "validate", "/proc/nope", "--min-ssim", "7"], "min-ssim"),
         (["data", "map", SMOKE, "--runner", "spark"], "'dask'"),
-        (["data", "show", "/nope"], "/nope"),
-        (["bench", "verify", "/nope"], "is not a folder"),
-        (["bench", "run", "/nope", "--name", "../../x", "--defender", "aot-tiny-vl"], "are unknown or repeat"),
-        (["bench", "run", "/nope", "--name", "pope", "--endpoint", "notaurl", "--model", "m"], "starts with http://"),
-        (["bench", "run", "/nope", "--name", "pope", "--endpoint", "http://u:hid@h/v1", "--model", "m"], "credentials"),
+        (["data", "show", "/proc/nope"], "/proc/nope"),
+        (["bench", "verify", "/proc/nope"], "is not a folder"),
+        (["bench", "run", "/proc/nope", "--name", "../../x", "--defender", "aot-tiny-vl"], "are unknown or repeat"),
+        (
+            ["bench", "run", "/proc/nope", "--name", "pope", "--endpoint", "notaurl", "--model", "m"],
+            "starts with http://",
+        ),
+        (
+            ["bench", "run", "/proc/nope", "--name", "pope", "--endpoint", "http://u:hid@h/v1", "--model", "m"],
+            "credentials",
+        ),
         (["reevaluate", "--threads", "0", "--home", "/tmp"], "threads"),
         (["setup", "--gpus", "1000000000000"], "gpus"),
     ],
@@ -202,3 +210,14 @@ def test_a_flow_tells_a_sentence_too(tmp_path: Path) -> None:
     assert "does run.s3.endpoint_url name it?" in said
     assert "Traceback" not in said and len(said.splitlines()) < 8
     assert not list((tmp_path / "handover").iterdir()), "the config was removed once it was read"
+
+
+def test_sixteen_hundred_adversaries_reach_the_flow(tmp_path: Path) -> None:
+    """More than one argument of a process, or one parameter of MLflow, can hold."""
+    names = ", ".join(f'"aot://attacker_round/{number:064x}"' for number in range(1600))
+    config = tmp_path / "many.toml"
+    config.write_text(f'adversaries = [{names}]\nstop_after = "prepare_data"\n{Path(SMOKE).read_text()}')
+    done = aot("run", str(config), "--home", str(tmp_path / "home"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (summary,) = (tmp_path / "home" / "campaigns").glob("smoke-*/summary.json")
+    assert f"{1599:064x}" in summary.read_text()

@@ -18,7 +18,7 @@ import pytest
 from aot_core.home import Home
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def planted(name: str) -> str:
@@ -120,6 +120,8 @@ def test_planted_secrets_are_found_nowhere(tmp_path: Path, services: str) -> Non
             *("--set", "attacker_round.opponent={url = 'env:OPPONENT_URL', model = 'm', api_key_env = 'OPPONENT_KEY'}"),
             *("--set", "attacker_round.reward.efficacy=share"),
             *("--set", "attacker_round.reward.dense=0"),
+            *("--set", "attacker_round.candidates=48"),
+            *("--set", "attacker_round.probe=4"),
         ],
     )
     told: list[str] = []
