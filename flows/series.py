@@ -147,7 +147,12 @@ def keep_in_bank(campaign: OpenCampaign, course: Course) -> ArtifactRef | None:
         return None
     if not course.curated:
         return plan.bank
-    inputs = BankInputs(bank=plan.bank, curated=tuple(course.curated), edition=f"{plan.series}/{plan.number}")
+    inputs = BankInputs(
+        bank=plan.bank,
+        curated=tuple(course.curated),
+        attackers=course.exam.attackers[: len(course.curated)],
+        edition=f"{plan.series}/{plan.number}",
+    )
     return tasks.bank(campaign, inputs, course.played).artifact
 
 
