@@ -54,8 +54,8 @@ class CocoSettings(PhotoSettings):
     """Photographs with boxes in COCO's instances format. Which folder it is, the campaign's input says."""
 
     type: Literal["coco"]
-    images: Name = "images"
-    """The folder of images, inside the source folder; "." is that folder itself."""
+    images: Line = "images"
+    """The folder of images, inside the source folder; "." or nothing is that folder itself."""
     annotations: Name = "instances.json"
     """The instances file, inside the source folder. Read as a stream, however large it is."""
 
