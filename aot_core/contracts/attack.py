@@ -67,9 +67,10 @@ class ValiditySettings(Frozen):
 class AttackTerm(Frozen):
     """A part of the reward of your own (`aot_core.attacker.reward_terms`); valid edits alone are scored."""
 
-    name: str = Field(pattern=rf"^{FUNCTION}$")
-    """`package.module:function`, from a batch of `aot_core.attacker.round_state.ScoredEdit` to scores."""
-    weight: float
+    name: str = Field(pattern=rf"^{FUNCTION}$", max_length=255)
+    """`package.module:function`, from a batch of `aot_core.attacker.round_state.ScoredEdit` to scores. It is
+    imported and called: see `defender_round.rewards` for who may name one."""
+    weight: float = Field(ge=-1_000_000, le=1_000_000)
     combine: Literal["multiply", "add"] = "multiply"
     """"multiply": reward x (1 - weight + weight x score), weight and score within 0..1; so the term by itself earns
     nothing. "add": reward + weight x score. Invalid edits earn 0, and valid ones should earn more."""
@@ -109,7 +110,7 @@ class RewardSettings(Frozen):
     validity: ValiditySettings = ValiditySettings()
     terms: Annotated[tuple[AttackTerm, ...], LATER] = ()
     """Parts of the reward of your own, applied in this order."""
-    term_seconds: Annotated[float, LATER, Field(gt=0)] = 300.0
+    term_seconds: Annotated[float, LATER, Field(gt=0, le=86_400)] = 300.0
     """One of them that has not answered by then is taken to hang, and ends the stage."""
 
     @model_validator(mode="after")

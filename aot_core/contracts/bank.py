@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 1
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -29,9 +30,9 @@ CONFIG_FILE = "bank.json"
 class BankConfig(Frozen):
     """How much of the past is kept."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Of the choice of what goes where there is too much."""
-    capacity: int = Field(default=2000, ge=1)
+    capacity: int = Field(default=2000, ge=1, le=10_000_000)
     """Edits that the bank holds at most, suite included. Beyond it each edition's hardest stay, in equal shares."""
     suite: float = Field(default=0.25, ge=0, le=0.9)
     """Share of the questions that is held back from lessons as the regression suite. It stays as it is for a bank's

@@ -1,4 +1,4 @@
-"""Which code a config may run: `defender_round.rewards` names functions, and who names one has it imported and called.
+"""Which code a config may run: rewards and benchmarks name functions, and who names one has it imported and called.
 
 On a machine of one's own that is what is wanted. On a shared server, where configs come from others, AOT_ALLOWED_CODE
 says what may be named: prefixes of `package.module:function`, separated by commas; empty allows none. Not set, all may.
@@ -27,8 +27,8 @@ def demand_allowed(names: Iterable[str]) -> None:
     for name in names:
         if ":" in name and not any(_covers(prefix, name) for prefix in prefixes):
             raise CodeNotAllowedError(
-                f"defender_round.rewards: {name!r} would run code that this machine does not allow; {ALLOWED} allows "
-                f"{', '.join(prefixes) or 'none'}: take another reward, or ask whoever runs the machine to add it"
+                f"{name!r} would run code that this machine does not allow; {ALLOWED} allows "
+                f"{', '.join(prefixes) or 'none'}: name another, or ask whoever runs the machine to add it"
             )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.stage import StageDeclaration
+from aot_core.contracts.texts import StageSeed
 
 VERSION = 1
 """Raised by hand when the stage gives another result for the same config and inputs."""
@@ -18,13 +19,13 @@ STAGE = StageDeclaration()
 class CompareDataConfig(Frozen):
     """When two data sets count as different."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StageSeed = 0
     """Of the choice of pictures that are measured."""
-    limit: float = Field(default=0.1, gt=0)
+    limit: float = Field(default=0.1, gt=0, le=1000)
     """Kullback-Leibler divergence (nats) of a column from the reference's, above what chance brings at the data sets'
     sizes; more is drift. Twelve comparisons of redraws of the procedural world stayed under 0.007 above chance with the
     sizes of `configs/tiny.toml`, six under 0.08 with the 108 samples of `configs/smoke.toml`."""
-    pictures: int = Field(default=500, ge=1)
+    pictures: int = Field(default=500, ge=1, le=100_000_000)
     """Pictures measured of each data set, at most."""
 
 

@@ -273,7 +273,7 @@ class PrepareDataConfig(Frozen):
     photograph's split follows from what it looks like, never from the seed or from the others, except that one that
     looks like another goes where that one is. Of a grown folder only the shards of new photographs are made; the others
     are taken from the data set given as `previous`."""
-    questions_per_picture: Annotated[int, LATER] = Field(default=4, ge=1)
+    questions_per_picture: Annotated[int, LATER] = Field(default=4, ge=1, le=1024)
     """growing: samples (in `evaluate`, questions) made of each photograph. A shard whose photographs yield fewer is
     kept as it is."""
 

@@ -33,9 +33,9 @@ class BudgetSettings(Frozen):
     """What an edition may take. Over it, the edition ends after the stage at hand, evaluates what it has, and says so;
     the next edition goes on from there."""
 
-    hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0, le=87_840)
     """Hours of stages that this edition has run itself, by their records. None: no limit."""
-    stages: int | None = Field(default=None, ge=1)
+    stages: int | None = Field(default=None, ge=1, le=100_000)
     """Stages of its rounds (Attacker, curation, Defender). None: no limit."""
 
 
