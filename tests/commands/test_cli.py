@@ -69,7 +69,6 @@ def test_a_home_that_no_address_can_hold_is_refused(tmp_path: Path, command: lis
 def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file in its place, which stops a superuser too")
     said = aot("run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "home"))
-    assert said.returncode == 2 and "is a file; give a folder" in " ".join(said.stderr.split())
-    assert "Traceback" not in said.stderr
+    assert said.returncode == 2 and "cannot be made" in said.stderr and "Traceback" not in said.stderr
     said = aot("run", str(CONFIGS / "smoke.toml"), "--home", "/proc/home")
     assert said.returncode == 2 and "give --home a folder to write to" in said.stderr
