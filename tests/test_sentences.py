@@ -69,10 +69,12 @@ def test_a_wrong_field_is_named_before_anything_starts(override: str, words: str
     assert not list(tmp_path.iterdir())
 
 
-def test_code_that_is_not_allowed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("field", ["defender_round.rewards", "attacker_round.reward.terms"])
+def test_code_that_is_not_allowed_is_told(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AOT_ALLOWED_CODE", "ours")
-    term = 'defender_round.rewards=[{name = "os:system", weight = 1}]'
-    assert "AOT_ALLOWED_CODE" in refused("run", SMOKE, "--home", str(tmp_path), "--set", term)
+    term = f'{field}=[{{name = "os:system", weight = 1}}]'
+    told = refused("run", SMOKE, "--home", str(tmp_path), "--set", term)
+    assert "AOT_ALLOWED_CODE" in told and f"{field}: 'os:system'" in told
 
 
 @pytest.mark.parametrize(

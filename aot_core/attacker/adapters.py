@@ -1,8 +1,10 @@
 """Which pipelines are editors, and what each must be able to do.
 
 An `EditorAdapter` drives one kind of diffusers pipeline piece by piece; everything about LoRA, references and artifacts
-is `editing.Attacker`'s and the same for all. To add an editor: write its adapter, name it in `EDITORS`, and give
-`tests/attacker/conftest.py` a tiny pipeline of that kind: the contract suite is run over it.
+is `editing.Attacker`'s and the same for all. To add an editor (docs/extending.md): write its adapter (one with packed
+latents derives from `packed.PackedEditor`), name it in `EDITORS`, and add to `tests/attacker/editor_kinds.py` what
+saves a tiny pipeline of that kind (`BIG`) and how its own `__call__` is called (`stock`): the contract suite is run
+over it.
 """
 
 from collections.abc import Sequence

@@ -42,12 +42,15 @@ def _missing(campaign: CampaignConfig) -> Iterator[str]:
                 demand_revealed(reference)
         except SecretError as error:
             yield str(error)
-    try:
-        demand_allowed(
-            [term.name for term in (*campaign.defender_round.rewards, *campaign.attacker_round.reward.terms)]
-        )
-    except ValueError as error:
-        yield str(error)
+    named = {
+        "defender_round.rewards": campaign.defender_round.rewards,
+        "attacker_round.reward.terms": campaign.attacker_round.reward.terms,
+    }
+    for field, terms in named.items():
+        try:
+            demand_allowed([term.name for term in terms], field)
+        except ValueError as error:
+            yield str(error)
 
 
 def _is(path: str, what: str) -> bool:

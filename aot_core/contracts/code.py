@@ -14,8 +14,11 @@ class CodeNotAllowedError(ValueError):
     """The config names a function that this machine does not let configs run."""
 
 
-def demand_allowed(names: Iterable[str]) -> None:
+def demand_allowed(names: Iterable[str], field: str) -> None:
     """Raises CodeNotAllowedError for the first `package.module:function` that AOT_ALLOWED_CODE does not cover.
+
+    Args:
+        field: where the names stand, for the error's message.
 
     A prefix ends at a dot, a colon or the name's end: `rewards` covers `rewards:x` and `rewards.short:y`, but not
     `rewards_of_others:z`.
@@ -27,8 +30,8 @@ def demand_allowed(names: Iterable[str]) -> None:
     for name in names:
         if ":" in name and not any(_covers(prefix, name) for prefix in prefixes):
             raise CodeNotAllowedError(
-                f"{name!r} would run code that this machine does not allow; {ALLOWED} allows "
-                f"{', '.join(prefixes) or 'none'}: name another, or ask whoever runs the machine to add it"
+                f"{field}: {name!r} would run code that this machine does not allow; {ALLOWED} allows "
+                f"{', '.join(prefixes) or 'none'}: take another function, or ask whoever runs the machine to add it"
             )
 
 

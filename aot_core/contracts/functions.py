@@ -19,7 +19,7 @@ def import_function(name: str, field: str) -> Callable[..., Any]:
     Raises ValueError where the module cannot be imported, holds no such function, or is not on the allow-list
     (`contracts.code`).
     """
-    demand_allowed([name])
+    demand_allowed([name], field)
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from tiny_pipelines import save_flux, save_qwen
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.tiny_autoencoder import TinyAutoencoder
@@ -68,7 +67,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def folder(name: str) -> Path:
         if not (root / name).exists():
-            save_flux(root / name) if name == "flux" else save_qwen(root / name, plus=name == "qwen-plus")
+            BIG[name](root / name)
         return root / name
 
     return folder

@@ -6,6 +6,7 @@ and loaded as the published ones are (`tiny_pipelines`). The fixtures stand in c
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
+from tiny_pipelines import save_flux, save_qwen
 
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_sde import ode_step
@@ -28,7 +30,12 @@ TOLD = [
     "Add a red ring at row 2, column 3.",
     "Remove the blue square at row 1, column 2. Add an object at row 4, column 4.",
 ]
-BIG = ["qwen", "qwen-plus", "flux"]
+BIG: dict[str, Callable[[Path], None]] = {
+    "qwen": partial(save_qwen, plus=False),
+    "qwen-plus": partial(save_qwen, plus=True),
+    "flux": save_flux,
+}
+"""Editors that take `SETTINGS`, and what saves a tiny pipeline of that kind. A new one has a part in `stock`, too."""
 
 
 @dataclass(frozen=True)

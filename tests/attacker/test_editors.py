@@ -209,7 +209,7 @@ def test_a_pipeline_that_nobody_drives_is_named(tmp_path: Path) -> None:
     index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(CheckpointError, match=r"StableDiffusionPipeline.*QwenImageEditPipeline"):
         Attacker.load(str(tmp_path / "other"))
-    assert set(EDITORS) == {
+    assert set(EDITORS) >= {
         "TinyEditPipeline",
         "QwenImageEditPipeline",
         "QwenImageEditPlusPipeline",

@@ -108,10 +108,10 @@ def test_a_shared_machine_says_which_code_configs_may_name(
     if allowed is not None:
         monkeypatch.setenv("AOT_ALLOWED_CODE", allowed)
     if fine:
-        demand_allowed([name])
+        demand_allowed([name], "here")
     else:
-        with pytest.raises(CodeNotAllowedError, match="AOT_ALLOWED_CODE"):
-            demand_allowed([name])
+        with pytest.raises(CodeNotAllowedError, match=r"^here: .*AOT_ALLOWED_CODE"):
+            demand_allowed([name], "here")
 
 
 def test_a_licence_is_text_in_markdown() -> None:
