@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test test-chaos test-fuzz test-slow test-docker test-services lint format ui base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-services lint format ui base-models lock clean
 
 setup: $(READY)
 
@@ -26,6 +26,9 @@ demo: setup ## the whole co-evolution on the tiny pair
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: setup ## the tests' coverage, a line a file
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered
 
 test-fuzz: setup ## 2,000 wrong and odd configs and command lines, and how each was told
 	AOT_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 -s --timeout 7200 tests/test_fuzz.py
