@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from flows.heartbeat import TAG, job_environment, make_automation
 from flows.own_server import keep_own_server
 from flows.scheduled import evaluate_champion, maintenance, promotion, reevaluation, scheduled_coevolution
+from flows.sentences import run_flow
 from flows.slots import make_slots
 
 FRIDAY_EVENING = "0 20 * * 5"
@@ -116,11 +117,11 @@ def main() -> int:
     parser.add_argument("--working-folder")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     given = parser.parse_args()
-    try:
-        demand_cron(given.schedule)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_flow(given.home, lambda: _deploy(given))
+
+
+def _deploy(given: argparse.Namespace) -> None:
+    demand_cron(given.schedule)
     keep_own_server()
     overrides: list[str] = given.overrides
     if slots := make_slots(given.gpus):
@@ -132,7 +133,6 @@ def main() -> int:
     if not os.environ.get("PREFECT_API_URL"):
         place = f"--home {given.home}"
         print(f"Nothing starts before both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
-    return 0
 
 
 if __name__ == "__main__":

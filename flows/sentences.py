@@ -41,14 +41,18 @@ def value_of(state: State[Any]) -> Any:
     return found
 
 
-def run_flow(home: str | Path, run: Callable[[], None]) -> int:
-    """Run a flow as a process's whole work; returns the exit code (`aot_core.commands.errors`)."""
+def run_flow(home: str | Path | None, run: Callable[[], None]) -> int:
+    """Run a flow as a process's whole work; returns the exit code (`aot_core.commands.errors`).
+
+    Args:
+        home: keeps the traceback of a fault of this program; None keeps none.
+    """
     try:
         run()
     except Exception as error:
         if wants_traceback():
             raise
-        return tell(error, _faults(home))
+        return tell(error, None if home is None else _faults(home))
     return 0
 
 

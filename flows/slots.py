@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 
 from aot_core.contracts.errors import LauncherError, StageCancelledError
 from flows.own_server import keep_own_server
+from flows.sentences import run_flow
 
 _TRY_SECONDS = 5.0
 """How long one slot is waited for before the next one is tried, and before anybody is asked whether to go on."""
@@ -57,7 +58,11 @@ def make_slots(count: int, prefix: str = "aot-gpu-") -> list[str]:
     return names
 
 
-if __name__ == "__main__":
+def _main() -> None:
     keep_own_server()
     made = make_slots(int(sys.argv[1]))
     print(f"run.gpu_slots = {json.dumps(made)}" if made else "no GPU, so no slots; give --gpus N to queue all the same")
+
+
+if __name__ == "__main__":
+    sys.exit(run_flow(None, _main))

@@ -223,3 +223,9 @@ def test_sixteen_hundred_adversaries_reach_the_flow(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (summary,) = (tmp_path / "home" / "campaigns").glob("smoke-*/summary.json")
     assert f"{1599:064x}" in summary.read_text()
+
+
+def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    done = aot("setup", "--gpus", "1", "--home", str(tmp_path), PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and "onnect" in done.stderr
