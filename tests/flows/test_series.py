@@ -38,9 +38,7 @@ def test_the_second_edition_goes_on_from_the_champion_within_its_budget(tmp_path
     assert (two.plan.defender, two.plan.defender_version) == (one.end.defender, "1")
     assert (two.plan.bank, two.plan.reference, two.plan.exam) == (one.end.bank, one.end.dataset, one.end.dataset)
     assert (two.end.rounds, two.end.stages, len(two.end.attackers)) == (0, 1, 1), "it has trained an Attacker alone"
-    assert two.end.defender == one.end.defender and two.end.version == "1", (
-        "none was trained: the champion stays"
-    )
+    assert two.end.defender == one.end.defender and two.end.version == "1", "none was trained: the champion stays"
     assert one.end.exam.keys() == two.end.exam.keys() and one.end.exam == two.end.exam, "asked with the same noise"
     uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     champion = registry.get_champion(uri)

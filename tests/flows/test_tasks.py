@@ -36,6 +36,6 @@ def test_accelerate_s_file_travels_with_the_stage(tmp_path: Path) -> None:
     assert _read("run.accelerate", str(tmp_path / "fsdp.yaml")) == "distributed_type: FSDP"
     assert _read("run.accelerate", None) == ""
     with pytest.raises(
-        ConfigError, match=r"run.accelerate: .*nowhere.yaml' cannot be read .*name a file that is there"
+        ConfigError, match=r"run.accelerate: .*nowhere.yaml' cannot be read .*name a text file that is there"
     ):
         _read("run.accelerate", str(tmp_path / "nowhere.yaml"))

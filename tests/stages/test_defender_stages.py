@@ -179,7 +179,9 @@ def test_a_loss_that_is_not_finite_leaves_no_model(
     store: LocalStore, warm: ArtifactRef, curated: ArtifactRef, tmp_path: Path
 ) -> None:
     here = context(store, tmp_path)
-    config = DefenderRoundConfig(**SMALL_ROUND, learning_rate=1e30, max_grad_norm=1e9, warmup_ratio=0.0)
+    # Beyond the bounds that a config is held to: a loss must not be finite for sure.
+    beyond = {"learning_rate": 1e30, "max_grad_norm": 1e9}
+    config = DefenderRoundConfig(**SMALL_ROUND, warmup_ratio=0.0).model_copy(update=beyond)
     inputs = DefenderRoundInputs(curated=curated, defender=warm, base=BASE)
     with pytest.raises(NonFiniteLossError, match=r"defender_round: .*Lower defender_round.learning_rate"):
         run_defender_round(config, inputs, here)
