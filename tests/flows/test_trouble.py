@@ -77,6 +77,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_with_room_it_goes_on(small_disk: Path) -> None:
     process = aot(small_disk)
     said, _ = process.communicate(timeout=400)
