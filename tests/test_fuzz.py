@@ -37,10 +37,10 @@ NO_TRACE = ("Traceback", "pydantic", "input_value", "fault of aot")
 
 WEIRD_TEXT = st.sampled_from(
     [
-        "", " ", ".", "..", "/", "/etc", "/etc/passwd", "../../x", "~nobody/x", "a\0b", "a\nb", "x" * 300, "x" * 5000,
+        "", " ", ".", "..", "/", "/etc", "/etc/passwd", "../../x", "~no-such-user/x", "a\0b", "a\nb", "x" * 300,
         "s3:/b/x", "s3://", "s3://b", "ftp://a/b", "https://u:p@h/x", "http://", "http://[::1", "env:", "env:x", "ü…漢",
         "prefect-block:secret/", "aot://attacker_round/0", "os:system", "%s%n", "{0}", "[red]", "nan", "1e999", "-1",
-        "--help", "env:HOME",
+        "--help", "env:HOME", "x" * 5000,
     ]
 ) | st.text(max_size=40)  # fmt: skip
 WEIRD = st.one_of(
@@ -211,7 +211,7 @@ def command_line(draw: st.DrawFn, places: dict[str, str]) -> list[str]:
         value = draw(value_of(path, parameter, places))
         arguments += [f"{option}={value}"] if option and draw(st.booleans()) else [*([option] if option else []), value]
     if not draw(st.integers(0, 9)):
-        arguments.append(draw(WEIRD_TEXT))
+        arguments.append(draw(WEIRD_TEXT.filter(lambda text: not text.startswith("-") or path != ("ui",))))
     return [*path, *arguments]
 
 
@@ -224,12 +224,16 @@ def value_of(path: tuple[str, ...], parameter: Any, places: dict[str, str]) -> s
         return st.sampled_from(["0", "-1", "1e9", "x", "99999999"])
     if {int, float} & {kind for kind in kinds if isinstance(kind, type)}:
         return st.sampled_from(["0", "1", "2", "17", "-1", "1e12", "1000000000000", "nan", "inf", "", "x", "9" * 5000])
+    if path == ("ui",) and parameter.name == "home":  # where it can start, it serves until Ctrl-C
+        return st.sampled_from([places["file"], places["file/below"], "", "/etc/passwd", "x" * 300, "a\0b"])
     if parameter.name in PLACED:
-        there = [place for name, place in places.items() if path != ("ui",) or name != "home"]
+        there = list(places.values())
         if parameter.name == "output":  # neither a page of a data set nor a built one comes of it
             there = [places["full"], places["file"], places["file/below"]]
         configs = [str(SMOKE)] if parameter.name == "config" and path != ("data", "build") else []
-        return st.sampled_from([*there, *configs, "", "/etc/passwd", "/proc/nope", "x" * 300, "~nobody/x", "a\0b"])
+        return st.sampled_from(
+            [*there, *configs, "", "/etc/passwd", "/proc/nope", "x" * 300, "~no-such-user/x", "a\0b"]
+        )
     if parameter.name == "overrides":
         fields = st.sampled_from(["rounds", "seed", "curate", "run.store", "models.attacker", "promotion.webhook", "x"])
         return st.builds(lambda field, value: f"{field}={value}", fields, WEIRD_TEXT)

@@ -67,7 +67,7 @@ def _line(error: dict[str, Any], root: type[BaseModel] | None) -> str:
 
 
 def _short(part: Any) -> str:
-    text = str(part)
+    text = without_credentials(str(part))
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
