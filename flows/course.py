@@ -22,6 +22,8 @@ class Course:
     """The last one."""
     warm_attacker: ArtifactRef | None = None
     """The Attacker's warm start, where this campaign made it."""
+    first_attacker: ArtifactRef | None = None
+    """What round 1 starts from, and with `attacker_rounds = "fresh"` every round."""
     defenders: list[ArtifactRef] = field(default_factory=list[ArtifactRef])
     """Defender 0, 1, 2, ..."""
     curated: list[ArtifactRef] = field(default_factory=list[ArtifactRef])

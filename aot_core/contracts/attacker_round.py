@@ -1,12 +1,12 @@
 """`attacker_round`: Flow-GRPO against a frozen Defender (arXiv 2602.22227, phase 2; arXiv 2505.05470)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsSettings
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
@@ -76,6 +76,22 @@ class SamplingSettings(Frozen):
         return self
 
 
+class PatienceSettings(Frozen):
+    """Train until the reward on held-out scenes has stopped rising, `updates` being the bound, and keep the Attacker of
+    the best look. The scenes looked at are neither trained on nor among those of `probe`, on which the round's own
+    figures are taken: a best of several looks would flatter them."""
+
+    every: int = Field(default=5, ge=1, le=1_000_000)
+    """Updates between two looks; the first look is before the first update."""
+    looks: int = Field(default=3, ge=1, le=10_000)
+    """So many looks in a row without a rise end the round."""
+    rise: float = Field(default=0.005, ge=0, le=10)
+    """A look counts as a rise where its mean reward is above the best so far by more than this."""
+    scenes: int = Field(default=60, ge=1, le=10_000_000)
+    """Scenes a look (at most a third of what `probe` leaves), an edit each: the same instructions and noise each
+    time."""
+
+
 class OpponentSettings(EndpointSettings):
     """A Defender behind an OpenAI-compatible endpoint. Its url and the model's name identify it, and nothing else: what
     is served there must not change while a campaign runs."""
@@ -135,6 +151,8 @@ class AttackerRoundConfig(Frozen):
     the average is what is probed in the end and saved. None: the last update's weights are."""
     checkpoint_every: int = Field(default=5, ge=0, le=10_000_000)
     """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
+    patience: Annotated[PatienceSettings | None, LATER] = None
+    """When to stop before `updates`; None: never."""
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1, le=10_000_000)
     """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
@@ -144,11 +162,13 @@ class AttackerRoundConfig(Frozen):
 
     @model_validator(mode="after")
     def _an_endpoint_tells_no_probabilities(self) -> "AttackerRoundConfig":
-        if self.opponent is not None and (self.reward.efficacy == "expected" or self.reward.dense):
+        reward = self.reward
+        asks_for_letters = reward.efficacy == "expected" or reward.dense or reward.learnability
+        if self.opponent is not None and asks_for_letters:
             raise ValueError(
                 "opponent: an endpoint gives no letters' probabilities, which reward.efficacy = "
                 f'"{self.reward.efficacy}" with reward.dense = {self.reward.dense:g} wants; set reward.efficacy = '
-                '"share" or "consecutive", and reward.dense = 0'
+                '"share" or "consecutive", and reward.dense = reward.learnability = 0'
             )
         return self
 
@@ -203,3 +223,7 @@ class AttackerRoundOutputs(Frozen):
     as in "content/target colour"."""
     tactics_kl: float = 0.0
     """KL of the policy to its prior (nats a proposal), last fifth."""
+    updates: int | None = None
+    """Updates that were made: with `patience` fewer than the config's, perhaps."""
+    best_update: int | None = None
+    """With `patience`: the update whose Attacker was kept; 0 where none was better than the one before the round."""

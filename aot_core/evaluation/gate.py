@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE
+from aot_core.contracts.evaluate import APART, CLEAN, REGRESSION_SUITE
 from aot_core.contracts.promotion import BENCHMARK_PREFIX, GateSettings, GateTest, HardStop
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, paired_resamples, worst_case_resamples
@@ -128,7 +128,7 @@ def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: floa
 
 def _attacks(exam: Exam) -> list[str]:
     """The conditions that the worst case is taken over."""
-    return [name for name in exam if name not in (CLEAN, REGRESSION_SUITE) and not name.startswith(BENCHMARK_PREFIX)]
+    return [name for name in exam if name not in APART and not name.startswith(BENCHMARK_PREFIX)]
 
 
 def _floor(challenger: Exam, base: Exam, settings: GateSettings) -> tuple[GateTest, ...]:
