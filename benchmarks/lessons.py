@@ -14,6 +14,7 @@ Goes through the stages and their store: killed and started again it goes on.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -142,21 +143,24 @@ def report(
     for arm in others:
         cells = [_difference(answers[first][condition], answers[arm][condition]) for condition in conditions]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "The lessons, means over the seeds:",
-        "",
-        "| arm | edits made | valid | kept | right on those kept | |",
-    ]
-    lines.append("|---" * 6 + "|")
-    for arm, outputs in curated.items():
-        told = ""
-        if outputs[0].flat_before is not None and outputs[0].flat_after is not None:
-            before, after = (mean(getattr(o, name) for o in outputs) for name in ("flat_before", "flat_after"))
-            told = f"{100 * before:.0f} % of all valid edits, {100 * after:.0f} % of those kept"
-        counts = " | ".join(f"{mean(getattr(o, name) for o in outputs):.0f}" for name in ("edited", "valid", "kept"))
-        lines.append(f"| {arm} | {counts} | {100 * mean(o.mean_correct for o in outputs):.0f} % | {told} |")
+    lines += ["", "The lessons, means over the seeds:", ""]
+    lines.append(
+        "| arm | edits made | valid | kept | right on those kept | groups without a lesson, expected: all valid edits | "
+        "kept | as trained |"
+    )
+    lines.append("|---" * 8 + "|")
+    for arm, made in curated.items():
+        counts = [f"{mean(getattr(o, name) for o, _ in made):.0f}" for name in ("edited", "valid", "kept")]
+        right = f"{100 * mean(o.mean_correct for o, _ in made):.0f} %"
+        flat = [_percent([getattr(o, name) for o, _ in made]) for name in ("flat_before", "flat_after")]
+        trained = _percent([learned.flat_groups for _, learned in made])
+        lines.append(f"| {arm} | " + " | ".join([*counts, right, *flat, trained]) + " |")
     return "\n".join([*lines, ""])
+
+
+def _percent(shares: Sequence[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    return f"{100 * mean(known):.0f} %" if known else ""
 
 
 if __name__ == "__main__":
