@@ -145,7 +145,7 @@ def report(
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += ["", "The lessons, means over the seeds:", ""]
     lines.append(
-        "| arm | edits made | valid | kept | right on those kept | groups without a lesson, expected: all valid edits | "
+        "| arm | edits made | valid | kept | right on those kept | groups without a lesson, expected: all valid | "
         "kept | as trained |"
     )
     lines.append("|---" * 8 + "|")

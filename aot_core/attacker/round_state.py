@@ -99,6 +99,34 @@ class RoundState:
         """With `patience`: the mean rewards of the looks so far."""
         self.kept = [tensor.detach().clone() for tensor in self._learned()] if config.patience is not None else []
         """With `patience`: weights and policy of the best look."""
+        self.old = [tensor.detach().clone() for tensor in editor.trainable()] if config.nft is not None else []
+        """With `nft`: the weights of the policy that samples."""
+
+    def step_old(self) -> None:
+        """Move the old policy towards the present weights: eta = min(old_rise x update, old_most) of it stays."""
+        settings = self.config.nft
+        assert settings is not None
+        eta = min(settings.old_rise * self.update, settings.old_most)
+        for old, present in zip(self.old, self.editor.trainable(), strict=True):
+            old.mul_(eta).add_(present.detach(), alpha=1 - eta)
+
+    @contextmanager
+    def old_policy(self) -> Iterator[None]:
+        """Inside, the editor has the weights that sample: with `nft` the old policy's, else its own."""
+        if not self.old:
+            yield
+            return
+        present = [parameter.detach().clone() for parameter in self.editor.trainable()]
+        self._put(self.old)
+        try:
+            yield
+        finally:
+            self._put(present)
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.editor.trainable(), values, strict=True):
+            parameter.copy_(value)
 
     def _learned(self) -> list[nn.Parameter]:
         """All that a round changes and leaves behind."""
@@ -220,6 +248,8 @@ class RoundState:
             places["average"] = self.average.shadow_params
         if self.kept:
             places["kept"] = self.kept
+        if self.old:
+            places["old"] = self.old
         return places
 
     def _tensors(self) -> dict[str, Tensor]:

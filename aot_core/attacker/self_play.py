@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import trange
 
+from aot_core.attacker.diffusion_nft import optimise_nft
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import optimise, stochastic_steps
 from aot_core.attacker.patience import Watch
@@ -96,23 +97,30 @@ def play_update(
     """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
     editor, policy, config, update = state.editor, state.policy, state.config, state.update
     attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
-    edits, scored = sample_and_score(
-        editor,
-        defender,
-        attempts_P,
-        config,
-        state.generator,
-        config.seed * 100_003 + update,
-        stochastic=stochastic_steps(config.sampling, update, config.seed),
-        photo_judge=photo_judge,
-    )
+    with state.old_policy():
+        edits, scored = sample_and_score(
+            editor,
+            defender,
+            attempts_P,
+            config,
+            state.generator,
+            config.seed * 100_003 + update,
+            # Forward-process learning needs no noise on the way: its edits follow the ODE.
+            stochastic=range(0) if config.nft else stochastic_steps(config.sampling, update, config.seed),
+            photo_judge=photo_judge,
+        )
     rewards_PG = torch.tensor([edit.reward.reward for edit in scored]).view(-1, config.group_size)
     advantages_PG = None
     if config.scaling == "prompt":
         scenes_P = [attempt.target.sample.sample_id for attempt in attempts_P]
         advantages_PG = state.deviations.advantages(scenes_P, rewards_PG)
     metrics = summarise(scored)
-    metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
+    if config.nft is not None:
+        given = config, config.nft, state.optimizer, state.generator, state.old_policy(), advantages_PG
+        metrics |= optimise_nft(editor, edits, rewards_PG, *given)
+        state.step_old()
+    else:
+        metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
     state.step_average()
     decisions_P = [attempt.decisions for attempt in attempts_P]
     metrics |= improve(policy, decisions_P, rewards_PG, config, state.policy_optimizer)

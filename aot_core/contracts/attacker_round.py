@@ -92,6 +92,23 @@ class PatienceSettings(Frozen):
     time."""
 
 
+class NftSettings(Frozen):
+    """DiffusionNFT (arXiv 2509.16117): learning on the forward process. Edits are sampled along the plain ODE and noised
+    anew; the velocity is drawn towards that of good edits and pushed away from that of bad ones. No log-probabilities,
+    so any solver and any number of steps; `sampling.noise_level` and the clips are not looked at."""
+
+    beta: float = Field(default=1.0, gt=0, le=1000)
+    """How far the implicit positive and negative policies lie from the old one: v+ = (1 - beta) v_old + beta v,
+    v- = (1 + beta) v_old - beta v."""
+    times: int = Field(default=2, ge=1, le=1000)
+    """Flow times, each with noise of its own, that an edit is trained at in a pass."""
+    old_rise: float = Field(default=0.001, ge=0, le=1)
+    """The old policy, which samples, is an average of the weights: eta = min(old_rise x update, old_most) of it stays
+    at each update."""
+    old_most: float = Field(default=0.5, ge=0, lt=1)
+    """0: the old policy is always the last update's."""
+
+
 class OpponentSettings(EndpointSettings):
     """A Defender behind an OpenAI-compatible endpoint. Its url and the model's name identify it, and nothing else: what
     is served there must not change while a campaign runs."""
@@ -142,8 +159,17 @@ class AttackerRoundConfig(Frozen):
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0, le=1000)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
+    clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
+    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729). None: no such
+    bound."""
+    nft: Annotated[NftSettings | None, LATER] = None
+    """Learn by DiffusionNFT; None: by Flow-GRPO."""
+    least_deviation: Annotated[float, LATER, Field(ge=0, le=1000)] = 0.0
+    """Groups whose rewards deviate by less than this are dropped, as flat ones are: what sets their edits apart is
+    noise, which scaling would blow up."""
     kl: float = Field(default=0.05, ge=0, le=1000)
-    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
+    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes. With `nft`:
+    of the mean squared distance between both velocities."""
     learning_rate: float = Field(default=2e-4, gt=0, le=10)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -159,6 +185,19 @@ class AttackerRoundConfig(Frozen):
     after, with the same instructions and noise."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
     """Edits in the gallery that ends the round; 0 makes none."""
+
+    @model_validator(mode="after")
+    def _forward_learning_has_its_own_noise(self) -> "AttackerRoundConfig":
+        if self.nft is None:
+            return self
+        if self.sampling.shared_noise or self.sampling.window is not None:
+            raise ValueError(
+                "nft samples along the ODE, where edits differ by their initial noise alone; set sampling.shared_noise "
+                "= false, and leave sampling.window out"
+            )
+        if self.clip_ratio_dual is not None:
+            raise ValueError("clip_ratio_dual bounds a ratio, and nft has none; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _an_endpoint_tells_no_probabilities(self) -> "AttackerRoundConfig":
