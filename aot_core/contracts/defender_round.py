@@ -119,8 +119,8 @@ class DefenderRoundConfig(Frozen):
     3e-4 are usual there); "sapo" gates smoothly in place of a clip (arXiv 2511.20347), the epsilons are not looked
     at."""
     clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
-    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729; the paper's trainer
-    has 3). None: no such bound. For the losses that clip a ratio: dapo, dr_grpo, gspo."""
+    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729; the paper's
+    trainer has 3). None: no such bound. For the losses that clip a ratio: dapo, dr_grpo, gspo."""
     beta: float = Field(default=0.0, ge=0, le=1000)
     """Weight of the KL to the round's first policy; DAPO has none."""
     reference_on_cpu: bool = False
