@@ -12,8 +12,8 @@ probability that an edit is valid and a sampled answer is wrong, or (3 of 3) tha
   trained, no pass shared.
 - window: the first two steps stochastic and trained, the branching's pass shared by the group, three ODE steps from the
   window's end to the picture.
-- forward (by `--arms`): DiffusionNFT (arXiv 2509.16117), no stochastic step and no log-probability: edits along the ODE,
-  an initial noise each, noised anew and trained at two random times each.
+- forward (by `--arms`): DiffusionNFT (arXiv 2509.16117), no stochastic step and no log-probability: edits along the
+  ODE, an initial noise each, noised anew and trained at two random times each.
 
 First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
 fixed held-out scenes (not counted in the time), and the time in which each arm's curve comes to where that of all

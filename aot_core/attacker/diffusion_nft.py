@@ -1,7 +1,7 @@
 """DiffusionNFT (arXiv 2509.16117): an editor learns from rewards on the forward process, without log-probabilities.
 
     edits sampled by the old policy along the ODE -> rewards -> r in 0..1, how far an edit is above its group
-    -> each edit noised anew: x_t = (1 - t) x_0 + t e -> the velocity drawn to e - x_0 where r is high, away where it is low
+    -> each edit noised anew: x_t = (1 - t) x_0 + t e -> the velocity drawn to e - x_0 where r is high, else away
 
 The loss (equation 9; v is the flow's target e - x_0)
 

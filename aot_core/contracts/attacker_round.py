@@ -93,9 +93,9 @@ class PatienceSettings(Frozen):
 
 
 class NftSettings(Frozen):
-    """DiffusionNFT (arXiv 2509.16117): learning on the forward process. Edits are sampled along the plain ODE and noised
-    anew; the velocity is drawn towards that of good edits and pushed away from that of bad ones. No log-probabilities,
-    so any solver and any number of steps; `sampling.noise_level` and the clips are not looked at."""
+    """DiffusionNFT (arXiv 2509.16117): learning on the forward process. Edits are sampled along the plain ODE and
+    noised anew; the velocity is drawn towards that of good edits and pushed away from that of bad ones. No
+    log-probabilities, so any solver and any number of steps; `sampling.noise_level` and the clips are not looked at."""
 
     beta: float = Field(default=1.0, gt=0, le=1000)
     """How far the implicit positive and negative policies lie from the old one: v+ = (1 - beta) v_old + beta v,
