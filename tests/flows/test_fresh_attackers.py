@@ -6,7 +6,7 @@ import pytest
 
 from tests.flows.test_coevolution import aot, finish, read_summary
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 def test_every_round_s_attacker_starts_where_the_first_did(tmp_path: Path) -> None:
