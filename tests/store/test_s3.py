@@ -207,7 +207,7 @@ def test_a_bucket_that_is_not_there_is_named_with_the_fix(s3: S3Settings) -> Non
 
 def test_a_server_that_is_not_there_is_named_with_the_fix() -> None:
     with pytest.raises(StoreError, match=r"run\.s3\.endpoint_url"):
-        open_store("s3://bucket/x", S3Settings(endpoint_url="http://127.0.0.1:1", attempts=1))
+        open_store("s3://bucket/x", S3Settings(endpoint_url="http://127.0.0.1:1", patience=0))
 
 
 def test_no_credentials_are_said_with_the_fix(s3: S3Settings, monkeypatch: pytest.MonkeyPatch) -> None:
