@@ -25,9 +25,9 @@ Application = Callable[[dict[str, Any], Any], Any]
 
 
 @pytest.fixture
-def served(endpoint: str) -> Iterator[Callable[[Callable[[Application], Application]], S3Settings]]:
-    """An S3 server whose every answer passes through what the test puts before it; `endpoint` has made its bucket."""
-    assert endpoint
+def served(moto: str) -> Iterator[Callable[[Callable[[Application], Application]], S3Settings]]:
+    """An S3 server whose every answer passes through what the test puts before it; `moto` has made its bucket."""
+    assert moto
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     servers: list[Any] = []
@@ -143,9 +143,9 @@ def test_what_is_cached_is_not_fetched_again_and_not_trusted_either(
 
 
 def test_encryption_is_asked_for_with_every_object(
-    s3: S3Settings, tmp_path: Path, folder: Path, record_of: RecordMaker
+    moto: str, tmp_path: Path, folder: Path, record_of: RecordMaker
 ) -> None:
-    settings = s3.model_copy(update={"encryption": "aws:kms", "kms_key": "alias/aot"})
+    settings = S3Settings(endpoint_url=moto, encryption="aws:kms", kms_key="alias/aot")
     store = S3Store(f"s3://bucket/{tmp_path.name}", settings, cache=tmp_path / "cache")
     store.seal(record_of(store, folder))
     objects = list(store.bucket.list())
