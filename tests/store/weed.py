@@ -47,7 +47,9 @@ class Weed:
         command = [self.program, "server", f"-dir={self.data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
         limits = ["-volume.max=0", "-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-s3.port.iceberg=0"]
         with (self.folder / "weed.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *limits, "-s3.port.lance=0", *self.flags], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*command, *limits, "-s3.port.lance=0", *self.flags], stdout=log, stderr=log
+            )
         until = time.monotonic() + 120
         while not self._takes_a_bucket():
             assert self.process.poll() is None, (self.folder / "weed.log").read_text()[-3000:]
