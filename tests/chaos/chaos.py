@@ -210,7 +210,9 @@ class Chaos:
         steps = CampaignSummary.model_validate_json(file.read_bytes()).steps
         self.seconds = {
             f"{f'round {s.round}' if s.round else 'start'} {s.record.stage}": s.record.seconds for s in steps
-        } | {"promotion": time.monotonic() - undisturbed.promoted_since}
+        }
+        if undisturbed.promoted_since < float("inf"):  # else it stops before there is a Defender
+            self.seconds["promotion"] = time.monotonic() - undisturbed.promoted_since
 
     def _one_home(self) -> None:
         self.homes += 1
