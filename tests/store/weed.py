@@ -60,10 +60,9 @@ class Weed:
         config = botocore.config.Config(retries={"total_max_attempts": 1}, read_timeout=5)
         client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", config=config)
         try:
-            client.create_bucket(Bucket="bucket")
-            client.put_object(Bucket="bucket", Key=".up", Body=b"")
-        except client.exceptions.BucketAlreadyExists:
-            client.put_object(Bucket="bucket", Key=".up", Body=b"")
+            if "bucket" not in [found["Name"] for found in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket="bucket")
+            client.put_object(Bucket="bucket", Key="up/probe", Body=b"up")
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
             return False
         return True
