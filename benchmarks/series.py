@@ -90,6 +90,7 @@ class Arm:
     def of(cls, name: str, seed: int, arguments: argparse.Namespace, home: Home) -> "Arm":
         root = home.root / f"seed-{seed}"
         store = root / name
+        store.mkdir(parents=True, exist_ok=True)
         for stage in (*get_args(StageName), *_PER_ARM):
             folder = (store if stage in _PER_ARM else root / "shared") / stage
             folder.mkdir(parents=True, exist_ok=True)
