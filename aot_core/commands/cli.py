@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Run a campaign, or go on with it where it stopped."""
     from aot_core.commands.handover import hand_over
-    from aot_core.commands.places import demand_places, models_from_hub
+    from aot_core.commands.places import demand_functions, demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
@@ -94,6 +94,7 @@ def run(
         typer.echo(campaign.model_dump_json(indent=2))
         return
     demand_places(campaign)
+    demand_functions(campaign)
     place = Home(home)
     place.create()
     environment = place.environment()

@@ -153,6 +153,17 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _photographs_keep_their_split(self) -> "CampaignConfig":
+        data = self.prepare_data
+        if self.series is None or self.series.data == "same" or data.source.type == "procedural" or data.growing:
+            return self
+        raise ValueError(
+            'series.data = "redraw" would draw the splits of the same photographs anew in every edition, so that what '
+            "an earlier edition was taught could be asked in a later one's exam; set prepare_data.growing = true (a "
+            'photograph then stays in its split for good), or series.data = "same"'
+        )
+
+    @model_validator(mode="after")
     def _slots_are_single_gpus(self) -> "CampaignConfig":
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
@@ -203,7 +214,12 @@ class CampaignConfig(Frozen):
         declared: Frozen = getattr(self, name)
         same_draw = self.series is not None and self.series.data == "same" and name == "prepare_data"
         section = self.seeded(declared, round_index, of_series=of_series or same_draw)
-        if name == "defender_round" and self.edition is not None and self.series is not None and self.series.bank:
+        if (
+            name in ("warm_start_defender", "defender_round")
+            and self.edition is not None
+            and self.series is not None
+            and self.series.bank
+        ):
             # What the regression suite holds back may never be taught.
             section = section.model_copy(update={"held_back": self.bank.suite})
         return section
