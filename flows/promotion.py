@@ -92,7 +92,12 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         defender,
         campaign.defender_base,
         metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
-        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key, **_edition_tags(campaign)}
+        tags={
+            "aot.campaign": campaign.summary.name,
+            "aot.campaign_key": campaign.key,
+            **campaign.labels(),
+            **_edition_tags(campaign),
+        }
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         packages=evaluation.packages,
         dtype=campaign.config.evaluate.dtype,
