@@ -2,10 +2,11 @@
 
     nice python benchmarks/series.py --seeds 0 1 --editions 6 --home .aot-bench --output docs/series
 
-Three arms, each a series with a book, a registry and a gate of its own:
+Arms, each a series with a book, a registry and a gate of its own:
 - `champion`: an edition begins from the champion, a quarter of its lesson is replayed from the bank;
 - `no_replay`: the same without replay; the bank is kept, and its suite asked, all the same;
-- `base`: every edition begins from the base model and its warm start.
+- `base`: every edition begins from the base model and its warm start;
+- `last`: an edition begins from the last one's Defender, promoted or not (only where `--arms` names it).
 The arms of a seed draw the same scenes in the same edition, and an edition trains as long in every arm: equal cost, but
 for the base's warm start.
 
@@ -35,6 +36,7 @@ from aot_core.contracts.spec import Place
 from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.engine.runner import execute, git_commit
 from aot_core.evaluation.items import read_items
+from aot_core.evaluation.regression_suite import suite_questions
 from aot_core.evaluation.statistics import PairedDifference, holm, paired_difference
 from aot_core.home import Home
 from aot_core.series.book import Edition, SeriesBook
@@ -45,6 +47,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "champion": (),
     "no_replay": ("defender_round.replay_share=0",),
     "base": ("series.defender=base",),
+    "last": ("series.defender=last",),
 }
 REDUCED = (
     f"series.name={SERIES}",
@@ -156,20 +159,14 @@ class Arm:
         assert self.config.run.store is not None
         store = open_store(self.config.run.store)
         config = self.config.stage_config("evaluate", of_series=True)
+        if inputs.bank:  # whose suite is asked whole, whatever the limit
+            config = config.model_copy(update={"limit": 1})
         place = Place(store=self.config.run.store, device=self.config.run.device, threads=self.threads)
         record = execute(stage_spec("evaluate", config, inputs, place)).record
         assert record is not None, "execute returns a record or raises"
         questions = suite_questions(store.fetch(inputs.bank)) if inputs.bank else {}
-        for item in read_items(store.fetch(record.artifact) / ITEMS_FILE):
+        for item in read_items(store.fetch(record.artifact) / ITEMS_FILE, REGRESSION_SUITE if inputs.bank else None):
             yield item, questions.get(item.sample_id, item.item_id)
-
-
-def suite_questions(bank: Path) -> dict[str, str]:
-    """sample_id to question, of a bank's regression suite: several edits of one question are no independent ones."""
-    from aot_core.data.bank import key_of
-    from aot_core.data.dataset import read_samples
-
-    return {sample.sample_id: key_of(sample) for sample in read_samples(bank, "evaluate")}
 
 
 def main() -> None:
@@ -177,7 +174,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/series.toml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--editions", type=int, default=6)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:3])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     parser.add_argument("--home", type=Path, default=Path(".aot-bench"))
     parser.add_argument("--threads", type=int, default=1)
