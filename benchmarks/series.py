@@ -200,7 +200,7 @@ def main() -> None:
     for arms in seeds:
         banks = [bank for arm in arms if (end := arm.editions[common - 1].end) and (bank := end.bank)]
         for arm in arms:
-            for defender in {one for pair in arm.defenders()[:common] for one in pair if one}:
+            for defender in {one.sha256: one for pair in arm.defenders()[:common] for one in pair if one}.values():
                 arm.ask(defender, banks)
     told = results(seeds, common)
     write(arguments, told)
