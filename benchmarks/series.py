@@ -199,6 +199,7 @@ def main() -> None:
         raise SystemExit("no edition has ended in every arm yet; run without --table")
     for arms in seeds:
         banks = [bank for arm in arms if (end := arm.editions[common - 1].end) and (bank := end.bank)]
+        banks = list({bank.sha256: bank for bank in banks}.values())
         for arm in arms:
             for defender in {one.sha256: one for pair in arm.defenders()[:common] for one in pair if one}.values():
                 arm.ask(defender, banks)
