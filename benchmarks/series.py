@@ -70,7 +70,7 @@ REDUCED = (
 )
 """What makes an edition of `configs/series.toml` one of two minutes. 300 questions cannot show a loss of less than the
 gate's usual 2.5 points, whence the margin."""
-_PER_ARM = ("edition", "promotion", "bank")
+_PER_ARM = ("edition", "promotion")
 """Folders of a store that each arm has for itself; all others are told by their contents, and shared."""
 BEGIN, END = "<!-- benchmarks/series.py -->", "<!-- end -->"
 
