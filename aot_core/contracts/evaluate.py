@@ -28,6 +28,8 @@ CLEAN = "clean"
 REGRESSION_SUITE = "regression_suite"
 """The condition of the bank's held-back edits. It is no attack on the clean scenes: it has scenes of its own, and
 counts neither in the worst case nor in "right under every attack"."""
+FIXED_EXAM = "fixed_exam"
+"""In the gate alone: the series' first exam, a question right where it is right in all of that exam's conditions."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
 COMPLETIONS_FILE = "benchmarks.jsonl"

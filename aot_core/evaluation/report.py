@@ -21,6 +21,7 @@ from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
+from aot_core.evaluation.drift_rows import drift_rows
 
 _MERGED = (
     "strict",
@@ -166,6 +167,7 @@ def _view(summary: CampaignSummary) -> dict[str, Any]:
         "changes": change_tables(evaluations),
         "benchmarks": benchmark_rows(evaluations),
         "decision": summary.decision,
+        "drift": drift_rows(summary),
         "test_row": row,
         "cost": cost(summary.steps),
         "tiles": tiles(evaluations),
