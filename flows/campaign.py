@@ -27,13 +27,19 @@ from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
 from aot_core.engine.identity import declaration, pin_model, pin_source
+from aot_core.engine.runner import git_commit
 from aot_core.home import Home
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking.database import told
+from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
+from aot_core.tracking.story import origin_tags
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
+_OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
+_OF_A_ROUND = ("attacker_round", "curate", "defender_round", "evaluate")
+"""The sections of the config that a round's run shows as its parameters."""
 _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
 
@@ -57,6 +63,7 @@ class OpenCampaign:
         self.accelerate = _read("run.accelerate", config.run.accelerate)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
+        self._origin = origin_tags("aot run", git_commit())
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
         self.folder = home.campaign_folder(config.name, self.key)
 
@@ -74,7 +81,7 @@ class OpenCampaign:
             campaign_key=self.key,
             name=self.config.name,
             params=self.config.model_dump(mode="json"),
-            tags={"aot.home": str(self.home.root)},
+            tags={"aot.home": str(self.home.root), **self._origin},
         )
         now = _now()
         self.summary = CampaignSummary(
@@ -170,8 +177,10 @@ class OpenCampaign:
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""
         if round_index not in self._rounds:
+            told = self.config.model_dump(mode="json")
+            params = {name: told[name] for name in (_OF_A_ROUND if round_index else _OF_THE_START)}
             self._rounds[round_index] = tracking.open_round_run(
-                self.home.mlflow_uri, "aot", self.summary.mlflow_run_id, round_index
+                self.home.mlflow_uri, "aot", self.summary.mlflow_run_id, round_index, params, self._origin
             )
         return self._rounds[round_index]
 
@@ -197,13 +206,14 @@ class OpenCampaign:
         self.update(steps=(*self.summary.steps, step))
         uri, parent, child = self.home.mlflow_uri, self.summary.mlflow_run_id, self.round_run(round_index)
         stage, key = label or record.stage, record.key
-        tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds)
+        figures = headlines(record, round_index, label)
+        tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds, headlines=figures)
         # On the parent run a point a round, so that its charts show the campaign's course.
-        tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index)
+        tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index, figures)
         declared = declaration(record.stage)
         if whose := declared.checkpoint:
             name = f"{whose}-round-{round_index}"
-            tracking.log_checkpoint(uri, child, name, record.artifact, record.metrics, step=round_index)
+            tracking.log_checkpoint(uri, child, name, record.artifact, figures, step=round_index)
         if declared.data_set:
             made_of = {name: value for name, value in record.identity.inputs.items() if value}
             for run_id in (parent, child):

@@ -13,6 +13,7 @@ from aot_core.home import Home
 from aot_core.tracking import mlflow_tracking as tracking
 from flows.campaign import OpenCampaign
 from flows.links import links_of
+from flows.telling import describe_runs
 
 REPORT = "report.html"
 ONE_SEED = (
@@ -33,6 +34,7 @@ def write_campaign_report(campaign: OpenCampaign) -> None:
     charts.mkdir(exist_ok=True)
     for name, png in chart_files(summary).items():
         (charts / name).write_bytes(png)
+    describe_runs(campaign)
     tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, page)
     for path in (text, charts):
         tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, path, "report")

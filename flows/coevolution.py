@@ -46,6 +46,7 @@ from flows.series import (
     sit_fixed_exam,
     tell_plan,
 )
+from flows.trend import show_trend
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
@@ -64,6 +65,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                 if ended is not None:
                     settle(campaign, ended.decision)
                     end_edition(campaign, ended)
+                    show_trend(campaign)
             write_campaign_report(campaign)
     except Exception as error:
         return failed(error, home)

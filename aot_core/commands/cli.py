@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aot_core.commands.cli_bench import bench_app
+from aot_core.commands.cli_compare import app as compare_app
 from aot_core.commands.cli_data import data_app
 from aot_core.commands.cli_deploy import app as deploy_app
 from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
@@ -24,10 +25,13 @@ from aot_core.commands.options import (
     DeviceOption,
     DTypeOption,
     HomeOption,
+    JsonOption,
     Launcher,
     ModelOption,
+    PlaceOption,
     SetOption,
     StoreOption,
+    print_version,
     store_uri,
 )
 
@@ -39,7 +43,6 @@ app = typer.Typer(
     help="Adversarial Opponent Training: an image editor and a multimodal LLM co-evolve.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    add_completion=False,
 )
 
 app.add_typer(data_app, name="data")
@@ -49,6 +52,9 @@ app.add_typer(bench_app, name="bench")
 @app.callback()
 def every_command(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; AOT_DEBUG=1 does the same.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ[DEBUG] = "1"
@@ -124,6 +130,7 @@ def setup(
 
 
 app.add_typer(deploy_app)
+app.add_typer(compare_app)
 
 
 @app.command()
@@ -138,28 +145,29 @@ def plan(
         float | None,
         typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; this CPU unless given."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate what a campaign's trainings will need: parameters, memory, time."""
     from aot_core.commands.estimate import print_plan
     from aot_core.contracts.loading import load_campaign
 
-    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
+    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops, as_json=as_json)
 
 
 @app.command()
-def status(home: HomeOption = DEFAULT_HOME) -> None:
+def status(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Show every campaign of this home: what is done, when, and how it ended."""
     from aot_core.commands.status import print_status
 
-    print_status(home)
+    print_status(home, as_json=as_json)
 
 
 @app.command()
-def doctor(home: HomeOption = DEFAULT_HOME) -> None:
+def doctor(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Say what this machine can run, what is missing, and how to get it."""
     from aot_core.commands.doctor import print_diagnosis
 
-    raise typer.Exit(print_diagnosis(home))
+    raise typer.Exit(print_diagnosis(home, as_json=as_json))
 
 
 @app.command()
@@ -348,37 +356,48 @@ def reevaluate(
 
 
 @app.command()
-def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """List every Attacker in the store, newest first: what `adversaries` of a campaign may name."""
     from aot_core.commands.status import print_pool
     from aot_core.home import Home
     from aot_core.store import open_store
 
-    print_pool(open_store(store or str(Home(home).store)))
+    print_pool(open_store(store or str(Home(home).store)), as_json=as_json)
 
 
 @app.command()
 def trend(
     series: Annotated[str | None, typer.Argument(help="A series; may be left out where the store holds one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Plans and ends, whole, as JSON.")] = False,
-    store: StoreOption = None,
+    as_json: JsonOption = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page with plots to this file instead of the table.")
+    ] = None,
+    store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Show how a series has fared, an edition a line: what it began from, its figures, what became of it."""
-    from aot_core.commands.trend import print_trend
+    from aot_core.commands.trend import print_trend, write_trend
     from aot_core.home import Home
     from aot_core.store import open_store
 
+    if html is not None:
+        typer.echo(f"written: {write_trend(open_store(store or str(Home(home).store)), series, html)}")
+        return
     print_trend(open_store(store or str(Home(home).store)), series, as_json=as_json)
 
 
 @app.command()
-def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
+def history(
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
     """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
     from aot_core.promotion import commands
 
     differs: list[str] = []
-    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter)))
+    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter, as_json=as_json)))
     if told := "".join(differs):
         typer.secho(told, err=True, fg="red")
         raise typer.Exit(FOUND)

@@ -133,6 +133,25 @@ def accuracy_rows(summary: CampaignSummary) -> list[dict[str, str | float]]:
     ]
 
 
+def change_rows(summary: CampaignSummary) -> list[dict[str, str | float | None]]:
+    """How the last Defender's answers change, as records: an attack and a kind each, in percent."""
+    evaluations = evaluations_of(summary)
+    if not evaluations:
+        return []
+    last = evaluations[max(evaluations)]
+    rows: list[dict[str, str | float | None]] = []
+    for by, found in (("question", last.changes_by_question), ("edit", last.changes_by_edit)):
+        for name, change in found.items():
+            attack, _, kind = name.partition("/")
+            shares = (None if value is None else round(100 * value, 2) for value in (change.flipped, change.mended))
+            flipped, mended = shares
+            rows.append(
+                {"attack": label_of(attack), "by": by, "kind": kind, "flipped": flipped, "n right": change.right}
+                | {"mended": mended, "n wrong": change.wrong}
+            )
+    return rows
+
+
 def chart_files(summary: CampaignSummary) -> dict[str, bytes]:
     """The report's charts as they look on a light page: file name to PNG."""
     return {name: draw(False) for _, name, draw in charts_of(summary)}

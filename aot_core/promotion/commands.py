@@ -1,9 +1,9 @@
 """The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
 
-from rich.console import Console
 from rich.table import Table
 
 from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, PromotionSettings
+from aot_core.contracts.terminal import console, print_json, table, when
 from aot_core.home import Home
 from aot_core.promotion.leaders import Leader, discrepancy, leaders, registered
 from aot_core.promotion.notify import webhook
@@ -53,19 +53,23 @@ def rollback(promoter: Promoter, to: str | None, why: str) -> str:
     return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
 
 
-def print_history(promoter: Promoter) -> str:
-    """The ledger as a table, and who leads; returns where the two differ, "" where they do not."""
-    console = Console()
+def print_history(promoter: Promoter, *, as_json: bool = False) -> str:
+    """The ledger as a table or as JSON, and who leads; returns where the two differ, "" where they do not."""
     entries = promoter.ledger.entries()
+    if as_json:
+        listed = [entry.model_dump(mode="json") for entry in entries]
+        print_json({"model": promoter.model, "champion": promoter.champion(), "entries": listed})
+        return discrepancy(promoter.uri, promoter.model, entries)
+    printed = console()
     if not entries:
-        console.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
+        printed.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
     else:
-        console.print(_table(promoter.model, entries))
+        printed.print(_table(promoter.model, entries))
     leading = promoter.champion()
-    console.print(f"champion: {'version ' + leading if leading else 'none'}")
+    printed.print(f"champion: {'version ' + leading if leading else 'none'}")
     if entries and entries[-1].kind == "intent":
-        console.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
-        console.print("[yellow]`aot promote` or `aot rollback` settles it.")
+        printed.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
+        printed.print("[yellow]`aot promote` or `aot rollback` settles it.")
     return discrepancy(promoter.uri, promoter.model, entries)
 
 
@@ -76,22 +80,20 @@ def champion_by(entries: list[LedgerEntry]) -> str:
 
 
 def _table(model: str, entries: list[LedgerEntry]) -> Table:
-    table = Table(title=f"{model}: ledger", title_justify="left")
-    for column in ("n", "when", "what", "from", "to", "who", "why", "clean", "worst"):
-        table.add_column(column, justify="right" if column in ("n", "from", "to", "clean", "worst") else "left")
+    right = ("n", "clean", "worst")
+    columns = ("n", "when", "what", "from, to", "who and why", "clean", "worst")
+    ledger = table(f"{model}: ledger", *columns, right=right, whole=("when", "from, to"))
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
-        table.add_row(
+        ledger.add_row(
             str(entry.number),
-            entry.when,
+            when(entry.when),
             f"{entry.action} {entry.kind}",
-            entry.from_version or "none",
-            entry.to_version,
-            entry.who,
-            entry.why,
+            f"{entry.from_version or 'none'}, {entry.to_version}",
+            f"{entry.who}: {entry.why}",
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
         )
-    return table
+    return ledger
 
 
 def _decided(promoter: Promoter, version: str) -> Decision:
