@@ -16,6 +16,7 @@ from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from aot_core.commands.handover import write_private
+from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.base import decisive, sha256_of
@@ -35,6 +36,7 @@ from aot_core.tracking.database import told
 from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
 from aot_core.tracking.story import origin_tags
+from flows.progress import clock, outcome, planned_stages, seconds_of, time_left
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
@@ -63,6 +65,8 @@ class OpenCampaign:
         self.accelerate = _read("run.accelerate", config.run.accelerate)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
+        self._planned = planned_stages(config)
+        self._seconds = seconds_of(read_summaries(home)[0])
         self._origin = origin_tags("aot run", git_commit())
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
         self.folder = home.campaign_folder(config.name, self.key)
@@ -185,12 +189,24 @@ class OpenCampaign:
         return self._rounds[round_index]
 
     @contextmanager
-    def stage(self, name: StageName, round_index: int, key: str, held: bool) -> Generator[None]:
-        """Tell the terminal that a stage begins."""
+    def stage(
+        self, name: StageName, round_index: int, key: str, held: bool, *, numbered: bool = True
+    ) -> Generator[None]:
+        """Tell the terminal that a stage begins: the how-manieth, if it is one of the plan, and when."""
         where = f"round {round_index}" if round_index else "start"
         verb = "[dim]reused" if held else "[bold]running"
-        self.say(f"{verb}[/] {where:>8}  {name}  [dim]{key[:12]}[/]")
+        total = len(self._planned)
+        count = f"{len(self.summary.steps) + 1:>2} of {total}" if numbered else " " * len(f"   of {total}")
+        self.say(f"{clock()}  {count}  {verb}[/] {where:>8}  {name}  [dim]{key[:12]}[/]")
         yield
+
+    def _tell_outcome(self, record: StageRecord, round_index: int) -> None:
+        """What a stage gave, and how long the others will take if they take as long as last time."""
+        self._seconds[record.stage] = record.seconds
+        parts = [f"{record.seconds:.1f} s", outcome(record)]
+        parts.append(time_left(self._planned[len(self.summary.steps) :], self._seconds))
+        number = f" {round_index}" if round_index else ""
+        self.say(f"[dim]          {record.stage}{number}: {', '.join(part for part in parts if part)}[/]")
 
     def say(self, text: str) -> None:
         """A line on the terminal, in Rich's markup."""
@@ -204,6 +220,8 @@ class OpenCampaign:
             round=round_index, record=record, reused=reused, pictures=pictures, links=self._links(record, folder)
         )
         self.update(steps=(*self.summary.steps, step))
+        if not reused:
+            self._tell_outcome(record, round_index)
         uri, parent, child = self.home.mlflow_uri, self.summary.mlflow_run_id, self.round_run(round_index)
         stage, key = label or record.stage, record.key
         figures = headlines(record, round_index, label)

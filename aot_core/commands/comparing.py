@@ -120,7 +120,7 @@ def print_comparison(found: Comparison, *, as_json: bool) -> None:
     if found.config:
         config = table("config", "field", "1", "2")
         for name, (one, other) in found.config.items():
-            config.add_row(name, str(one), str(other))
+            config.add_row(name, _short(one), _short(other))
         console().print(config)
     else:
         say("config: the same")
@@ -139,6 +139,16 @@ def print_comparison(found: Comparison, *, as_json: bool) -> None:
                 str(row.paired or "none"), p_value,
             )  # fmt: skip
         console().print(figures)
+
+
+def _short(value: Any) -> str:
+    """A value as the table shows it: references by the first digits of their hash."""
+    if isinstance(value, Mapping) and "sha256" in value:
+        return str(value["sha256"])[:12]
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value) or "none"
+    text = "none" if value is None else str(value)
+    return f"{text[:-52]}" if text.startswith("aot://") else text
 
 
 def _find(home: Home, asked: str) -> CampaignSummary:

@@ -105,13 +105,14 @@ def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
 def _table(summary: CampaignSummary) -> Table:
     title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {when(summary.updated_at)}"
     columns = ("round", "stage", "key", "seconds", "made", "commit")
-    made_of = table(title, *columns, right=("round", "seconds"), whole=("key", "made", "commit"))
-    made_of.caption = summary.message or None
+    made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "made", "commit"))
+    reused = "* reused" if any(step.reused for step in summary.steps) else ""
+    made_of.caption = "; ".join(part for part in (reused, summary.message) if part) or None
+    made_of.caption_justify = "left"
     for step in summary.steps:
         record = step.record
-        stage = record.stage + (" (reused)" if step.reused else "")
+        seconds = f"{record.seconds:.1f}{'*' if step.reused else ' '}"
         made_of.add_row(
-            str(step.round), stage, record.key[:12], f"{record.seconds:.1f}", when(record.started_at),
-            record.git_commit[:7],
-        )  # fmt: skip
+            str(step.round), record.stage, record.key[:12], seconds, when(record.started_at), record.git_commit[:7]
+        )
     return made_of
