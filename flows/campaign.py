@@ -16,6 +16,7 @@ from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from aot_core.commands.handover import write_private
+from aot_core.commands.progress import clock, outcome, planned_stages, seconds_of, time_left
 from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
@@ -36,7 +37,6 @@ from aot_core.tracking.database import told
 from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
 from aot_core.tracking.story import origin_tags
-from flows.progress import clock, outcome, planned_stages, seconds_of, time_left
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
@@ -84,7 +84,7 @@ class OpenCampaign:
             experiment="aot",
             campaign_key=self.key,
             name=self.config.name,
-            params=self.config.model_dump(mode="json"),
+            params=self._params(),
             tags={"aot.home": str(self.home.root), **self._origin},
         )
         now = _now()
@@ -115,6 +115,12 @@ class OpenCampaign:
                 raise  # else what stopped the campaign is the news: a full disk stops this too
         finally:
             self._lock.release()
+
+    def _params(self) -> dict[str, object]:
+        """What the config sets itself, not where it runs: rounds have their stages' whole sections, `summary.json` has
+        everything."""
+        told = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"run", "promotion", "edition"})
+        return {**told, "seed": self.config.seed, "rounds": self.config.rounds}
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.
@@ -247,7 +253,7 @@ class OpenCampaign:
             tracking.link_data_docs(uri, parent, child, folder / "guard" / "report.html")
         for picture in pictures:
             with Image.open(picture) as image:
-                tracking.log_gallery(uri, parent, f"{stage}/{Path(picture).stem}", image, round_index)
+                tracking.log_gallery(uri, parent, f"pictures/{stage}-{Path(picture).stem}", image, round_index)
 
     def _links(self, record: StageRecord, folder: Path) -> dict[str, str]:
         """Presigned links to an artifact's own files (not to its folders' hundreds), where it lies in a bucket."""

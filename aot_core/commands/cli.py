@@ -79,9 +79,14 @@ def run(
             help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the config and which stages would run; run nothing.")
+    ] = False,
 ) -> None:
-    """Run a campaign, or go on with it where it stopped."""
+    """Run a campaign, or go on with it where it stopped.
+
+    Example: aot run configs/tiny.toml --set seed=1
+    """
     from aot_core.commands.handover import hand_over
     from aot_core.commands.places import demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
@@ -97,7 +102,10 @@ def run(
     if campaign.series is not None and edition is None:
         edition = "next"
     if dry_run:
+        from aot_core.commands.dry_run import stages_told
+
         typer.echo(campaign.model_dump_json(indent=2))
+        typer.echo("\n".join(stages_told(campaign, Home(home))), err=True)
         return
     demand_places(campaign)
     place = Home(home)
@@ -119,7 +127,10 @@ def setup(
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them."""
+    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them.
+
+    Example: aot setup --gpus 2
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -147,7 +158,10 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate what a campaign's trainings will need: parameters, memory, time."""
+    """Estimate what a campaign's trainings will need: parameters, memory, time.
+
+    Example: aot plan configs/paper.toml --peak-tflops 989
+    """
     from aot_core.commands.estimate import print_plan
     from aot_core.contracts.loading import load_campaign
 
@@ -156,7 +170,10 @@ def plan(
 
 @app.command()
 def status(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show every campaign of this home: what is done, when, and how it ended."""
+    """Show every campaign of this home: what is done, when, and how it ended.
+
+    Example: aot status --json
+    """
     from aot_core.commands.status import print_status
 
     print_status(home, as_json=as_json)
@@ -164,7 +181,10 @@ def status(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None
 
 @app.command()
 def doctor(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Say what this machine can run, what is missing, and how to get it."""
+    """Say what this machine can run, what is missing, and how to get it.
+
+    Example: aot doctor --home /data/aot
+    """
     from aot_core.commands.doctor import print_diagnosis
 
     raise typer.Exit(print_diagnosis(home, as_json=as_json))
@@ -180,7 +200,10 @@ def ui(
         int | None, typer.Option(min=1, max=65535, help="4200, or the next that is free, unless given.")
     ] = None,
 ) -> None:
-    """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C."""
+    """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C.
+
+    Example: aot ui --home /data/aot
+    """
     from aot_core.commands.ui import serve
 
     raise typer.Exit(serve(home, mlflow_port, prefect_port))
@@ -200,7 +223,10 @@ def collect_garbage(
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Delete finished stages that no registered version, running campaign or recent record reaches."""
+    """Delete finished stages that no registered version, running campaign or recent record reaches.
+
+    Example: aot store gc --keep-days 14 --delete
+    """
     from aot_core.commands.housekeeping import collect_garbage
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
@@ -219,7 +245,10 @@ def verify_store(
     store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was."""
+    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was.
+
+    Example: aot store verify --store s3://bucket/aot
+    """
     from aot_core.commands.housekeeping import verify_store
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
@@ -259,7 +288,10 @@ def attack(
     device: DeviceOption = "auto",
     dtype: DTypeOption = "float32",
 ) -> None:
-    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
+    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained.
+
+    Example: aot attack scene.png --question "Is there a red ring?" --answer no --output probe
+    """
     from aot_core.base_models.names import model_folder
     from aot_core.commands.attacking import AskedPicture, Match, Player, print_report
     from aot_core.commands.attacking import attack as attack_picture
@@ -289,7 +321,10 @@ def export(
     model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM."""
+    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM.
+
+    Example: aot export defender --version champion
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -312,7 +347,10 @@ def promote(
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person."""
+    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person.
+
+    Example: aot promote --version 4 --why "checked by hand"
+    """
     from aot_core.promotion import commands
 
     _promotion(home, store, model, lambda promoter: commands.promote(promoter, version, why, force=force))
@@ -326,7 +364,10 @@ def rollback(
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Let an earlier champion lead again."""
+    """Let an earlier champion lead again.
+
+    Example: aot rollback --to 3 --why "wrong on photographs"
+    """
     from aot_core.promotion import commands
 
     _promotion(home, store, model, lambda promoter: commands.rollback(promoter, to, why))
@@ -341,7 +382,10 @@ def reevaluate(
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; the campaign's for the same bits.")] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
+    """Ask a registered version everything again; the exit code is 1 where a single answer differs.
+
+    Example: aot reevaluate --version champion
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -357,7 +401,10 @@ def reevaluate(
 
 @app.command()
 def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name."""
+    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name.
+
+    Example: aot pool --store s3://bucket/aot
+    """
     from aot_core.commands.status import print_pool
     from aot_core.home import Home
     from aot_core.store import open_store
@@ -375,7 +422,10 @@ def trend(
     store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it."""
+    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it.
+
+    Example: aot trend weekly --html trend.html
+    """
     from aot_core.commands.trend import print_trend, write_trend
     from aot_core.home import Home
     from aot_core.store import open_store
@@ -393,7 +443,10 @@ def history(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
+    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere.
+
+    Example: aot history --json
+    """
     from aot_core.promotion import commands
 
     differs: list[str] = []

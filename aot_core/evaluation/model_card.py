@@ -38,7 +38,7 @@ def model_card(
         "",
         _change(decision),
         "",
-        f"**The gate: {verdict}.** {as_text(decision.reason)}. {as_text(outcome)}.",
+        f"**The gate: {verdict}.** {_sentence(decision.reason)} {_sentence(outcome)}",
         "",
         *_gate_table(decision),
         ALIASES,
@@ -108,6 +108,10 @@ def round_note(summary: CampaignSummary, round_index: int) -> str:
     if curated is not None:
         lines += [f"- lessons: {curated.outputs['kept']} of {curated.outputs['edited']} edits kept"]
     return "\n".join(lines)
+
+
+def _sentence(words: str) -> str:
+    return as_text(f"{words[:1].upper()}{words[1:]}.")
 
 
 def _change(decision: Decision) -> str:

@@ -17,6 +17,11 @@ _OF_STAGE: Mapping[str, Mapping[str, str]] = {
 
 
 def headlines(record: StageRecord, round_index: int, label: str = "") -> dict[str, float]:
+    """`headline/NAME` to figure (`_headlines`): MLflow's metrics tab shows a prefix as a section of its own."""
+    return {f"headline/{name}": value for name, value in _headlines(record, round_index, label).items()}
+
+
+def _headlines(record: StageRecord, round_index: int, label: str) -> dict[str, float]:
     """A finished stage's headlines, shares 0..1; everything else it measured stands in `stages.json`.
 
     Args:

@@ -4,11 +4,15 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from aot_core.commands.cli import app
@@ -146,3 +150,32 @@ def test_the_trends_page_stands_alone(home: Path, tmp_path: Path) -> None:
     assert "Series weekly" in text and "No edition has been promoted yet" in text
     assert text.count("data:image/webp;base64,") == 6 and "http" not in text and "<script" not in text
     assert re.search(r"<td>1</td><td>version 11</td><td>90\.0</td><td>60\.0</td>", text)
+
+
+def leaves(command: Any, path: tuple[str, ...] = ("aot",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with its path. Typer brings a click of its own, so that no class can be asked for."""
+    inner: dict[str, Any] = getattr(command, "commands", {})
+    if not inner:
+        yield path, command
+    for name, one in inner.items():
+        yield from leaves(one, (*path, name))
+
+
+def test_every_help_has_an_example_that_parses() -> None:
+    found = list(leaves(typer.main.get_command(app)))
+    assert len(found) > 20
+    for path, command in found:
+        told = command.help or ""
+        shown = re.search(r"Example:\s+(?:aot ui &\s+)?(aot [^\n]+)", told)
+        assert shown, f"{' '.join(path)}: --help has no example"
+        words = shlex.split(shown[1], comments=True)
+        assert tuple(words[: len(path)]) == path, shown[1]
+        command.make_context(path[-1], words[len(path) :], resilient_parsing=False)
+
+
+def test_a_dry_run_says_what_would_run(tmp_path: Path) -> None:
+    arguments = ["run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "none"), "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert json.loads(result.stdout)["name"] == "smoke"
+    assert " 1 of 8  runs     start  prepare_data  (never run on this home)" in result.stderr
+    assert result.stderr.endswith("8 of 8 stages would run\n") and not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""What a campaign says on the terminal while it runs: which stage of how many, the clock, its outcome, the time left."""
+"""What a campaign says on the terminal while it runs: which stage of how many, the clock, its outcome, the rest."""
 
 from collections.abc import Mapping
 from datetime import datetime
