@@ -19,7 +19,7 @@ def open_promoter(home: Home, settings: PromotionSettings, store: Store | None =
     """What moves a model's alias, with the home's registry, and the home's store unless another is given."""
     ledger = Ledger(store or open_store(str(home.store)), settings.model)
     uri = home.mlflow_uri
-    return Promoter(uri, ledger, lambda: SmokeTest(uri, settings.smoke_seconds), notify=webhook(settings.webhook))
+    return Promoter(uri, ledger, lambda: SmokeTest(uri, settings.smoke_seconds), notify=webhook(settings))
 
 
 def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -> str:
