@@ -47,6 +47,7 @@ from flows.series import (
     sit_fixed_exam,
     tell_plan,
 )
+from flows.trend import show_trend
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
@@ -66,6 +67,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                 if ended is not None:
                     settle(campaign, ended.decision)
                     end_edition(campaign, ended)
+                    show_trend(campaign)
             write_campaign_report(campaign)
     except Exception as error:
         return failed(error, home)

@@ -67,6 +67,7 @@ from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.course import Course
 from flows.series import fixed_exam
+from flows.telling import write_model_card
 
 _POLL_SECONDS = 5
 """How often it is looked whether a person has answered."""
@@ -111,7 +112,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         promotion_reason=decision.reason,
         decision=decision,
     )
-    campaign.say(f"registered [bold]{settings.model}[/] version {version}; gate: {decision.reason}")
+    write_model_card(campaign, decision, "nothing has been done by it yet")
     return decision
 
 
@@ -124,7 +125,8 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
         told = f"not promoted: {error}"
     version = decision.challenger
     campaign.update(aliases=_aliases(home, settings, version), promotion_reason=f"{decision.reason}; {told}")
-    campaign.say(f"[bold]{settings.model}[/] version {version}: {told}")
+    write_model_card(campaign, decision, told)
+    campaign.say(f"[bold]{settings.model}[/] version {version}: {told}; gate: {decision.reason}")
 
 
 def promoter(home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> Promoter:

@@ -87,7 +87,7 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
         settings = campaign.config.run
         spec = spec_of(campaign, name, inputs, round_index, recorded=recorded, of_series=of_series)
         held = campaign.store.find(name, spec.key)
-        with campaign.stage(name, round_index, spec.key, held is not None):
+        with campaign.stage(name, round_index, spec.key, held is not None, numbered=recorded):
             state = run_stage.with_options(
                 name=name,
                 task_run_name=f"{name} {round_index}" if round_index else name,

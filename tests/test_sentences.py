@@ -167,7 +167,7 @@ def test_every_kind_of_error_has_its_code_and_sentence() -> None:
 
 
 def test_a_traceback_is_for_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(_root: Path) -> None:
+    def broken(_root: Path, **_: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("aot_core.commands.status.print_status", broken)

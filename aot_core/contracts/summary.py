@@ -52,6 +52,8 @@ class CampaignSummary(Frozen):
     """What the gate said of it, and what came of that."""
     decision: Decision | None = None
     """The gate's record."""
+    links: dict[str, str] = Field(default={})
+    """Name to address of the pages about it: MLflow's, Prefect's, the gate's decision beside the report."""
     steps: tuple[StageStep, ...] = ()
 
     def find(self, stage: StageName, round_index: int) -> StageRecord | None:

@@ -223,6 +223,11 @@ def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str
         client.set_model_version_tag(name, model_version, key, value)
 
 
+def describe_version(uri: str, model_version: str, text: str, name: str = DEFENDER) -> None:
+    """Set a version's description, Markdown: its model card."""
+    open_client(uri).update_model_version(name, model_version, description=text)
+
+
 def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> None:
     """Put the ledger's lines among the registered model's tags (`aot.ledger.0007`), where MLflow's pages show them.
 
