@@ -129,7 +129,7 @@ def _begin(campaign: OpenCampaign, data: ArtifactRef) -> Course:
         bank=plan.bank if plan else None,
     )
     evaluation = tasks.evaluate(campaign, exam)
-    return Course(data, attacker, defender, pool, exam, evaluation, made, [defender], sat=[exam])
+    return Course(data, attacker, defender, pool, exam, evaluation, attacker, made, [defender], sat=[exam])
 
 
 def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
@@ -141,7 +141,7 @@ def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
     check_budget(campaign)
     match = AttackerRoundInputs(
         dataset=course.data,
-        attacker=course.attacker,
+        attacker=course.first_attacker if config.attacker_rounds == "fresh" else course.attacker,
         defender=course.defender,
         attacker_base=campaign.attacker_base,
         defender_base=campaign.defender_base,

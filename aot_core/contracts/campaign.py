@@ -92,6 +92,9 @@ class CampaignConfig(Frozen):
     case, meets them too; `curate.draw` may draw them, `attacker_start` begin with one."""
     attacker_start: Literal["own", "newest"] = "own"
     """What round 1's Attacker starts from: its own warm start, or the newest of `adversaries`."""
+    attacker_rounds: Annotated[Literal["continue", "fresh"], LATER] = "continue"
+    """What the Attacker of every later round starts from: the last round's, or, "fresh", what round 1 started from, as
+    AlphaStar's exploiters are reset. With "fresh" draw curation's scenes from all rounds (`curate.draw`)."""
     crossplay: bool | Literal["pool"] = False
     """Whether each new Attacker is also measured against the Defender that it was trained against (Attacker k against
     Defender k - 1): what the round has cost before the Defender learns from it. "pool" does so and, at the end, fills

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aot_core.contracts.evaluate import CLEAN, FIXED_EXAM, REGRESSION_SUITE
+from aot_core.contracts.evaluate import APART, CLEAN, FIXED_EXAM, REGRESSION_SUITE
 from aot_core.contracts.promotion import BENCHMARK_PREFIX, GateSettings, GateTest, HardStop
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, paired_resamples, worst_case_resamples
@@ -149,8 +149,7 @@ def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: floa
 
 def _attacks(exam: Exam) -> list[str]:
     """The conditions that the worst case is taken over."""
-    apart = (CLEAN, REGRESSION_SUITE, FIXED_EXAM)
-    return [name for name in exam if name not in apart and not name.startswith(BENCHMARK_PREFIX)]
+    return [name for name in exam if name not in APART and not name.startswith(BENCHMARK_PREFIX)]
 
 
 def _floor(challenger: Exam, base: Exam, settings: GateSettings) -> tuple[GateTest, ...]:
