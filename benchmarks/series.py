@@ -219,10 +219,6 @@ def results(seeds: Sequence[Sequence[Arm]], editions: int) -> dict[str, Any]:
                     line = [_share(arm.answers[ref.sha256][exam]) if ref else None for ref in chosen]
                     shares.setdefault(arm.name, {}).setdefault(who, {}).setdefault(exam, []).append(line)
             steps += _steps(arm, [lead for _, lead in pairs])
-    seconds = {
-        arm.name: mean(e.end.seconds for arms in seeds for a in arms if a.name == arm.name for e in a.editions if e.end)
-        for arm in seeds[0]
-    }
     promoted = {
         arm.name: [sum(a.editions[k].end.outcome.startswith("promoted") for k in range(editions)) for a in column]  # pyright: ignore[reportOptionalMemberAccess]
         for arm, column in zip(seeds[0], zip(*seeds, strict=True), strict=True)
@@ -235,9 +231,8 @@ def results(seeds: Sequence[Sequence[Arm]], editions: int) -> dict[str, Any]:
         "suite_questions": suites,
         "shares": shares,
         "steps": _corrected(steps),
-        "against": _against(seeds, editions),
+        "against": [*_gained(seeds, editions), *_against(seeds, editions)],
         "promoted": promoted,
-        "seconds_an_edition": seconds,
     }
 
 
@@ -261,6 +256,19 @@ def _corrected(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**step, "p_adjusted": adjusted[str(i)]} for i, step in enumerate(steps)]
 
 
+def _gained(seeds: Sequence[Sequence[Arm]], editions: int) -> list[dict[str, Any]]:
+    """Every arm's last Defender less the first edition's, paired over all questions of all seeds."""
+    found: list[dict[str, Any]] = []
+    for column in zip(*seeds, strict=True):
+        for exam in (CLEAN, "distractors", "suite"):
+            ends = [(arm, arm.defenders()[0][0], arm.defenders()[editions - 1][0]) for arm in column]
+            pairs = [(arm.answers[one.sha256][exam], arm.answers[two.sha256][exam]) for arm, one, two in ends]
+            if (told := _compare(pairs)) is not None:
+                who = f"{column[0].name}, newest"
+                found.append({"against": "edition 1", "who": who, "exam": exam, "seeds": len(pairs), **told._asdict()})
+    return found
+
+
 def _against(seeds: Sequence[Sequence[Arm]], editions: int) -> list[dict[str, Any]]:
     """The last Defender of `champion` less that of every other arm, paired over all questions of all seeds."""
     found: list[dict[str, Any]] = []
@@ -278,7 +286,15 @@ def _against(seeds: Sequence[Sequence[Arm]], editions: int) -> list[dict[str, An
                             (by_name[name].answers[its.sha256][exam], by_name["champion"].answers[mine.sha256][exam])
                         )
                 if (told := _compare(pairs)) is not None:
-                    found.append({"against": name, "who": who, "exam": exam, "seeds": len(pairs), **told._asdict()})
+                    found.append(
+                        {
+                            "against": name,
+                            "who": f"champion, {who}",
+                            "exam": exam,
+                            "seeds": len(pairs),
+                            **told._asdict(),
+                        }
+                    )
     return found
 
 
@@ -311,7 +327,8 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
     yield (
         f"`python benchmarks/series.py --seeds {' '.join(map(str, seeds))} --editions {editions}"
         + "".join(f" --set {override}" for override in arguments.overrides)
-        + f"` at {told['commit']}: {len(seeds)} seeds, {editions} editions. Strict accuracy in %, mean over seeds; "
+        + f"` at {told['commit']}: {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+        f"{editions} editions. Strict accuracy in %, mean over seeds; "
         f"suite: the union of the arms' last regression suites, n = {', '.join(map(str, told['suite_questions']))}."
     )
     yield ""
@@ -337,9 +354,9 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
             f"seed {worst['seed']}, edition {worst['edition']}, {worst['exam']})."
         )
     yield ""
-    yield f"Edition {editions}: `champion` less the other arm, in points, all questions (95 % interval, McNemar's p):"
+    yield f"Edition {editions}: the Defender less what it is held against, in points (95 % interval, McNemar's p):"
     yield ""
-    yield "| against | Defender | clean | distractors | suite |"
+    yield "| Defender | against | clean | distractors | suite |"
     yield "|---|---|---|---|---|"
     rows = dict.fromkeys((line["against"], line["who"]) for line in told["against"])
     for against, who in rows:
@@ -349,14 +366,13 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
             if (line["against"], line["who"]) == (against, who)
         }
         yield (
-            f"| {against} | {who} | "
+            f"| {who} | {against} | "
             + " | ".join(cells.get(exam, "") for exam in (CLEAN, "distractors", "suite"))
             + " |"
         )
     yield ""
-    costs = ", ".join(f"{arm} {value:.0f}" for arm, value in told["seconds_an_edition"].items())
     promoted = ", ".join(f"{arm} {' and '.join(map(str, counts))}" for arm, counts in told["promoted"].items())
-    yield f"Promotions a seed: {promoted}. Seconds an edition that its arm was the first to need: {costs}."
+    yield f"Promotions a seed: {promoted}."
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -391,7 +407,13 @@ def draw(path: Path, told: dict[str, Any]) -> None:
         axis.set(title={"suite": "regression suites"}.get(exam, f"fixed exam, {exam}"), xlabel="edition")
         axis.set_xticks(list(numbers))
     axes[0].set(ylabel="strict accuracy (%)")
-    axes[-1].legend(title="champion solid,\nnewest dotted", fontsize=8, title_fontsize=8)
+    axes[-1].legend(
+        title="champion solid,\nnewest dotted",
+        fontsize=8,
+        title_fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -15,7 +15,7 @@ from aot_core.tracking import registry
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def aot(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
