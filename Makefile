@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services lint format ui base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -64,6 +64,14 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## the documentation site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+SEEDS ?= 0 1 2 3 4
+self-play: setup ## the benchmark of self-play: every arm's exam, then a fresh Attacker against every arm (hours)
+	$(BIN)/python benchmarks/coevolution.py configs/selfplay.toml --seeds $(SEEDS) --output docs/selfplay
+	$(BIN)/python benchmarks/exploitability.py configs/selfplay.toml --seeds $(SEEDS)
 
 ui: setup ## MLflow and Prefect on the campaigns' own data
 	$(BIN)/aot ui --home $(HOME_DIR)
