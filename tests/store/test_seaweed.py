@@ -176,7 +176,9 @@ def test_a_campaign_outlasts_an_outage_and_goes_on_after_a_longer_one(weed: Weed
 MAINTAIN = """
 import os, sys
 from aot_core.home import Home
-os.environ.update(Home(sys.argv[1]).environment())
+home = Home(sys.argv[1])
+home.create()
+os.environ.update(home.environment())
 from flows.scheduled import maintenance
 state = maintenance("configs/smoke.toml", sys.argv[2:], sys.argv[1], 0.0, True, return_state=True)
 print(state.result(raise_on_failure=False))
