@@ -219,7 +219,7 @@ def test_a_full_disk_under_the_server_is_told_and_with_room_it_goes_on(
         assert not list(store.records())
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
         weed.stop()
-        weed.start()  # it looks for room once a minute
+        weed.start()  # sooner than it notices by itself
         store.seal(record := record_of(store, folder))
         assert store.find("curate", record.key) == record
         assert (store.fetch(record.artifact) / "weights.safetensors").stat().st_size == 40 * 2**20
