@@ -11,8 +11,9 @@ OUTPUT keeps the model.
 Prints, by kind of question, the share of right letters: clean, with 1, 2 and 3 semantic distractors and with 3
 irrelevant ones. Then the same after `--right` steps in which its letters alone are taught, three quarters of them
 about distracted scenes (`defender_ceiling.py`'s arm of that name, on scenes drawn here). "Sure" is the mean probability
-of three right answers at temperature 0.5. Fewer questions than `fragility.py` and no generation: for the search, not
-for the record.
+of three right answers at temperature 0.5. `--places` asks the relation questions' parts instead: where either object
+is, and the question plainly, without options. Fewer questions than `fragility.py` and no generation: for the search,
+not for the record.
 """
 
 import argparse
@@ -27,10 +28,11 @@ from defender_ceiling import CLEAN_SHARE, Arm, Asked, loss_of, sure
 from tqdm import trange
 
 from aot_core.base_models.names import model_folder
-from aot_core.contracts.scene import QuestionKind
+from aot_core.contracts.scene import Box, Question, QuestionKind
 from aot_core.defender.answering import Defender
 from aot_core.recipes import defender as recipe
-from aot_core.recipes.defender_lessons import KINDS
+from aot_core.recipes.defender_lessons import KINDS, Lesson
+from aot_core.recipes.defender_packing import answer_loss, pack
 from aot_core.recipes.defender_skills import MEASURE_SEED, Version, draw_versions
 from aot_core.tracking.protocol import NullTracker
 from aot_core.worlds.shapes import world
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--right", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--places", action="store_true")
     parser.add_argument("--questions", type=int, default=150, help="of every kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -72,6 +75,9 @@ def main() -> None:
             folder = go_on(folder, arguments, arguments.output or Path(scratch))
         base = Defender.load(str(folder), batch_size=100)
     exam = examination(arguments.questions)
+    if arguments.places:
+        show_places(base, exam)
+        return
     heads = ("clean", *(f"{count} {family}" for family, count in VERSIONS[1:]))
     print("| model | CPU s | question | " + " | ".join((*heads, "sure, clean", "sure, 3 semantic")) + " |")
     print("|---" * (len(heads) + 5) + "|")
@@ -130,6 +136,56 @@ def _right(defender: Defender, asked: list[Asked]) -> float:
     letters = defender.letter_logprobs([image for image, _ in asked], [question for _, question in asked])
     pairs = zip(letters, asked, strict=True)
     return float(np.mean([max(known, key=lambda x: known[x]) == question.answer for known, (_, question) in pairs]))
+
+
+def show_places(defender: Defender, exam: Shown) -> None:
+    """Whether a wrong relation comes of a wrong place: a row a version of the relation questions' scenes."""
+    print(
+        "| version | target found | reference found | both | relation | where both | where not |\n" + "|---" * 7 + "|"
+    )
+    for version in (VERSIONS[0], VERSIONS[3]):
+        asked = exam["relation"][version]
+        rights = torch.cat([_parts_right(defender, asked[i : i + 50]) for i in range(0, len(asked), 50)])
+        target, reference, relation = rights.T
+        both = target & reference
+        shares = (target, reference, both, relation, relation[both], relation[~both])
+        cells = " | ".join(f"{share.float().mean():.3f}" for share in shares)
+        print(f"| {version[1]} {version[0]} | {cells} |", flush=True)
+
+
+@torch.no_grad()
+def _parts_right(defender: Defender, asked: list[Asked]) -> torch.Tensor:
+    """(questions, 3) bool: where the target is, where the reference is, and the relation of the two."""
+    model, processor = defender.model, defender.processor
+    lessons = []
+    for _, question in asked:
+        target, reference = _target_first(question)
+        query = question.query
+        lessons.append(
+            [
+                Lesson(f"Where is the {' '.join(query.target.values())}?", _place(target)),
+                Lesson(f"Where is the {' '.join(query.reference.values())}?", _place(reference)),
+                Lesson(question.text, question.answer_text),
+            ]
+        )
+    features = recipe.visual_tokens(model, processor, [image for image, _ in asked])
+    packed = pack(processor, model, lessons, world.GRID)
+    _, right = answer_loss(model, packed, features)
+    wrong = torch.zeros(3 * len(asked)).index_add(0, packed.lesson, (~right).float())
+    return (wrong == 0).view(-1, 3)
+
+
+def _target_first(question: Question) -> list[Box]:
+    """The two boxes of a relation question: its answer tells which is which."""
+    axis = 0 if question.answer_text in ("left", "right") else 1
+    return sorted(
+        question.protected, key=lambda box: box.centre[axis], reverse=question.answer_text in ("right", "below")
+    )
+
+
+def _place(box: Box) -> str:
+    row, column = world.cell_of(box)
+    return f"row {row + 1}, column {column + 1}"
 
 
 def tell(base: Defender, steps: int) -> Defender:
