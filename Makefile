@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-services lint format ui base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-services lint format docs ui base-models lock clean
 
 setup: $(READY)
 
@@ -56,6 +56,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## the documentation site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 ui: setup ## MLflow and Prefect on the campaigns' own data
 	$(BIN)/aot ui --home $(HOME_DIR)

@@ -103,7 +103,7 @@ class Home:
         """
         vetted = {
             "PREFECT_HOME": str(self.prefect),
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",  # 12 s on two idle cores; busy ones took 200
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
             # Oftener than a team's automation takes a silent run for dead (`flows/heartbeat.py`).

@@ -4,6 +4,7 @@ A flow that raises leaves Prefect to print a traceback, for a misspelt folder to
 every process that runs one in `run_flow`.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,22 @@ from prefect import State
 from prefect.states import Cancelled, Failed
 
 from aot_core.commands.errors import is_fault, keep_traceback, sentence, tell, wants_traceback
-from aot_core.contracts.errors import StageCancelledError
+from aot_core.contracts.errors import StageCancelledError, ToldError
 from aot_core.home import Home
 
 _FAULTS = "faults"
 """The folder of a home that holds the tracebacks of this program's own faults."""
+
+
+class ServerLateError(ToldError):
+    """Prefect's own server, which a run without PREFECT_API_URL starts, did not answer in time."""
+
+    def __init__(self) -> None:
+        seconds = os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "its limit")
+        super().__init__(
+            f"Prefect's server did not answer within {seconds} s: this machine is busy, or it cannot start. "
+            "Try again, raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or let PREFECT_API_URL name a server"
+        )
 
 
 def failed(error: Exception, home: str | Path) -> State[Any]:
@@ -52,6 +64,8 @@ def run_flow(home: str | Path | None, run: Callable[[], None]) -> int:
     except Exception as error:
         if wants_traceback():
             raise
+        if isinstance(error, RuntimeError) and "ephemeral Prefect API server" in str(error):
+            error = ServerLateError()
         return tell(error, None if home is None else _faults(home))
     return 0
 

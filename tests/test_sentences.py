@@ -214,6 +214,15 @@ def test_a_flow_tells_a_sentence_too(tmp_path: Path) -> None:
     assert not list((tmp_path / "handover").iterdir()), "the config was removed once it was read"
 
 
+def test_a_server_that_is_late_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """A second is too short for any start of Prefect's server."""
+    done = aot("run", SMOKE, "--home", str(tmp_path), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="1")
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert "did not answer within 1 s" in said and "PREFECT_API_URL" in said
+    assert "Traceback" not in said and "fault of aot" not in said
+
+
 def test_sixteen_hundred_adversaries_reach_the_flow(tmp_path: Path) -> None:
     """More than one argument of a process, or one parameter of MLflow, can hold."""
     names = ", ".join(f'"aot://attacker_round/{number:064x}"' for number in range(1600))

@@ -49,6 +49,8 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
     # What its page and its own services ask; left to itself the page asks port 4200 or the caller's PREFECT_API_URL.
     environment |= {"PREFECT_API_URL": api, "PREFECT_SERVER_API_PORT": str(prefect)}
     environment.setdefault("PREFECT_UI_API_URL", api)
+    # Eight processes that poll for MLflow's GenAI jobs, of which this project has none.
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     commands = {
         f"MLflow   http://127.0.0.1:{mlflow}": [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.mlflow_uri,
