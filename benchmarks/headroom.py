@@ -25,13 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from defender_ceiling import CLEAN_SHARE, Arm, Asked, loss_of, sure
+from PIL.Image import Image
 from tqdm import trange
 
 from aot_core.base_models.names import model_folder
 from aot_core.contracts.scene import Box, Question, QuestionKind
 from aot_core.defender.answering import Defender
 from aot_core.recipes import defender as recipe
-from aot_core.recipes.defender_lessons import KINDS, Lesson
+from aot_core.recipes.defender_lessons import KINDS, Lesson, draw_lessons
 from aot_core.recipes.defender_packing import answer_loss, pack
 from aot_core.recipes.defender_skills import MEASURE_SEED, Version, draw_versions
 from aot_core.tracking.protocol import NullTracker
@@ -151,12 +152,19 @@ def show_places(defender: Defender, exam: Shown) -> None:
         shares = (target, reference, both, relation, relation[both], relation[~both])
         cells = " | ".join(f"{share.float().mean():.3f}" for share in shares)
         print(f"| {version[1]} {version[0]} | {cells} |", flush=True)
+    print(f"An object found among {CROWDED[0]} to {CROWDED[-1]} lookalikes: {_found_among_lookalikes(defender):.3f}")
 
 
-@torch.no_grad()
+def _found_among_lookalikes(defender: Defender, scenes: int = 64) -> float:
+    """Share of 4 "where" lessons a scene that are answered rightly."""
+    rng = np.random.default_rng(MEASURE_SEED)
+    drawn = [recipe.lookalike_scene(rng, CROWDED) for _ in range(scenes)]
+    lessons = [draw_lessons(rng, objects, {"where": 1.0}, 4) for objects, _ in drawn]
+    return _lessons_right(defender, [image for _, image in drawn], lessons).float().mean().item()
+
+
 def _parts_right(defender: Defender, asked: list[Asked]) -> torch.Tensor:
     """(questions, 3) bool: where the target is, where the reference is, and the relation of the two."""
-    model, processor = defender.model, defender.processor
     lessons = []
     for _, question in asked:
         target, reference = _target_first(question)
@@ -168,11 +176,17 @@ def _parts_right(defender: Defender, asked: list[Asked]) -> torch.Tensor:
                 Lesson(question.text, question.answer_text),
             ]
         )
-    features = recipe.visual_tokens(model, processor, [image for image, _ in asked])
-    packed = pack(processor, model, lessons, world.GRID)
-    _, right = answer_loss(model, packed, features)
-    wrong = torch.zeros(3 * len(asked)).index_add(0, packed.lesson, (~right).float())
-    return (wrong == 0).view(-1, 3)
+    return _lessons_right(defender, [image for image, _ in asked], lessons).view(-1, 3)
+
+
+@torch.no_grad()
+def _lessons_right(defender: Defender, images: list[Image], lessons: list[list[Lesson]]) -> torch.Tensor:
+    """(lessons of all images,) bool: every token of the answer right, teacher-forced."""
+    features = recipe.visual_tokens(defender.model, defender.processor, images)
+    packed = pack(defender.processor, defender.model, lessons, world.GRID)
+    _, right = answer_loss(defender.model, packed, features)
+    wrong = torch.zeros(sum(map(len, lessons))).index_add(0, packed.lesson, (~right).float())
+    return wrong == 0
 
 
 def _target_first(question: Question) -> list[Box]:
