@@ -28,10 +28,12 @@ from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
 from aot_core.engine.identity import declaration, pin_model, pin_source
 from aot_core.home import Home
+from aot_core.promotion.transaction import whoami
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking.database import told
 from aot_core.tracking.protocol import TrackingError
+from aot_core.tracking.registry import OWNER_TAG
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _LINK_SECONDS = 7 * 24 * 3600
@@ -74,13 +76,16 @@ class OpenCampaign:
             campaign_key=self.key,
             name=self.config.name,
             params=self.config.model_dump(mode="json"),
-            tags={"aot.home": str(self.home.root)},
+            tags={"aot.home": str(self.home.root), **self.labels()},
+            note=self.config.run.note,
         )
         now = _now()
         self.summary = CampaignSummary(
             name=self.config.name,
             key=self.key,
             config=self.config.model_dump(mode="json"),
+            labels=self.labels(),
+            note=self.config.run.note,
             started_at=now,
             updated_at=now,
             mlflow_uri=self.home.mlflow_uri,
@@ -104,6 +109,14 @@ class OpenCampaign:
                 raise  # else what stopped the campaign is the news: a full disk stops this too
         finally:
             self._lock.release()
+
+    def labels(self) -> dict[str, str]:
+        """Who answers for the campaign, and its tags: of its MLflow run, and of the version that it registers."""
+        run, restart = self.config.run, self.config.restart
+        told = {**run.tags, OWNER_TAG: run.owner or whoami()}
+        if restart is not None:
+            told["aot.restart"] = f"{restart.stage}:{restart.round} {restart.asked_at}"
+        return told
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.

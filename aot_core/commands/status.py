@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
@@ -85,7 +86,10 @@ def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
 
 def _table(summary: CampaignSummary) -> Table:
     title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {summary.updated_at}"
-    table = Table(title=title, title_justify="left", caption=summary.message or None)
+    labels = {name.removeprefix("aot."): value for name, value in summary.labels.items()}
+    told = [summary.note, ", ".join(f"{name}: {value}" for name, value in labels.items()), summary.message]
+    caption = Text("\n".join(line for line in told if line))
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in ("round", "stage", "key", "seconds", "made", "commit"):
         table.add_column(column, justify="right" if column in ("round", "seconds") else "left")
     for step in summary.steps:

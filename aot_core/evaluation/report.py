@@ -16,11 +16,20 @@ from typing import Any, get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.artifact import StageName, StageRecord
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, Changes, EvaluateOutputs, by_attacker
+from aot_core.contracts.evaluate import (
+    APART,
+    CLEAN,
+    REGRESSION_SUITE,
+    WORST_OF_N,
+    Changes,
+    EvaluateOutputs,
+    by_attacker,
+)
 from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
+from aot_core.evaluation.drift_rows import drift_rows
 
 _MERGED = (
     "strict",
@@ -166,6 +175,7 @@ def _view(summary: CampaignSummary) -> dict[str, Any]:
         "changes": change_tables(evaluations),
         "benchmarks": benchmark_rows(evaluations),
         "decision": summary.decision,
+        "drift": drift_rows(summary),
         "test_row": row,
         "cost": cost(summary.steps),
         "tiles": tiles(evaluations),
@@ -221,7 +231,7 @@ def change_tables(
     if not evaluations:
         return []
     last = evaluations[max(evaluations)]
-    attacks = [name for name in conditions_of({0: last}) if name not in (CLEAN, REGRESSION_SUITE)]
+    attacks = [name for name in conditions_of({0: last}) if name not in APART]
     tables: list[tuple[str, list[str], list[tuple[str, list[ChangeCell | None]]]]] = []
     for title, found in (("kind of question", last.changes_by_question), ("kind of edit", last.changes_by_edit)):
         kinds = sorted({name.partition("/")[2] for name in found})
@@ -269,7 +279,11 @@ def tiles(evaluations: dict[int, EvaluateOutputs]) -> list[Tile]:
         return []
     first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
     common = [name for name in conditions_of(evaluations) if name in first.strict and name in last.strict]
-    names = {CLEAN: "clean scenes", REGRESSION_SUITE: "on the regression suite"}
+    names = {
+        CLEAN: "clean scenes",
+        REGRESSION_SUITE: "on the regression suite",
+        WORST_OF_N: "on the worst of n edits a scene",
+    }
     return [
         Tile(names.get(name, f"under {label_of(name)} distractors"), _cell(first, name), _cell(last, name))
         for name in common

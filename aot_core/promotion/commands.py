@@ -1,5 +1,7 @@
 """The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -60,7 +62,7 @@ def print_history(promoter: Promoter) -> str:
     if not entries:
         console.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
     else:
-        console.print(_table(promoter.model, entries))
+        console.print(_table(promoter.model, entries, _owners(promoter, entries)))
     leading = promoter.champion()
     console.print(f"champion: {'version ' + leading if leading else 'none'}")
     if entries and entries[-1].kind == "intent":
@@ -75,9 +77,18 @@ def champion_by(entries: list[LedgerEntry]) -> str:
     return led[-1].version if led else ""
 
 
-def _table(model: str, entries: list[LedgerEntry]) -> Table:
+def _owners(promoter: Promoter, entries: list[LedgerEntry]) -> dict[str, str]:
+    """Version to the owner of the campaign that it came of, as far as the registry knows them."""
+    found: dict[str, str] = {}
+    for version in {entry.to_version for entry in entries}:
+        known = registry.get_version(promoter.uri, version, promoter.model)
+        found[version] = known[1].get(registry.OWNER_TAG, "") if known else ""
+    return found
+
+
+def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) -> Table:
     table = Table(title=f"{model}: ledger", title_justify="left")
-    for column in ("n", "when", "what", "from", "to", "who", "why", "clean", "worst"):
+    for column in ("n", "when", "what", "from", "to", "owner", "who", "why", "clean", "worst"):
         table.add_column(column, justify="right" if column in ("n", "from", "to", "clean", "worst") else "left")
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
@@ -87,6 +98,7 @@ def _table(model: str, entries: list[LedgerEntry]) -> Table:
             f"{entry.action} {entry.kind}",
             entry.from_version or "none",
             entry.to_version,
+            owners.get(entry.to_version, ""),
             entry.who,
             entry.why,
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
