@@ -78,8 +78,8 @@ class CampaignChange:
 
 def figure(outputs: EvaluateOutputs, condition: str) -> Figure:
     """A condition's accuracy in percent."""
-    shares = (100 * table[condition] for table in (outputs.strict, outputs.low, outputs.high))
-    return Figure(*shares, outputs.n[condition])
+    value, low, high = (100 * table[condition] for table in (outputs.strict, outputs.low, outputs.high))
+    return Figure(value, low, high, outputs.n[condition])
 
 
 def attacks_of(outputs: EvaluateOutputs) -> list[str]:
