@@ -12,6 +12,8 @@ probability that an edit is valid and a sampled answer is wrong, or (3 of 3) tha
   trained, no pass shared.
 - window: the first two steps stochastic and trained, the branching's pass shared by the group, three ODE steps from the
   window's end to the picture.
+- forward (by `--arms`): DiffusionNFT (arXiv 2509.16117), no stochastic step and no log-probability: edits along the
+  ODE, an initial noise each, noised anew and trained at two random times each.
 
 First an update's CPU seconds, part by part; then, seed by seed, curves of equal CPU seconds: reward and success on
 fixed held-out scenes (not counted in the time), and the time in which each arm's curve comes to where that of all
@@ -22,6 +24,7 @@ on from there.
 import argparse
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +36,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
+from aot_core.attacker.diffusion_nft import optimise_nft
 from aot_core.attacker.editing import Attacker
 from aot_core.attacker.flow_grpo import optimise, rollout, stochastic_steps
 from aot_core.attacker.scenes import Target, answered_right, draw, load_targets
@@ -42,7 +46,7 @@ from aot_core.attacker.tactics import AttackPolicy
 from aot_core.base_models.names import model_folder
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attack import ProposalSettings, TacticsSettings
-from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings, WindowSettings
+from aot_core.contracts.attacker_round import AttackerRoundConfig, NftSettings, SamplingSettings, WindowSettings
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import PrepareDataInputs
@@ -58,11 +62,14 @@ from aot_core.home import Home
 from aot_core.store import open_store
 from aot_core.tracking.protocol import NullTracker
 
-ARMS = {
-    "all steps": SamplingSettings(steps=10, sde_steps=9, shared_noise=False),
-    "window": SamplingSettings(steps=10, window=WindowSettings(size=2, finish=3)),
+ARMS: dict[str, dict[str, Any]] = {
+    "all steps": {"sampling": SamplingSettings(steps=10, sde_steps=9, shared_noise=False)},
+    "window": {"sampling": SamplingSettings(steps=10, window=WindowSettings(size=2, finish=3))},
+    "forward": {"sampling": SamplingSettings(steps=10, shared_noise=False), "nft": NftSettings()},
 }
-PLACES = ("config", "home", "output", "seeds", "redraw")
+"""What each arm changes of the config."""
+COLOURS = dict(zip(ARMS, ("tab:grey", "tab:red", "tab:blue"), strict=True))
+PLACES = ("config", "home", "output", "seeds", "redraw", "arms")
 """Arguments that change no curve."""
 Point = tuple[float, int, dict[str, float]]
 """CPU seconds, updates done, the probe's figures."""
@@ -78,7 +85,7 @@ class Measured(BaseModel):
     about: dict[str, Any]
     seconds: dict[str, dict[str, float]] = Field(default_factory=dict)
     """An update's CPU seconds by arm and part."""
-    curves: Curves = Field(default_factory=lambda: {name: {} for name in ARMS})
+    curves: Curves = Field(default_factory=dict)
 
 
 @dataclass
@@ -128,13 +135,14 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=2400, help="scenes of the train split that are looked at")
     parser.add_argument("--probe", type=int, default=300, help="held-out scenes, an edit each")
     parser.add_argument("--looks", type=int, default=6, help="at the held-out scenes, of an arm and seed")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["all steps", "window"])
     parser.add_argument("--output", type=Path, default=Path("docs/attacker.png"))
     parser.add_argument("--redraw", action="store_true", help="report and draw again what OUTPUT's .json holds")
     arguments = parser.parse_args()
     path = arguments.output.with_suffix(".json")
     if arguments.redraw:
         kept = Measured.model_validate_json(path.read_bytes())
-        kept.curves = of_both_arms(kept.curves)
+        kept.curves = of_all_arms(kept.curves)
         report(kept.curves)
         plot(kept, arguments.output)
         return
@@ -155,19 +163,21 @@ def main() -> None:
     )
     match = prepare(load_campaign(arguments.config), arguments)
     print(f"{len(match.lessons)} scenes to attack, {len(match.probe)} held out; {arguments.scenes} x {arguments.group}")
-    for name in ARMS:
-        kept.seconds[name] = kept.seconds.get(name) or update_seconds(match, with_sampling(settings, name))
-    ratio = sum(kept.seconds["all steps"].values()) / sum(kept.seconds["window"].values())
-    print(f"an update: {ratio:.1f}x less CPU time with the window", flush=True)
+    first, *others = arguments.arms
+    for name in arguments.arms:
+        kept.seconds[name] = kept.seconds.get(name) or update_seconds(match, of_arm(settings, name))
+    for name in others:
+        ratio = sum(kept.seconds[first].values()) / sum(kept.seconds[name].values())
+        print(f"an update of {name}: {ratio:.1f}x less CPU time than of {first}", flush=True)
     for seed in arguments.seeds:
-        for name in ARMS:
-            if str(seed) in kept.curves[name]:
+        for name in arguments.arms:
+            if str(seed) in kept.curves.setdefault(name, {}):
                 continue
             updates = max(1, round(arguments.seconds / sum(kept.seconds[name].values())))
-            config = with_sampling(settings, name).model_copy(update={"seed": seed, "updates": updates})
+            config = of_arm(settings, name).model_copy(update={"seed": seed, "updates": updates})
             kept.curves[name][str(seed)] = learn(match, config, arguments.looks)
             path.write_text(kept.model_dump_json() + "\n")
-        report(kept.curves)
+        report({name: kept.curves[name] for name in arguments.arms})
         plot(kept, arguments.output)
 
 
@@ -194,8 +204,12 @@ def prepare(config: CampaignConfig, arguments: argparse.Namespace) -> Match:
     return Match(store.fetch(attacker), base, defender, targets[:held_out], targets[held_out:])
 
 
-def with_sampling(config: AttackerRoundConfig, arm: str) -> AttackerRoundConfig:
-    return config.model_copy(update={"sampling": ARMS[arm]})
+def of_arm(config: AttackerRoundConfig, arm: str) -> AttackerRoundConfig:
+    return config.model_copy(update=ARMS[arm])
+
+
+def arm_of(config: AttackerRoundConfig) -> str:
+    return next(name for name, changed in ARMS.items() if changed["sampling"] == config.sampling)
 
 
 def update_seconds(match: Match, config: AttackerRoundConfig, repeats: int = 3) -> dict[str, float]:
@@ -205,7 +219,7 @@ def update_seconds(match: Match, config: AttackerRoundConfig, repeats: int = 3) 
     optimizer = torch.optim.AdamW(editor.trainable(), lr=1e-6)
     clocks = [timed_update(match, editor, optimizer, config, repeat) for repeat in range(repeats + 1)][1:]
     least = {part: min(clock[part] for clock in clocks) for part in clocks[0]}
-    arm = next(name for name, sampling in ARMS.items() if sampling == config.sampling)
+    arm = arm_of(config)
     parts = ", ".join(f"{part} {value:.2f}" for part, value in least.items())
     print(f"{arm}: {sum(least.values()):.2f} CPU s an update, least of {repeats} ({parts})", flush=True)
     return least
@@ -228,20 +242,24 @@ def timed_update(
     images = [attempt.target.image for attempt in attempts]
     told = [attempt.proposal.instruction for attempt in attempts]
     condition = timed("encode", lambda: editor.encode(images, told))
-    window = stochastic_steps(config.sampling, repeat)
+    window = range(0) if config.nft else stochastic_steps(config.sampling, repeat)
     given = (editor, condition, config.group_size, config.sampling, noise)
     edits = timed("sample", lambda: rollout(*given, with_reference=True, stochastic=window))
     edited = timed("decode", lambda: editor.decode(edits.latents, edits.condition))
     scored = timed("judge", lambda: score_edits(match.defender, attempts, edited, config, repeat))
     rewards = torch.tensor([one.reward.reward for one in scored]).view(-1, config.group_size)
-    timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
+    if config.nft is not None:
+        learner = config, config.nft, optimizer, noise, nullcontext()
+        timed("train", lambda: optimise_nft(editor, edits, rewards, *learner))
+    else:
+        timed("train", lambda: optimise(editor, edits, rewards, config, optimizer))
     return clock
 
 
 def learn(match: Match, config: AttackerRoundConfig, looks: int) -> list[Point]:
     """An arm's curve on the held-out scenes: the same instructions and noise at each look, whatever the seed."""
     editor, policy = match.editor(config), AttackPolicy()
-    arm = next(name for name, sampling in ARMS.items() if sampling == config.sampling)
+    arm = arm_of(config)
     fixed = config.model_copy(update={"seed": 0})
 
     def look() -> dict[str, float]:
@@ -287,36 +305,38 @@ def seconds_to(curve: list[Point], name: str, wanted: float) -> float | None:
     return None
 
 
-def of_both_arms(curves: Curves) -> Curves:
-    """Without a seed that one arm has not played yet."""
+def of_all_arms(curves: Curves) -> Curves:
+    """Without a seed that one of the arms has not played yet."""
     both = set.intersection(*(set(found) for found in curves.values()))
     return {arm: {seed: curve for seed, curve in found.items() if seed in both} for arm, found in curves.items()}
 
 
 def report(curves: Curves) -> None:
-    """Start and end of each arm's mean curve, and both arms' time to what the all-steps arm ends with, if it rose."""
+    """Start and end of each arm's mean curve, and every arm's time to what the first one ends with, if that rose."""
     means = {name: mean_curve(found.values()) for name, found in curves.items()}
     for name, curve in means.items():
         print(f"{name}: mean of {len(curves[name])} seeds: {shown(curve[0][2])} -> {shown(curve[-1][2])}")
     for name in FIGURES[:-1]:
-        print(f"{name}, mean of the seeds: {compared(*means.values(), name)}")
-        for seed in curves["all steps"]:
-            print(
-                f"{name}, seed {seed}: {compared(*(read(found[seed]) for found in curves.values()), name)}", flush=True
-            )
+        print(f"{name}, mean of the seeds: {compared(means, name)}")
+        for seed in next(iter(curves.values())):
+            by_arm = {arm: read(found[seed]) for arm, found in curves.items()}
+            print(f"{name}, seed {seed}: {compared(by_arm, name)}", flush=True)
 
 
-def compared(slow: list[Point], fast: list[Point], name: str) -> str:
-    """Both curves' CPU seconds to the value that the slow one ends with."""
-    wanted = slow[-1][2][name]
-    if wanted <= slow[0][2][name]:
-        return "all steps ended no higher than it began; there is no time to compare"
-    times = [seconds_to(curve, name, wanted) for curve in (slow, fast)]
+def compared(curves: Mapping[str, list[Point]], name: str) -> str:
+    """The curves' CPU seconds to the value that the first one ends with."""
+    first, curve = next(iter(curves.items()))
+    wanted = curve[-1][2][name]
+    if wanted <= curve[0][2][name]:
+        return f"{first} ended no higher than it began; there is no time to compare"
+    times = {arm: seconds_to(found, name, wanted) for arm, found in curves.items()}
     told = ", ".join(
-        f"{arm} {'never' if spent is None else f'{spent:.0f} CPU s'}" for arm, spent in zip(ARMS, times, strict=True)
+        f"{arm} never"
+        if spent is None
+        else f"{arm} {spent:.0f} CPU s" + (f" ({times[first] / spent:.1f}x)" if times[first] and spent else "")  # pyright: ignore[reportOptionalOperand]
+        for arm, spent in times.items()
     )
-    ratio = f": {times[0] / times[1]:.1f}x" if times[0] and times[1] else ""
-    return f"to {wanted:.3f}, where all steps' curve ends: {told}{ratio}"
+    return f"to {wanted:.3f}, where the curve of {first} ends: {told}"
 
 
 def shown(figures: Mapping[str, float]) -> str:
@@ -328,14 +348,15 @@ def plot(kept: Measured, output: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(16, 3.6), constrained_layout=True)
     bottoms = dict.fromkeys(seconds, 0.0)
     for part in ("encode", "sample", "decode", "judge", "train"):
-        heights = [seconds[name][part] for name in ARMS]
-        axes[0].bar(list(ARMS), heights, bottom=[bottoms[name] for name in ARMS], label=part, width=0.6)
-        for name in ARMS:
+        heights = [by_part[part] for by_part in seconds.values()]
+        axes[0].bar(list(seconds), heights, bottom=list(bottoms.values()), label=part, width=0.6)
+        for name in seconds:
             bottoms[name] += seconds[name][part]
     axes[0].set(title="an update", ylabel="CPU seconds")
     axes[0].legend(frameon=False)
     for axis, name in zip(axes[1:], FIGURES, strict=False):
-        for colour, (arm, found) in zip(("tab:grey", "tab:red"), kept.curves.items(), strict=True):
+        for arm, found in kept.curves.items():
+            colour = COLOURS[arm]
             for curve, width in [*((read(one), 0.6) for one in found.values()), (mean_curve(found.values()), 2.2)]:
                 x, y = [spent for spent, _, _ in curve], [figures[name] for _, _, figures in curve]
                 label = f"{arm}: mean of {len(found)} seeds" if width > 1 else None

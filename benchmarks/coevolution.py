@@ -5,7 +5,10 @@
 Each seed: data, warm starts and N rounds as in a campaign (`aot_1` .. `aot_N`), and, with the same number of updates
 on the same number of images of the same scenes and questions:
 - `clean_rl`: the Defender trained on the clean scenes that each round's Attacker edited (the paper's ablation);
-- `static_rl`: trained on these scenes with as many procedural semantic distractors (static augmentation);
+- `picture_rl`: trained on as many scenes drawn at random, their pictures augmented (`benchmarks/rivals.py`);
+- `static_rl`: trained on the same random scenes, with up to as many objects of any colour and shape added;
+- `oracle_rl`: trained on the scenes that self-play's curation kept, with distractors of the very family that the exam
+  draws. It is told what misleads: oracle augmentation, no fair rival;
 - `sft` (the warm start) and `base`.
 Every Defender is asked the same questions: clean, with procedural distractors (one family that no training draws),
 and under every round's Attacker, and the last Attacker of the next seed's campaign, which it never met.
@@ -17,7 +20,6 @@ OUTPUT-rounds.png (each Attacker against the Defender before and after it).
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,35 +27,28 @@ from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from rivals import oracle_lessons, picture_lessons, static_lessons
 from scipy.stats import t as student
 
 from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundInputs
-from aot_core.contracts.base import Frozen, sha256_of
+from aot_core.contracts.base import Frozen
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.curate import CurateInputs
 from aot_core.contracts.defender_round import DefenderRoundInputs
-from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, attacker_condition
+from aot_core.contracts.evaluate import ITEMS_FILE, WORST_OF_N, EvaluateInputs, attacker_condition
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.prepare_data import PrepareDataInputs
-from aot_core.contracts.scene import Edit, Sample
 from aot_core.contracts.spec import Place
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
-from aot_core.data.dataset import load_image, read_samples, save_image, write_dataset
+from aot_core.data.dataset import read_samples
 from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.engine.runner import execute, git_commit
 from aot_core.evaluation.items import Item, paired, read_items
 from aot_core.evaluation.statistics import paired_difference
 from aot_core.home import Home
 from aot_core.store import Store, open_store
-from aot_core.worlds.instructions import add_instruction
-from aot_core.worlds.shapes import world
-from aot_core.worlds.shapes.implantation import find_distractor, words_in_question
-
-DISTRACTORS = 3
-"""Procedural distractors a training scene of `static_rl`: as many as an Attacker may paint."""
 
 
 class Seed:
@@ -65,6 +60,10 @@ class Seed:
         self.store: Store = open_store(str(home.store))
         self.bases = pin_model(config.models.attacker), pin_model(config.models.defender)
         self.seconds: dict[str, float] = {}
+        self.lessons: dict[str, list[StageRecord]] = {}
+        """The Defender's rounds by arm."""
+        self.edits = 0
+        """What the Attackers sampled in training."""
 
     def run(self, stage: StageName, inputs: Frozen, round_index: int = 0, config: Frozen | None = None) -> StageRecord:
         section = cast("Frozen", getattr(self.config, stage)) if config is None else config
@@ -80,27 +79,43 @@ class Seed:
         editor, model = self.bases
         judge = model if self.config.prepare_data.effectiveness.enabled else None
         self.data = self.run("prepare_data", PrepareDataInputs(source=None, defender=judge)).artifact
-        attacker = self.run("warm_start_attacker", WarmStartAttackerInputs(dataset=self.data, base=editor)).artifact
+        self.start = self.run("warm_start_attacker", WarmStartAttackerInputs(dataset=self.data, base=editor)).artifact
+        attacker = self.start
         warm = self.run("warm_start_defender", WarmStartDefenderInputs(dataset=self.data, base=model)).artifact
         players: dict[str, ArtifactRef | None] = {"base": None, "sft": warm}
         attackers: list[ArtifactRef] = []
-        defender = clean = static = warm
+        pool: list[StageRecord] = []
+        defender = clean = static = pictures = oracle = warm
         for k in range(1, self.config.rounds + 1):
             match = {"dataset": self.data, "defender": defender, "attacker_base": editor, "defender_base": model}
-            attacker = self.run("attacker_round", AttackerRoundInputs(attacker=attacker, **match), k).artifact
+            begins = self.start if self.config.attacker_rounds == "fresh" else attacker
+            pool.append(self.run("attacker_round", AttackerRoundInputs(attacker=begins, **match), k))
+            self.edits += int(pool[-1].outputs["edits"])
+            attacker = pool[-1].artifact
             attackers.append(attacker)
-            curated = self.run("curate", CurateInputs(attacker=attacker, **match), k).artifact
-            distracted = static_lessons(self.store, curated)
+            fresh = CurateInputs(attacker=attacker, **match)
+            if self.config.curate.draw != "newest":
+                ended = tuple(float(record.outputs["success_after"]) for record in pool)
+                fresh = fresh.model_copy(update={"pool": tuple(attackers[:-1]), "successes": ended})
+            curated = self.run("curate", fresh, k).artifact
+            count, drawn = len(read_samples(self.store.fetch(curated))), 1000 * self.config.seed + k
             ablation = self.config.defender_round.model_copy(update={"clean_share": 1.0})
-            defender = self.teach(curated, defender, k)
-            clean = self.teach(curated, clean, k, ablation)
-            static = self.teach(distracted, static, k)
-            players |= {f"aot_{k}": defender, "clean_rl": clean, "static_rl": static}
+            defender = self.teach("aot", curated, defender, k)
+            clean = self.teach("clean_rl", curated, clean, k, ablation)
+            pictures = self.teach("picture_rl", picture_lessons(self.store, self.data, count, drawn), pictures, k)
+            static = self.teach("static_rl", static_lessons(self.store, self.data, count, drawn), static, k)
+            oracle = self.teach("oracle_rl", oracle_lessons(self.store, curated), oracle, k)
+            players |= {"clean_rl": clean, "picture_rl": pictures, "static_rl": static, "oracle_rl": oracle}
+            players[f"aot_{k}"] = defender
         return players, attackers
 
-    def teach(self, lessons: ArtifactRef, defender: ArtifactRef, k: int, config: Frozen | None = None) -> ArtifactRef:
+    def teach(
+        self, arm: str, lessons: ArtifactRef, defender: ArtifactRef, k: int, config: Frozen | None = None
+    ) -> ArtifactRef:
         inputs = DefenderRoundInputs(curated=lessons, defender=defender, base=self.bases[1])
-        return self.run("defender_round", inputs, k, config).artifact
+        record = self.run("defender_round", inputs, k, config)
+        self.lessons.setdefault(arm, []).append(record)
+        return record.artifact
 
     def examine(self, defender: ArtifactRef | None, attackers: Sequence[ArtifactRef]) -> list[Item]:
         inputs = EvaluateInputs(
@@ -111,56 +126,6 @@ class Seed:
             attackers=tuple(attackers),
         )
         return read_items(self.store.fetch(self.run("evaluate", inputs).artifact) / ITEMS_FILE)
-
-
-def static_lessons(store: Store, curated: ArtifactRef) -> ArtifactRef:
-    """The scenes of a curated set with procedural semantic distractors in place of the Attacker's edits."""
-    key = sha256_of({"static_lessons": curated.sha256, "distractors": DISTRACTORS})
-    folder = store.fetch(curated)
-    with tempfile.TemporaryDirectory() as name:
-        output = Path(name)
-        samples = [
-            lesson
-            for index, sample in enumerate(read_samples(folder))
-            if (lesson := with_distractors(np.random.default_rng([int(key[:8], 16), index]), sample, folder, output))
-        ]
-        write_dataset(output, samples)
-        return store.put("curate", key, output)
-
-
-def with_distractors(rng: np.random.Generator, sample: Sample, folder: Path, output: Path) -> Sample | None:
-    """A sample whose clean scene carries up to `DISTRACTORS` procedural semantic ones; None where none fits."""
-    objects, image = list(sample.scene.objects), load_image(folder, sample.image)
-    words = words_in_question(sample.question.query, objects)
-    edits: list[Edit] = []
-    for _ in range(DISTRACTORS):
-        taken = {world.cell_of(thing.box) for thing in objects}
-        free = [cell for cell in world.all_cells(sample.scene.width) if cell not in taken]
-        found = find_distractor(rng, objects, objects, sample.question, words, "semantic")
-        if found is None or not free:
-            break
-        cell = free[int(rng.integers(len(free)))]
-        thing = world.place(rng, found, cell)
-        side = round(thing.box.width)
-        paint = Image.new("RGB", (side, side), world.rgb(found["colour"]))
-        image.paste(paint, (round(thing.box.x), round(thing.box.y)), world.stamp(found["shape"], side))
-        told = add_instruction(found, cell)
-        edits.append(
-            Edit(
-                kind="add", instruction=told, family="semantic", region=world.cell_box(cell), removed=None, added=thing
-            )
-        )
-        objects.append(thing)
-    if not edits:
-        return None
-    return sample.model_copy(
-        update={
-            "image": save_image(output, f"{sample.sample_id}-clean", load_image(folder, sample.image)),
-            "edited_image": save_image(output, f"{sample.sample_id}-edited", image),
-            "edits": tuple(edits),
-            "edited_objects": tuple(objects),
-        }
-    )
 
 
 Answers = dict[str, dict[str, list[list[Item]]]]
@@ -193,21 +158,29 @@ def main() -> None:
     rounds = seeds[0].config.rounds
     seconds = {name: mean(s.seconds[name] for s in seeds) for name in seeds[0].seconds}
     defenders = {name: [ref.uri if (ref := players[name]) else "" for players, _ in played] for name in played[0][0]}
-    write(arguments, answers, rounds, seconds, defenders)
+    write(arguments, answers, rounds, [*costs(seeds), "", seconds_told(seconds)], defenders)
 
 
 def write(
     arguments: argparse.Namespace,
     answers: Answers,
     rounds: int,
-    seconds: dict[str, float],
+    costs: Sequence[str],
     defenders: dict[str, list[str]],
 ) -> None:
-    players = ["base", "sft", "clean_rl", "static_rl", *(f"aot_{k}" for k in range(1, rounds + 1))]
+    players = [
+        "base",
+        "sft",
+        "clean_rl",
+        "picture_rl",
+        "static_rl",
+        "oracle_rl",
+        *(f"aot_{k}" for k in range(1, rounds + 1)),
+    ]
     conditions = list(answers["base"])
     shares = {p: {c: [_strict(items) for items in answers[p][c]] for c in conditions} for p in players}
     titles = {attacker_condition(k): f"Attacker {k}" for k in range(1, rounds + 1)}
-    titles[attacker_condition(rounds + 1)] = "another seed's Attacker"
+    titles |= {attacker_condition(rounds + 1): "another seed's Attacker", WORST_OF_N: "worst of n"}
     lines = [
         f"`python benchmarks/coevolution.py {arguments.config} --seeds {' '.join(map(str, arguments.seeds))}"
         + "".join(f" --set {override}" for override in arguments.overrides)
@@ -238,8 +211,7 @@ def write(
         "|---|---|---|---|",
         *(_match(k, shares, answers) for k in range(1, rounds + 1)),
     ]
-    arms = " ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-    lines += ["", f"Seconds a seed, all Defenders together: {arms}.", ""]
+    lines += ["", *costs, ""]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".md").write_text("\n".join(lines))
     told = {"strict": shares, "defenders": defenders}
@@ -247,6 +219,36 @@ def write(
     draw(arguments.output.with_suffix(".png"), shares, players, conditions, titles)
     draw_matches(arguments.output.with_name(f"{arguments.output.name}-rounds.png"), shares, rounds)
     print("\n".join(lines))
+
+
+def costs(seeds: Sequence[Seed]) -> list[str]:
+    """What each arm's Defender was trained with, and the Attackers' cost apart."""
+    lines = [
+        "Means a seed, all rounds together:",
+        "",
+        "| arm | updates | answers' tokens | different prompts | groups flat |",
+    ]
+    lines.append("|---" * 5 + "|")
+    for arm in seeds[0].lessons:
+        told = [[record.outputs for record in seed.lessons[arm]] for seed in seeds]
+        sums = [
+            f"{mean(sum(o[name] for o in of_seed) for of_seed in told):.0f}"
+            for name in ("updates", "generated_tokens", "prompts")
+        ]
+        flat = mean(o["flat_groups"] for of_seed in told for o in of_seed)
+        lines.append(f"| {arm} | " + " | ".join(sums) + f" | {100 * flat:.0f} % |")
+    edits = mean(seed.edits for seed in seeds)
+    apart = mean(seed.seconds["attacker_round"] + seed.seconds["curate"] for seed in seeds)
+    lines += [
+        "",
+        f"Self-play alone pays for Attackers: {edits:.0f} edits in training, {apart:.0f} seconds with curation.",
+    ]
+    return lines
+
+
+def seconds_told(seconds: dict[str, float]) -> str:
+    arms = " ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    return f"Seconds a seed, all Defenders together: {arms}."
 
 
 def draw(

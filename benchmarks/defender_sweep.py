@@ -5,7 +5,7 @@
 
 Every try is the config with its overrides (several, parted by blanks): warm start, then one `defender_round` on
 `--scenes` scenes of the train split that carry up to three semantic distractors, then `evaluate` without Attackers. It
-is the cheap part of `benchmarks/coevolution.py` (its `static_rl`), for finding settings before a campaign is spent on
+is the cheap part of `benchmarks/coevolution.py` (its `oracle_rl`), for finding settings before a campaign is spent on
 them. The first line is the warm start itself. Everything goes through the stages and their store: a try that was made
 is found again.
 """
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from coevolution import Seed, with_distractors
+from coevolution import Seed
+from rivals import with_distractors
 
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.base import sha256_of

@@ -2,8 +2,8 @@
 
     python examples/one_round.py
 
-No Prefect, no MLflow, no store: the loop as the paper describes it (arXiv 2602.22227), from scenes to the trained Defender.
-The numbers are small and the result is noisy.
+No Prefect, no MLflow, no store: the loop as the paper describes it (arXiv 2602.22227), from scenes to a trained
+Defender. The numbers are small and the result is noisy.
 """
 
 import argparse

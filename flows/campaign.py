@@ -31,11 +31,13 @@ from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageSt
 from aot_core.engine.identity import declaration, pin_model, pin_source
 from aot_core.engine.runner import git_commit
 from aot_core.home import Home
+from aot_core.promotion.transaction import whoami
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking.database import told
 from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
+from aot_core.tracking.registry import OWNER_TAG
 from aot_core.tracking.story import origin_tags
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
@@ -85,13 +87,16 @@ class OpenCampaign:
             campaign_key=self.key,
             name=self.config.name,
             params=self._params(),
-            tags={"aot.home": str(self.home.root), **self._origin},
+            tags={"aot.home": str(self.home.root), **self._origin, **self.labels()},
+            note=self.config.run.note,
         )
         now = _now()
         self.summary = CampaignSummary(
             name=self.config.name,
             key=self.key,
             config=self.config.model_dump(mode="json"),
+            labels=self.labels(),
+            note=self.config.run.note,
             started_at=now,
             updated_at=now,
             mlflow_uri=self.home.mlflow_uri,
@@ -121,6 +126,14 @@ class OpenCampaign:
         everything."""
         told = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"run", "promotion", "edition"})
         return {**told, "seed": self.config.seed, "rounds": self.config.rounds}
+
+    def labels(self) -> dict[str, str]:
+        """Who answers for the campaign, and its tags: of its MLflow run, and of the version that it registers."""
+        run, restart = self.config.run, self.config.restart
+        told = {**run.tags, OWNER_TAG: run.owner or whoami()}
+        if restart is not None:
+            told["aot.restart"] = f"{restart.stage}:{restart.round} {restart.asked_at}"
+        return told
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.

@@ -32,6 +32,7 @@ from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import interruptible, keep_own_server
 from flows.promotion import gate_defender, settle
+from flows.restarts import dated, tell_restart
 from flows.secrets import lend_blocks
 from flows.sentences import failed, run_flow, value_of
 from flows.series import (
@@ -61,6 +62,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                 with campaign:
                     take_over(campaign.key)
                     tell_plan(campaign)
+                    tell_restart(campaign)
                     ended = _coevolve(campaign)
                 if ended is not None:
                     settle(campaign, ended.decision)
@@ -129,7 +131,7 @@ def _begin(campaign: OpenCampaign, data: ArtifactRef) -> Course:
         bank=plan.bank if plan else None,
     )
     evaluation = tasks.evaluate(campaign, exam)
-    return Course(data, attacker, defender, pool, exam, evaluation, made, [defender], sat=[exam])
+    return Course(data, attacker, defender, pool, exam, evaluation, attacker, made, [defender], sat=[exam])
 
 
 def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
@@ -141,7 +143,7 @@ def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
     check_budget(campaign)
     match = AttackerRoundInputs(
         dataset=course.data,
-        attacker=course.attacker,
+        attacker=course.first_attacker if config.attacker_rounds == "fresh" else course.attacker,
         defender=course.defender,
         attacker_base=campaign.attacker_base,
         defender_base=campaign.defender_base,
@@ -213,6 +215,7 @@ def main() -> int:
         if asked:
             lend_blocks(config)
             config = edition_of(config, Home(home), asked[0])
+        config = dated(config, Home(home))
         with interruptible("`aot run` goes on where it stopped"), tags(TAG):
             state = coevolution(config, home, return_state=True)
         print_closing_table(value_of(state), Home(home))

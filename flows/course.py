@@ -20,6 +20,8 @@ class Course:
     """The inputs of the next evaluation: the Defender so far, and every Attacker so far."""
     evaluation: StageRecord
     """The last one."""
+    first_attacker: ArtifactRef
+    """What round 1 starts from, and with `attacker_rounds = "fresh"` every round."""
     warm_attacker: ArtifactRef | None = None
     """The Attacker's warm start, where this campaign made it."""
     defenders: list[ArtifactRef] = field(default_factory=list[ArtifactRef])

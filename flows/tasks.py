@@ -69,7 +69,9 @@ def spec_of(
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
     seeded_by = 0 if declaration(name).same_in_all_rounds else round_index
     config = campaign.config.stage_config(name, seeded_by, of_series=of_series)
-    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded))
+    restart = campaign.config.restart
+    remade = restart.asked_at if restart is not None and restart.covers(name, round_index) else ""
+    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded), remade)
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:

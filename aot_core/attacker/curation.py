@@ -10,7 +10,7 @@ a share of both keeps the lesson honest; how much, the config says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -69,15 +69,20 @@ class Funnel(Frozen):
     kept: int = 0
 
 
-def draw_shares(draw: str, successes: Sequence[float]) -> list[float]:
+def draw_shares(draw: str, successes: Sequence[float], form: Literal["success", "variance"] = "success") -> list[float]:
     """How likely each Attacker is to be given a scene, the newest last; adds up to 1.
 
-    "prioritised" goes by success and a twentieth more, so that one that never succeeded is not lost from sight.
+    "prioritised" goes by success x (or, with `form` "variance", by x (1 - x)) and a twentieth more, so that one that
+    never succeeded is not lost from sight.
     """
     if draw == "newest":
         return [0.0] * (len(successes) - 1) + [1.0]
-    weights = [1.0 if draw == "uniform" else success + 0.05 for success in successes]
+    weights = [1.0 if draw == "uniform" else _priority(success, form) + 0.05 for success in successes]
     return [weight / sum(weights) for weight in weights]
+
+
+def _priority(success: float, form: Literal["success", "variance"]) -> float:
+    return success * (1 - success) if form == "variance" else success
 
 
 def join_funnels(funnels: Sequence[Funnel]) -> Funnel:

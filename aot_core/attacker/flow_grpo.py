@@ -186,7 +186,7 @@ def optimise(
     `clip_fraction`, `kl` and `grad_norm`, and `flat_groups`. Raises NonFiniteLossError before a weight takes
     harm.
     """
-    flat_P = flat_groups(rewards_PG)
+    flat_P = flat_groups(rewards_PG, config.least_deviation)
     metrics = {"flat_groups": float(flat_P.float().mean()), "clip_fraction": 0.0, "kl": 0.0, "grad_norm": 0.0}
     if advantages_PG is None:
         assert config.scaling != "prompt", "what a prompt's rewards varied by is known to the round alone"
@@ -244,6 +244,7 @@ def step_loss(
         advantages[chunk.cpu()].to(moved.logprob),
         config.clip_low,
         config.clip_high,
+        config.clip_ratio_dual,
     )
     metrics = {"clip_fraction": parts["clip_fraction"], "kl": 0.0}
     if transition.reference_mean is not None:

@@ -46,6 +46,8 @@ class Reward:
     """The letters answered; None where an answer holds none. Empty where none was sampled."""
     diversity: float = 1.0
     """d: how far the edit differs from its group's other valid edits, 0..1; 1 where it has none, or is not measured."""
+    learnability: float = 0.0
+    """4 p (1 - p), 0..1, p being the probability of a right answer; 0 where the settings leave it out."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """What the config's own terms gave, by name (`reward_terms`); nothing for invalid edits."""
 
@@ -68,7 +70,7 @@ def attack_rewards(
     if not expected:
         letters = answered_letters(answerer, asked_images, asked, settings.samples, settings.temperature, seed)
     logprobs: list[dict[str, float]] = [{}] * len(valid)
-    if valid and (settings.dense or expected):
+    if valid and (settings.dense or expected or settings.learnability):
         logprobs = answerer.letter_logprobs(asked_images, asked)
     rewards = [_invalid(verdict) for verdict in verdicts]
     for index, said, by_letter in zip(valid, letters, logprobs, strict=True):
@@ -79,8 +81,12 @@ def attack_rewards(
             else sum(letter != right for letter in said) / len(said)
         )
         margin = squashed_margin(by_letter, right, settings.margin_scale) if settings.dense else 0.0
+        learnable = 0.0
+        if settings.learnability:
+            p = probability(by_letter, right, settings.temperature)
+            learnable = 4 * p * (1 - p)
         rewards[index] = Reward(
-            reward=combine(settings, verdicts[index].confidence, wrong, margin),
+            reward=combine(settings, verdicts[index].confidence, wrong, margin, learnable),
             valid=True,
             ssim=verdicts[index].ssim,
             confidence=verdicts[index].confidence,
@@ -88,17 +94,20 @@ def attack_rewards(
             success=wrong**settings.samples if expected else float(wrong == 1.0),
             margin=margin,
             answers=said,
+            learnability=learnable,
         )
     return rewards
 
 
-def combine(settings: RewardSettings, confidence: float, wrong: float, margin: float) -> float:
-    """confidence (floor + (1 - floor) ((1 - dense) efficacy + dense margin)), for a valid edit, in 0..1.
+def combine(settings: RewardSettings, confidence: float, wrong: float, margin: float, learnable: float = 0.0) -> float:
+    """confidence (floor + (1 - floor) ((1 - dense) efficacy + dense margin)), for a valid edit, in 0..1; efficacy is
+    mixed with `learnable`, 4 p (1 - p), by `settings.learnability`.
 
     The parser's confidence is a factor, not only a threshold: without it the Attacker paints what just
     passes.
     """
     efficacy = float(wrong == 1.0) if settings.efficacy == "consecutive" else wrong
+    efficacy = (1 - settings.learnability) * efficacy + settings.learnability * learnable
     mixed = (1 - settings.dense) * efficacy + settings.dense * margin
     return confidence * (settings.floor + (1 - settings.floor) * mixed)
 

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class RoundHistory:
     curve: list[dict[str, float]] = field(default_factory=list)
     best: list[ScoredEdit] = field(default_factory=list)
     edits: int = 0
+    best_update: int | None = None
+    """With `patience`: the update whose Attacker was kept."""
 
     def first(self, name: str) -> float:
         """Mean of a figure over the first fifth of the updates, at least one."""
@@ -92,6 +95,66 @@ class RoundState:
             editor.hold_reference()
         self.history = RoundHistory()
         self.update = 0
+        self.looks: list[float] = []
+        """With `patience`: the mean rewards of the looks so far."""
+        self.kept = [tensor.detach().clone() for tensor in self._learned()] if config.patience is not None else []
+        """With `patience`: weights and policy of the best look."""
+        self.old = [tensor.detach().clone() for tensor in editor.trainable()] if config.nft is not None else []
+        """With `nft`: the weights of the policy that samples."""
+
+    def step_old(self) -> None:
+        """Move the old policy towards the present weights: eta = min(old_rise x update, old_most) of it stays."""
+        settings = self.config.nft
+        assert settings is not None
+        eta = min(settings.old_rise * self.update, settings.old_most)
+        for old, present in zip(self.old, self.editor.trainable(), strict=True):
+            old.mul_(eta).add_(present.detach(), alpha=1 - eta)
+
+    @contextmanager
+    def old_policy(self) -> Iterator[None]:
+        """Inside, the editor has the weights that sample: with `nft` the old policy's, else its own."""
+        if not self.old:
+            yield
+            return
+        present = [parameter.detach().clone() for parameter in self.editor.trainable()]
+        self._put(self.old)
+        try:
+            yield
+        finally:
+            self._put(present)
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.editor.trainable(), values, strict=True):
+            parameter.copy_(value)
+
+    def _learned(self) -> list[nn.Parameter]:
+        """All that a round changes and leaves behind."""
+        return [*self.editor.trainable(), *self.policy.parameters()]
+
+    def keep(self) -> None:
+        """Take the present weights and policy as the round's best so far."""
+        for place, tensor in zip(self.kept, self._learned(), strict=True):
+            place.copy_(tensor.detach())
+
+    @torch.no_grad()
+    def put_kept(self) -> None:
+        """Leave the best look's weights and policy in place of the last update's."""
+        for parameter, kept in zip(self._learned(), self.kept, strict=True):
+            parameter.copy_(kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the editor has the average of its weights, where one is kept."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.editor.trainable())
+        self.put_average()
+        try:
+            yield
+        finally:
+            self.average.restore(self.editor.trainable())
 
     def step_average(self) -> None:
         """Take the present weights into their average, where one is kept."""
@@ -140,6 +203,7 @@ class RoundState:
         if self.average is not None:
             self.average.optimization_step = state["averaged"]
         self.update = state["update"]
+        self.looks = state.get("looks", [])
         self.history = RoundHistory(curve=state["curve"], edits=state["edits"])
         for number, kept in enumerate(state["best"]):
             with Image.open(folder / f"best-{number}.png") as picture:
@@ -158,6 +222,7 @@ class RoundState:
         return {
             "about": self._about(),
             "update": self.update,
+            "looks": self.looks,
             "rng": self.rng.bit_generator.state,
             "deviations": self.deviations.state(),
             "averaged": self.average.optimization_step if self.average is not None else 0,
@@ -181,6 +246,10 @@ class RoundState:
         }
         if self.average is not None:
             places["average"] = self.average.shadow_params
+        if self.kept:
+            places["kept"] = self.kept
+        if self.old:
+            places["old"] = self.old
         return places
 
     def _tensors(self) -> dict[str, Tensor]:

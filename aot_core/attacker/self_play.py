@@ -6,15 +6,17 @@ scene side by side), _G edits a proposal.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import trange
 
+from aot_core.attacker.diffusion_nft import optimise_nft
 from aot_core.attacker.editing import FlowEditor
 from aot_core.attacker.flow_grpo import optimise, stochastic_steps
+from aot_core.attacker.patience import Watch
 from aot_core.attacker.reward import SureAnswerer
 from aot_core.attacker.round_state import RoundHistory, RoundState, ScoredEdit
 from aot_core.attacker.scenes import Target, draw
@@ -38,6 +40,7 @@ def play_round(
     tracker: Tracker,
     progress: Path | None = None,
     photo_judge: Answerer | None = None,
+    look: Callable[[], float] | None = None,
 ) -> RoundHistory:
     """Train the editor and the attack policy against a frozen Defender. Logs `attacker/...` at every update.
 
@@ -45,6 +48,7 @@ def play_round(
         progress: where checkpoints are written and, if a killed round left one, gone on from; editor and policy must
             then be those that the round began with.
         photo_judge: the model that `reward.validity.judge` names.
+        look: the present Attacker's mean reward on held-out scenes, for a config with `patience`.
 
     Raises AttackError where scenes offer no place for edits or an edit has another size than its scene,
     EditorFaultError for edits that are not finite, NonFiniteLossError when the loss is NaN, ProgressError for another
@@ -53,8 +57,14 @@ def play_round(
     state = RoundState(editor, policy, targets, config)
     if progress is not None:
         state.resume(progress)
+    watch: Watch | None = None
+    if config.patience is not None:
+        assert look is not None, "patience needs scenes to look at"
+        watch = Watch(config.patience, state, look, tracker)
     bar = trange(state.update, config.updates, desc="attacker round", disable=None)
     for update in bar:
+        if watch is not None and watch.ended:
+            break
         started = time.monotonic()
         scored, metrics = play_update(state, defender, photo_judge)
         state.history.curve.append(metrics)
@@ -63,12 +73,21 @@ def play_round(
         timed = {**metrics, "seconds": time.monotonic() - started}
         tracker.log_metrics({f"attacker/{name}": value for name, value in timed.items()}, step=update)
         bar.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
-        if update >= config.updates - max(1, config.updates // 5):
+        if config.patience is not None and update % config.patience.every == 0:
+            state.history.best = []  # of the updates since the last look: nobody knows which will be the last fifth
+        if config.patience is not None or update >= config.updates - max(1, config.updates // 5):
             state.history.best = best_edits([*state.history.best, *scored], config.gallery_rows)
         state.update = update + 1
+        if watch is not None:
+            watch.after_update()
         if progress is not None and config.checkpoint_every and state.update % config.checkpoint_every == 0:
             state.save(progress)
+    bar.close()
     state.put_average()
+    if watch is not None:
+        state.put_kept()
+        assert config.patience is not None
+        state.history.best_update = watch.best * config.patience.every
     return state.history
 
 
@@ -78,23 +97,30 @@ def play_update(
     """One update: new edits of scenes drawn at random, what they earn, and what editor and policy learn from it."""
     editor, policy, config, update = state.editor, state.policy, state.config, state.update
     attempts_P = draw(state.rng, state.targets, config.proposals, policy, config.scenes, config.proposals_per_scene)
-    edits, scored = sample_and_score(
-        editor,
-        defender,
-        attempts_P,
-        config,
-        state.generator,
-        config.seed * 100_003 + update,
-        stochastic=stochastic_steps(config.sampling, update, config.seed),
-        photo_judge=photo_judge,
-    )
+    with state.old_policy():
+        edits, scored = sample_and_score(
+            editor,
+            defender,
+            attempts_P,
+            config,
+            state.generator,
+            config.seed * 100_003 + update,
+            # Forward-process learning needs no noise on the way: its edits follow the ODE.
+            stochastic=range(0) if config.nft else stochastic_steps(config.sampling, update, config.seed),
+            photo_judge=photo_judge,
+        )
     rewards_PG = torch.tensor([edit.reward.reward for edit in scored]).view(-1, config.group_size)
     advantages_PG = None
     if config.scaling == "prompt":
         scenes_P = [attempt.target.sample.sample_id for attempt in attempts_P]
         advantages_PG = state.deviations.advantages(scenes_P, rewards_PG)
     metrics = summarise(scored)
-    metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
+    if config.nft is not None:
+        given = config, config.nft, state.optimizer, state.generator, state.old_policy(), advantages_PG
+        metrics |= optimise_nft(editor, edits, rewards_PG, *given)
+        state.step_old()
+    else:
+        metrics |= optimise(editor, edits, rewards_PG, config, state.optimizer, advantages_PG)
     state.step_average()
     decisions_P = [attempt.decisions for attempt in attempts_P]
     metrics |= improve(policy, decisions_P, rewards_PG, config, state.policy_optimizer)

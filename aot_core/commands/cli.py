@@ -4,7 +4,6 @@ Prefect is never imported here: `run` becomes `python -m flows.coevolution`, aft
 reads when it is imported.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -79,6 +78,17 @@ def run(
             help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
         ),
     ] = None,
+    restart: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STAGE[:ROUND]",
+            help="Make this stage and what follows anew (curate, evaluate:2); what there was stays.",
+        ),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers for it; user@machine unless given.")] = None,
+    note: Annotated[str | None, typer.Option(help="What it is for: its description in MLflow.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A tag in MLflow; repeat it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the config and which stages would run; run nothing.")
     ] = False,
@@ -87,17 +97,25 @@ def run(
 
     Example: aot run configs/tiny.toml --set seed=1
     """
+    from aot_core.commands.asked import pairs, toml_value, with_restart
     from aot_core.commands.handover import hand_over
-    from aot_core.commands.places import demand_places, models_from_hub
+    from aot_core.commands.places import demand_functions, demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
-    given = {"run.launcher": launcher, "run.device": device, "run.store": store}
+    given = {
+        "run.launcher": launcher,
+        "run.device": device,
+        "run.store": store,
+        "run.owner": owner,
+        "run.note": note,
+        "run.tags": pairs(tag) if tag else None,
+    }
     overrides = [
         *(overrides or []),
-        *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
+        *(f"{key}={toml_value(value)}" for key, value in given.items() if value is not None),
     ]
-    campaign = load_campaign(config, overrides)
+    campaign = with_restart(load_campaign(config, overrides), restart, edition)
     from_hub = models_from_hub(campaign)
     if campaign.series is not None and edition is None:
         edition = "next"
@@ -108,6 +126,7 @@ def run(
         typer.echo("\n".join(stages_told(campaign, Home(home))), err=True)
         return
     demand_places(campaign)
+    demand_functions(campaign)
     place = Home(home)
     place.create()
     environment = place.environment()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
@@ -107,8 +108,9 @@ def _table(summary: CampaignSummary) -> Table:
     columns = ("round", "stage", "key", "seconds", "made", "commit")
     made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "made", "commit"))
     reused = "* reused" if any(step.reused for step in summary.steps) else ""
-    made_of.caption = "; ".join(part for part in (reused, summary.message) if part) or None
-    made_of.caption_justify = "left"
+    labels = {name.removeprefix("aot."): value for name, value in summary.labels.items()}
+    told = [reused, summary.note, ", ".join(f"{name}: {value}" for name, value in labels.items()), summary.message]
+    made_of.caption, made_of.caption_justify = Text("\n".join(line for line in told if line)), "left"
     for step in summary.steps:
         record = step.record
         seconds = f"{record.seconds:.1f}{'*' if step.reused else ' '}"

@@ -38,6 +38,9 @@ class TacticsSettings(Frozen):
     """Adam's, on the policy's logits; 0 keeps the policy as the round found it."""
     kl: float = Field(default=0.1, ge=0, le=1000)
     """beta: weight of the KL (nats a decision) to the prior. It keeps every tactic alive."""
+    start: Annotated[Literal["kept", "fresh"], LATER] = "kept"
+    """"fresh": every round's policy begins at the prior, as AlphaStar's exploiters are reset, and finds anew what
+    deceives this Defender; "kept": it goes on from the last round's."""
 
 
 class ValiditySettings(Frozen):
@@ -101,6 +104,9 @@ class RewardSettings(Frozen):
     """The margin (nats) is divided by this before the logistic function."""
     floor: float = Field(default=0.1, ge=0, lt=1)
     """What a valid edit earns that misleads nobody: invalid ones must earn less."""
+    learnability: Annotated[float, LATER, Field(ge=0, le=1)] = 0.0
+    """w: efficacy is mixed with 4 p (1 - p), p being the exact probability of a right answer: (1 - w) efficacy +
+    w 4 p (1 - p). With 1 (and `dense` 0) the Attacker is paid for what teaches, and not for what is hopeless."""
     diversity: float = Field(default=0.0, ge=0, lt=1)
     """w: a valid edit's reward is multiplied by 1 - w + w d, d in 0..1 saying how far it differs from the other valid
     edits of its group. A factor, so that difference by itself earns nothing. 0: off."""

@@ -1,12 +1,12 @@
 """`attacker_round`: Flow-GRPO against a frozen Defender (arXiv 2602.22227, phase 2; arXiv 2505.05470)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, RewardSettings, TacticsSettings
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.benchmarks import EndpointSettings
 from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
@@ -76,6 +76,39 @@ class SamplingSettings(Frozen):
         return self
 
 
+class PatienceSettings(Frozen):
+    """Train until the reward on held-out scenes has stopped rising, `updates` being the bound, and keep the Attacker of
+    the best look. The scenes looked at are neither trained on nor among those of `probe`, on which the round's own
+    figures are taken: a best of several looks would flatter them."""
+
+    every: int = Field(default=5, ge=1, le=1_000_000)
+    """Updates between two looks; the first look is before the first update."""
+    looks: int = Field(default=3, ge=1, le=10_000)
+    """So many looks in a row without a rise end the round."""
+    rise: float = Field(default=0.005, ge=0, le=10)
+    """A look counts as a rise where its mean reward is above the best so far by more than this."""
+    scenes: int = Field(default=60, ge=1, le=10_000_000)
+    """Scenes a look (at most a third of what `probe` leaves), an edit each: the same instructions and noise each
+    time."""
+
+
+class NftSettings(Frozen):
+    """DiffusionNFT (arXiv 2509.16117): learning on the forward process. Edits are sampled along the plain ODE and
+    noised anew; the velocity is drawn towards that of good edits and pushed away from that of bad ones. No
+    log-probabilities, so any solver and any number of steps; `sampling.noise_level` and the clips are not looked at."""
+
+    beta: float = Field(default=1.0, gt=0, le=1000)
+    """How far the implicit positive and negative policies lie from the old one: v+ = (1 - beta) v_old + beta v,
+    v- = (1 + beta) v_old - beta v."""
+    times: int = Field(default=2, ge=1, le=1000)
+    """Flow times, each with noise of its own, that an edit is trained at in a pass."""
+    old_rise: float = Field(default=0.001, ge=0, le=1)
+    """The old policy, which samples, is an average of the weights: eta = min(old_rise x update, old_most) of it stays
+    at each update."""
+    old_most: float = Field(default=0.5, ge=0, lt=1)
+    """0: the old policy is always the last update's."""
+
+
 class OpponentSettings(EndpointSettings):
     """A Defender behind an OpenAI-compatible endpoint. Its url and the model's name identify it, and nothing else: what
     is served there must not change while a campaign runs."""
@@ -126,8 +159,17 @@ class AttackerRoundConfig(Frozen):
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0, le=1000)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
+    clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
+    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729). None: no such
+    bound."""
+    nft: Annotated[NftSettings | None, LATER] = None
+    """Learn by DiffusionNFT; None: by Flow-GRPO."""
+    least_deviation: Annotated[float, LATER, Field(ge=0, le=1000)] = 0.0
+    """Groups whose rewards deviate by less than this are dropped, as flat ones are: what sets their edits apart is
+    noise, which scaling would blow up."""
     kl: float = Field(default=0.05, ge=0, le=1000)
-    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes."""
+    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes. With `nft`:
+    of the mean squared distance between both velocities."""
     learning_rate: float = Field(default=2e-4, gt=0, le=10)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -135,6 +177,8 @@ class AttackerRoundConfig(Frozen):
     the average is what is probed in the end and saved. None: the last update's weights are."""
     checkpoint_every: int = Field(default=5, ge=0, le=10_000_000)
     """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
+    patience: Annotated[PatienceSettings | None, LATER] = None
+    """When to stop before `updates`; None: never."""
     defender_dtype: DType = "float32"
     probe: int = Field(default=80, ge=1, le=10_000_000)
     """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
@@ -143,12 +187,27 @@ class AttackerRoundConfig(Frozen):
     """Edits in the gallery that ends the round; 0 makes none."""
 
     @model_validator(mode="after")
+    def _forward_learning_has_its_own_noise(self) -> "AttackerRoundConfig":
+        if self.nft is None:
+            return self
+        if self.sampling.shared_noise or self.sampling.window is not None:
+            raise ValueError(
+                "nft samples along the ODE, where edits differ by their initial noise alone; set sampling.shared_noise "
+                "= false, and leave sampling.window out"
+            )
+        if self.clip_ratio_dual is not None:
+            raise ValueError("clip_ratio_dual bounds a ratio, and nft has none; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _an_endpoint_tells_no_probabilities(self) -> "AttackerRoundConfig":
-        if self.opponent is not None and (self.reward.efficacy == "expected" or self.reward.dense):
+        reward = self.reward
+        asks_for_letters = reward.efficacy == "expected" or reward.dense or reward.learnability
+        if self.opponent is not None and asks_for_letters:
             raise ValueError(
                 "opponent: an endpoint gives no letters' probabilities, which reward.efficacy = "
                 f'"{self.reward.efficacy}" with reward.dense = {self.reward.dense:g} wants; set reward.efficacy = '
-                '"share" or "consecutive", and reward.dense = 0'
+                '"share" or "consecutive", and reward.dense = reward.learnability = 0'
             )
         return self
 
@@ -203,3 +262,7 @@ class AttackerRoundOutputs(Frozen):
     as in "content/target colour"."""
     tactics_kl: float = 0.0
     """KL of the policy to its prior (nats a proposal), last fifth."""
+    updates: int | None = None
+    """Updates that were made: with `patience` fewer than the config's, perhaps."""
+    best_update: int | None = None
+    """With `patience`: the update whose Attacker was kept; 0 where none was better than the one before the round."""

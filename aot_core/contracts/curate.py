@@ -1,13 +1,13 @@
 """`curate`: the new Attacker edits fresh scenes; what is valid, hard and not hopeless becomes the Defender's
 lesson."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attack import ProposalSettings, ValiditySettings
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
@@ -15,6 +15,38 @@ from aot_core.contracts.texts import StageSeed
 VERSION = 4
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
+
+
+class LearnabilitySettings(Frozen):
+    """Lessons chosen by what they can teach (SFL, arXiv 2408.15099): by p (1 - p), p being the exact probability of a
+    right answer at `temperature`. `edits_per_scene` should then be 6 to 16; `hopeless_below`, `trivial_above` and the
+    two shares beside them are not looked at."""
+
+    choose: Literal["learnability", "worst"] = "learnability"
+    """Which edits of a scene are kept: those of the highest p (1 - p), or of the lowest p (worst of n)."""
+    per_scene: int = Field(default=1, ge=1, le=1024)
+    """How many of a scene's edits are kept."""
+    least: float = Field(default=0.05, ge=0, le=0.25)
+    """An edit whose p (1 - p) is below this is trivial (p of a half and more) or hopeless: 0.05 is p = 0.95 or 0.05,
+    where two groups of eight in three teach nothing."""
+    trivial_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """At most this share of the result may be trivial."""
+    hopeless_share: float = Field(default=0.05, ge=0, lt=0.5)
+    """At most this share of the result may be hopeless."""
+    group_size: int = Field(default=8, ge=2, le=1024)
+    """G of `defender_round`, for the reported shares of groups that teach nothing. It changes no choice."""
+
+
+class PrioritySettings(Frozen):
+    """`draw = "prioritised"` by what each Attacker does to the Defender as it is now, not by its own round's success
+    against a Defender that has since learned (prioritised fictitious self-play: AlphaStar, Nature 575)."""
+
+    form: Literal["success", "variance"] = "success"
+    """How likely an Attacker of success x is drawn: in proportion to x, or to x (1 - x), which prefers those that are
+    neither beaten nor beyond reach."""
+    scenes: int = Field(default=64, ge=1, le=1_000_000)
+    """Scenes that each Attacker edits once, the same for all, to measure x: the mean over all edits of the probability
+    that a valid one is answered wrong."""
 
 
 class CurateConfig(Frozen):
@@ -48,8 +80,21 @@ class CurateConfig(Frozen):
     """Fewer samples than this and the bounds on shares yield: trivial, then hopeless edits fill up."""
     maximum: int | None = Field(default=None, ge=1, le=100_000_000)
     """More samples than this are not kept."""
+    learnability: Annotated[LearnabilitySettings | None, LATER] = None
+    """Choose lessons by learnability; None: by the bounds and shares above."""
+    priority: Annotated[PrioritySettings | None, LATER] = None
+    """With `draw = "prioritised"`: measure the Attackers against the present Defender. None: go by what each ended its
+    own round with."""
     defender_dtype: DType = "float32"
     gallery_rows: int = Field(default=8, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _a_priority_is_for_draws(self) -> "CurateConfig":
+        if self.priority is not None and self.draw != "prioritised":
+            raise ValueError(
+                f'priority is for draw = "prioritised", and draw is "{self.draw}"; set draw, or leave priority out'
+            )
+        return self
 
     @model_validator(mode="after")
     def _bounds(self) -> "CurateConfig":
@@ -103,3 +148,10 @@ class CurateOutputs(Frozen):
     """Share of the valid edits that fooled every answer."""
     mean_correct: float
     """Mean share of right answers on the kept edits."""
+    flat_before: float | None = None
+    """With `learnability`: the expected share of groups that teach nothing (p^G + (1 - p)^G), were all valid edits
+    asked about."""
+    flat_after: float | None = None
+    """The same of the edits kept."""
+    successes: dict[str, float] = Field(default_factory=dict)
+    """With `priority`: each Attacker's success against the present Defender, numbered from 1, the newest last."""

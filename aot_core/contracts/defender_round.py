@@ -111,6 +111,16 @@ class DefenderRoundConfig(Frozen):
     epsilon_low: float = Field(default=0.2, gt=0, lt=1)
     epsilon_high: float = Field(default=0.28, gt=0, le=1000)
     """The ratio is clipped to 1 - epsilon_low .. 1 + epsilon_high."""
+    loss: Annotated[Literal["dapo", "dr_grpo", "cispo", "gspo", "sapo"], LATER] = "dapo"
+    """The objective, by TRL's own code: "dapo" averages the clipped surrogate over the tokens of all answers (arXiv
+    2503.14476); "dr_grpo" divides by a constant, `max_completion_tokens`, instead (arXiv 2503.20783; advantages are
+    scaled as for the others); "cispo" clips the importance weight at 1 + `epsilon_high` and stops no token's gradient
+    (MiniMax-M1, arXiv 2506.13585; 4 is usual there); "gspo" clips one ratio an answer (arXiv 2507.18071; bounds of
+    3e-4 are usual there); "sapo" gates smoothly in place of a clip (arXiv 2511.20347), the epsilons are not looked
+    at."""
+    clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
+    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729; the paper's
+    trainer has 3). None: no such bound. For the losses that clip a ratio: dapo, dr_grpo, gspo."""
     beta: float = Field(default=0.0, ge=0, le=1000)
     """Weight of the KL to the round's first policy; DAPO has none."""
     reference_on_cpu: bool = False
@@ -134,6 +144,22 @@ class DefenderRoundConfig(Frozen):
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide prompts * group_size = {answers}"
                 f"{' of a process' if self.processes > 1 else ''}; choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_dual_clip_is_for_a_clip(self) -> "DefenderRoundConfig":
+        if self.clip_ratio_dual is None:
+            return self
+        if self.loss in ("cispo", "sapo"):
+            raise ValueError(
+                f'clip_ratio_dual bounds a clipped ratio, which loss = "{self.loss}" has not; leave it out, or set '
+                "loss to dapo, dr_grpo or gspo"
+            )
+        if self.clip_ratio_dual <= 1 + self.epsilon_high:
+            raise ValueError(
+                f"clip_ratio_dual {self.clip_ratio_dual:g} must be above 1 + epsilon_high = {1 + self.epsilon_high:g}; "
+                "the paper's trainer has 3"
             )
         return self
 

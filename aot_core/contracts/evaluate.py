@@ -28,6 +28,14 @@ CLEAN = "clean"
 REGRESSION_SUITE = "regression_suite"
 """The condition of the bank's held-back edits. It is no attack on the clean scenes: it has scenes of its own, and
 counts neither in the worst case nor in "right under every attack"."""
+FIXED_EXAM = "fixed_exam"
+"""In the gate alone: the series' first exam, a question right where it is right in all of that exam's conditions."""
+WORST_OF_N = "worst_of_n"
+"""The condition that shows, of each scene, the edit that this Defender is least likely to answer right: of `worst_of`
+edits by every Attacker. Each Defender meets a picture of its own choosing there, so it is no attack among the others
+and counts neither in the worst case nor in "right under every attack"."""
+APART = (CLEAN, REGRESSION_SUITE, FIXED_EXAM, WORST_OF_N)
+"""The conditions that are no attack on the clean scenes, the same for every Defender."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""
 COMPLETIONS_FILE = "benchmarks.jsonl"
@@ -65,6 +73,8 @@ class EvaluateConfig(Frozen):
     """Only valid edits are asked about."""
     steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps of an edit."""
+    worst_of: Annotated[int, LATER, Field(ge=0, le=1024)] = 0
+    """n: edits of every Attacker a scene, of which the hardest is asked about (`worst_of_n`); 0: not measured."""
     dtype: DType = "float32"
     """Precision of the Defender's weights; Attackers compute in float32."""
     benchmarks: BenchmarkSettings = BenchmarkSettings()

@@ -51,8 +51,9 @@ class GateTest(Frozen):
     """One line of the gate's table. Differences are challenger minus champion."""
 
     name: str
-    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`, ...; without a champion
-    `floor/clean` and `floor/worst_case`, whose difference is to the base model."""
+    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`,
+    `regression/fixed_exam`, ...; without a champion `floor/clean` and `floor/worst_case`, whose difference is to the
+    base model."""
     what: str
     """The claim in words."""
     passed: bool

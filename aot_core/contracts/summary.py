@@ -33,6 +33,10 @@ class CampaignSummary(Frozen):
     key: str
     """Of config, base models and source contents: the same key continues the same campaign."""
     config: dict[str, Any]
+    labels: dict[str, str] = Field(default={})
+    """Its owner (`aot.owner`) and its tags, as its MLflow run has them."""
+    note: str = ""
+    """What it is for."""
     status: Literal["running", "finished", "failed"] = "running"
     message: str = ""
     """Why it failed."""

@@ -139,9 +139,13 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
         }
     arguments = GRPOConfig(
         **common,
-        loss_type="dapo",
+        # TRL's GSPO is its GRPO, averaged answer by answer, with one ratio an answer.
+        loss_type="grpo" if config.loss == "gspo" else config.loss,
+        importance_sampling_level="sequence" if config.loss == "gspo" else "token",
         epsilon=config.epsilon_low,
-        epsilon_high=config.epsilon_high,
+        # TRL's CISPO takes the bound of the weight itself for its epsilon_high.
+        epsilon_high=config.epsilon_high + (config.loss == "cispo"),
+        delta=config.clip_ratio_dual,
         beta=config.beta,
         scale_rewards="group",
         reward_weights=[term.weight for term in config.rewards],
@@ -239,6 +243,7 @@ _TRACKED = {
     "entropy": "entropy",
     "kl": "kl",
     "clip_ratio/region_mean": "clip_ratio",
+    "cispo_clip_ratio": "clip_ratio",
     "clip_ratio/low_mean": "clip_ratio_low",
     "clip_ratio/high_mean": "clip_ratio_high",
     "completions/mean_length": "completion_length",

@@ -65,6 +65,7 @@ class RoundTrainer(SharedPromptTrainer):
         self.generated_tokens = 0
         self.training_memory = Halving("a micro-batch is trained")
         self._piece: Batch | None = None
+        self._piece_share = 1.0
         self._reference_on_cpu = reference_on_cpu
         if reference_on_cpu:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -221,23 +222,29 @@ class RoundTrainer(SharedPromptTrainer):
         return loss
 
     def _in_pieces(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Tensor:
-        """One micro-batch's gradient. Its pieces' losses add up, for all are divided by the generation's tokens."""
+        """One micro-batch's gradient, its pieces' losses added up: all are divided by the generation's tokens, or are
+        means over answers, of which each piece has its share."""
         if self.training_memory.parts == 1:
             return super().training_step(model, inputs, num_items_in_batch)
         batch, step = self._prepare_inputs(inputs), self._step
         total, old, width = torch.zeros((), device=self.accelerator.device), [], batch["completion_ids"].shape[1]
         for rows in torch.arange(len(batch["advantages"])).chunk(self.training_memory.parts):
             self._piece, self._step = take(batch, rows), step
+            if self.averages_answers:
+                self._piece_share = len(rows) / len(batch["advantages"])
             try:
                 total += super().training_step(model, inputs, num_items_in_batch)
                 if "old_per_token_logps" in self._piece:
                     logprobs = self._piece["old_per_token_logps"]
                     old.append(pad(logprobs, (0, width - logprobs.shape[1])))
             finally:
-                self._piece = None
+                self._piece, self._piece_share = None, 1.0
         if old:
             batch["old_per_token_logps"] = torch.cat(old)  # the next pass over these answers wants them
         return total
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        return super()._compute_loss(model, inputs) * self._piece_share
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         return super()._prepare_inputs(generation_batch) if self._piece is None else self._piece

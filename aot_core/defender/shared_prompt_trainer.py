@@ -65,7 +65,18 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
     @property
     def _flat_groups_add_nothing(self) -> bool:
         """Without advantage, divergence or entropy's bonus an answer's loss and gradient are 0: it need not be run."""
-        return not self.beta and not self._entropy_bonus_enabled and self.accelerator.num_processes == 1
+        return (
+            not self.beta
+            and not self._entropy_bonus_enabled
+            and not self.averages_answers
+            and self.accelerator.num_processes == 1
+        )
+
+    @property
+    def averages_answers(self) -> bool:
+        """Whether the loss is a mean over a micro-batch's answers: those without advantage then count, and parts of a
+        micro-batch add up by their shares of its answers. The others divide by the generation's tokens."""
+        return self.loss_type not in ("dapo", "cispo")
 
     # What a group has in common is prepared once.
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs, by_attacker
+from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, WORST_OF_N, EvaluateOutputs, by_attacker
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 
 _INK = {False: "#23262b", True: "#e4e6ea"}
@@ -28,7 +28,7 @@ def conditions_of(evaluations: Evaluations) -> list[str]:
         name for outputs in evaluations.values() for name in outputs.strict if not name.startswith(BENCHMARK_PREFIX)
     }
     ours = {name: name.startswith("attacker_") for name in names}
-    places = {CLEAN: 0, REGRESSION_SUITE: 2}
+    places = {CLEAN: 0, WORST_OF_N: 2, REGRESSION_SUITE: 3}
     return sorted(names, key=lambda name: (places.get(name, 1), by_attacker(name), not ours[name], _number(name), name))
 
 
@@ -36,6 +36,8 @@ def label_of(condition: str) -> str:
     """ "attacker_2" as "Attacker 2"."""
     if condition == REGRESSION_SUITE:
         return "regression suite"
+    if condition == WORST_OF_N:
+        return "worst of n"
     return condition.replace("_", " ").capitalize() if by_attacker(condition) else condition
 
 
@@ -50,9 +52,9 @@ def accuracy_curves(evaluations: Evaluations, dark: bool) -> bytes:
     panels = [
         (
             "clean and procedural distractors",
-            [name for name in conditions if not by_attacker(name) and name != REGRESSION_SUITE],
+            [name for name in conditions if not by_attacker(name) and name not in (WORST_OF_N, REGRESSION_SUITE)],
         ),
-        ("scenes edited by Attackers", [name for name in conditions if by_attacker(name)]),
+        ("scenes edited by Attackers", [name for name in conditions if by_attacker(name) or name == WORST_OF_N]),
         ("what fooled earlier Defenders", [name for name in conditions if name == REGRESSION_SUITE]),
     ]
     panels = [(title, names) for title, names in panels if names]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs
+from aot_core.contracts.evaluate import APART, CLEAN, EvaluateOutputs
 from aot_core.contracts.promotion import BENCHMARK_PREFIX
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.robustness import calibration_error, changes, changes_by, every_attack, hallucination
@@ -33,7 +33,7 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
     attacked = {
         name: figure.value
         for name, figure in strict.items()
-        if name not in (CLEAN, REGRESSION_SUITE) and not name.startswith(BENCHMARK_PREFIX)
+        if name not in APART and not name.startswith(BENCHMARK_PREFIX)
     }
     edited = {name: groups[name] for name in attacked}
     changed = {name: changes(groups[CLEAN], group) for name, group in edited.items()}

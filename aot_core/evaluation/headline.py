@@ -7,7 +7,7 @@ an earlier one. So movements are told on the attacks that both have met: else a 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, EvaluateOutputs
+from aot_core.contracts.evaluate import APART, CLEAN, REGRESSION_SUITE, WORST_OF_N, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, GateTest
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.evaluation.charts import Evaluations, conditions_of, label_of
@@ -85,7 +85,7 @@ def figure(outputs: EvaluateOutputs, condition: str) -> Figure:
 def attacks_of(outputs: EvaluateOutputs) -> list[str]:
     """The conditions that count in the worst case: neither the clean scenes, nor benchmarks, nor the regression
     suite."""
-    return [name for name in conditions_of({0: outputs}) if name not in (CLEAN, REGRESSION_SUITE)]
+    return [name for name in conditions_of({0: outputs}) if name not in APART]
 
 
 def worst_of(outputs: EvaluateOutputs, among: Mapping[str, object] | None = None) -> str:
@@ -103,7 +103,7 @@ def spoken(condition: str) -> str:
     if condition == CLEAN:
         return "clean scenes"
     label = label_of(condition)
-    return label if label != condition or condition == REGRESSION_SUITE else f"{label} distractors"
+    return label if label != condition or condition in APART else f"{label} distractors"
 
 
 def worst_tile(evaluations: Evaluations, decision: Decision | None) -> Tile | None:
@@ -166,7 +166,11 @@ def tiles(evaluations: Evaluations, decision: Decision | None = None) -> list[Ti
     first_tile = worst_tile(evaluations, decision)
     last = evaluations[max(evaluations)]
     found = [first_tile] if first_tile else []
-    names = {CLEAN: "clean scenes", REGRESSION_SUITE: "on the regression suite"}
+    names = {
+        CLEAN: "clean scenes",
+        REGRESSION_SUITE: "on the regression suite",
+        WORST_OF_N: "on the worst of n edits a scene",
+    }
     for name in conditions_of({0: last}):
         measured = [number for number in sorted(evaluations) if name in evaluations[number].strict]
         movements: tuple[Movement, ...] = ()

@@ -15,12 +15,18 @@ from typing import Any, get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.artifact import StageName, StageRecord
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE, Changes, EvaluateOutputs, by_attacker
+from aot_core.contracts.evaluate import (
+    APART,
+    Changes,
+    EvaluateOutputs,
+    by_attacker,
+)
 from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.evaluation.attack_gallery import attack_value, gallery_of
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
+from aot_core.evaluation.drift_rows import drift_rows
 from aot_core.evaluation.headline import Figure, changes_since, figure, tiles
 from aot_core.evaluation.web_pictures import chart_uri, shrunk_uri
 
@@ -180,6 +186,7 @@ def _view(summary: CampaignSummary, previous: CampaignSummary | None = None) -> 
         "changes": change_tables(evaluations),
         "benchmarks": benchmark_rows(evaluations),
         "decision": summary.decision,
+        "drift": drift_rows(summary),
         "test_row": row,
         "cost": cost(summary.steps),
         "tiles": tiles(evaluations, summary.decision),
@@ -239,7 +246,7 @@ def change_tables(
     if not evaluations:
         return []
     last = evaluations[max(evaluations)]
-    attacks = [name for name in conditions_of({0: last}) if name not in (CLEAN, REGRESSION_SUITE)]
+    attacks = [name for name in conditions_of({0: last}) if name not in APART]
     tables: list[tuple[str, list[str], list[tuple[str, list[ChangeCell | None]]]]] = []
     for title, found in (("kind of question", last.changes_by_question), ("kind of edit", last.changes_by_edit)):
         kinds = sorted({name.partition("/")[2] for name in found})

@@ -1,5 +1,7 @@
 """The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, PromotionSettings
@@ -64,7 +66,7 @@ def print_history(promoter: Promoter, *, as_json: bool = False) -> str:
     if not entries:
         printed.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
     else:
-        printed.print(_table(promoter.model, entries))
+        printed.print(_table(promoter.model, entries, _owners(promoter, entries)))
     leading = promoter.champion()
     printed.print(f"champion: {'version ' + leading if leading else 'none'}")
     if entries and entries[-1].kind == "intent":
@@ -79,18 +81,29 @@ def champion_by(entries: list[LedgerEntry]) -> str:
     return led[-1].version if led else ""
 
 
-def _table(model: str, entries: list[LedgerEntry]) -> Table:
+def _owners(promoter: Promoter, entries: list[LedgerEntry]) -> dict[str, str]:
+    """Version to the owner of the campaign that it came of, as far as the registry knows them."""
+    found: dict[str, str] = {}
+    for version in {entry.to_version for entry in entries}:
+        known = registry.get_version(promoter.uri, version, promoter.model)
+        found[version] = known[1].get(registry.OWNER_TAG, "") if known else ""
+    return found
+
+
+def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) -> Table:
     right = ("n", "clean", "worst")
     columns = ("n", "when", "what", "from, to", "who and why", "clean", "worst")
     ledger = table(f"{model}: ledger", *columns, right=right, whole=("when", "from, to"))
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
+        owner = owners.get(entry.to_version, "")
+        told = f"{entry.who}{f' (owner {owner})' if owner else ''}: {entry.why}"
         ledger.add_row(
             str(entry.number),
             when(entry.when),
             f"{entry.action} {entry.kind}",
             f"{entry.from_version or 'none'}, {entry.to_version}",
-            f"{entry.who}: {entry.why}",
+            told,
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
         )
     return ledger

@@ -83,10 +83,10 @@ class PromptDeviations:
         }
 
 
-def flat_groups(rewards_PG: Tensor) -> Tensor:
-    """(P,) of bool: the groups whose rewards are all equal."""
+def flat_groups(rewards_PG: Tensor, least_deviation: float = 0.0) -> Tensor:
+    """(P,) of bool: the groups whose rewards are all equal, or deviate (unbiased) by less than `least_deviation`."""
     _check(rewards_PG)
-    return rewards_PG.amax(1) - rewards_PG.amin(1) < FLAT
+    return (rewards_PG.amax(1) - rewards_PG.amin(1) < FLAT) | (rewards_PG.std(1) < least_deviation)
 
 
 def _check(rewards_PG: Tensor) -> None:

@@ -9,7 +9,7 @@ from aot_core.attacker.editing import Attacker
 from aot_core.attacker.reward import SureAnswerer, answered_letters
 from aot_core.attacker.reward_terms import build_terms
 from aot_core.attacker.round_state import RoundHistory
-from aot_core.attacker.scenes import AttackError, answered_right, load_targets
+from aot_core.attacker.scenes import AttackError, Target, answered_right, load_targets
 from aot_core.attacker.self_play import MIX, measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.attacker_round import AttackerRoundConfig, AttackerRoundInputs, AttackerRoundOutputs
@@ -41,14 +41,24 @@ def run_attacker_round(
     attacker = Attacker.load_trainable(
         context.model(inputs.attacker_base), folder, config.model, context.device, config.editor
     )
-    policy = AttackPolicy.load(folder)
+    policy = AttackPolicy() if config.tactics.start == "fresh" else AttackPolicy.load(folder)
     held_out = min(config.probe, max(1, len(targets) // 3))
     # A single target is probe and lesson both: there is nothing to hold out of.
     probe, lessons = targets[:held_out], targets[held_out:] or targets
+    watched: list[Target] = []
+    if config.patience is not None:
+        count = min(config.patience.scenes, max(1, len(lessons) // 3))
+        watched, lessons = lessons[:count], lessons[count:] or lessons
+
+    def look() -> float:
+        return measure(attacker, policy, defender, watched, config, photo_judge)["reward"]
+
     before = measure(attacker, policy, defender, probe, config, photo_judge)
-    history = play_round(attacker, policy, defender, lessons, config, context.tracker, context.progress, photo_judge)
+    history = play_round(
+        attacker, policy, defender, lessons, config, context.tracker, context.progress, photo_judge, look
+    )
     after = measure(attacker, policy, defender, probe, config, photo_judge)
-    for step, figures in ((0, before), (config.updates, after)):
+    for step, figures in ((0, before), (len(history.curve), after)):
         context.tracker.log_metrics({f"attacker/probe_{name}": value for name, value in figures.items()}, step=step)
     attacker.save(context.output)
     policy.save(context.output)
@@ -74,6 +84,8 @@ def run_attacker_round(
         flat_groups=history.mean("flat_groups"),
         tactics={name.removeprefix(MIX): history.last(name) for name in history.curve[-1] if name.startswith(MIX)},
         tactics_kl=history.last("tactics_kl"),
+        updates=len(history.curve),
+        best_update=history.best_update,
     )
 
 

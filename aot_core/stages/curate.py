@@ -1,5 +1,8 @@
 """`curate`: data set, new Attacker and Defender in; a data set of valid, hard edits and its funnel out."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from aot_core.attacker.curation import (
@@ -13,12 +16,15 @@ from aot_core.attacker.curation import (
     make_edits,
 )
 from aot_core.attacker.editing import Attacker
+from aot_core.attacker.learnability import choose_learnable, rate
 from aot_core.attacker.scenes import AttackError, Target, load_targets
 from aot_core.attacker.tactics import AttackPolicy
+from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs
 from aot_core.contracts.scene import Sample
 from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.gallery import GalleryRow, gallery
+from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.engine.context import StageContext
 from aot_core.stages.helpers.judging import load_judge
@@ -29,35 +35,99 @@ def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext
     """Edit, check, ask, choose; write what is kept as a data set."""
     rng = np.random.default_rng([config.seed, 31])
     targets = load_targets(context.fetch(inputs.dataset), rng, config.scenes)
-    valid, funnel = _edits(config, inputs, context, targets, rng)
-    defender = load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
-    )
-    edits = ask_about(defender, valid, config)
-    kept, funnel = choose(edits, funnel, config, rng)
+    pool = [*inputs.pool, inputs.attacker] if config.draw != "newest" else [inputs.attacker]
+    successes = _successes(config, inputs, context, targets, pool)
+    valid, funnel = _edits(config, inputs, context, targets, pool, successes, rng)
+    lesson = _choose(config, _defender(config, inputs, context), valid, funnel, rng)
+    kept, funnel = lesson.kept, lesson.funnel
     write_dataset(context.output, [_sample(edit, index, context) for index, edit in enumerate(kept)])
     (context.output / "funnel.json").write_text(funnel.model_dump_json(indent=1) + "\n")
     context.tracker.log_metrics({f"curate/{name}": float(n) for name, n in funnel.model_dump().items()})
     _show(kept, config, context)
     return CurateOutputs(
         **funnel.model_dump(),
-        success=float(np.mean([edit.correct == 0 for edit in edits])),
+        success=lesson.success,
         mean_correct=float(np.mean([edit.correct for edit in kept])),
+        flat_before=lesson.flat_before,
+        flat_after=lesson.flat_after,
+        successes={str(n): x for n, x in enumerate(successes, start=1)} if config.priority is not None else {},
     )
 
 
+class _Lesson(NamedTuple):
+    """What was chosen, and the figures of the choice (`CurateOutputs`)."""
+
+    kept: list[CuratedEdit]
+    funnel: Funnel
+    success: float
+    flat_before: float | None = None
+    flat_after: float | None = None
+
+
+def _choose(
+    config: CurateConfig, defender: Defender, valid: list[ValidEdit], funnel: Funnel, rng: np.random.Generator
+) -> _Lesson:
+    if config.learnability is None:
+        edits = ask_about(defender, valid, config)
+        return _Lesson(*choose(edits, funnel, config, rng), float(np.mean([edit.correct == 0 for edit in edits])))
+    rated = rate(defender, valid, config.temperature)
+    taught = choose_learnable(rated, funnel, config, config.learnability)
+    # Only what is kept is answered in full: p needs one pass an edit, `samples` answers need many.
+    kept = ask_about(defender, [one.edit for one in taught.kept], config)
+    fooled = float(np.mean([(1 - one.p) ** config.samples for one in rated]))
+    return _Lesson(kept, taught.funnel, fooled, taught.flat_before, taught.flat_after)
+
+
+def _defender(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> Defender:
+    return load_defender(
+        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+    )
+
+
+def _successes(
+    config: CurateConfig, inputs: CurateInputs, context: StageContext, targets: list[Target], pool: list[ArtifactRef]
+) -> tuple[float, ...]:
+    """Of every Attacker of the pool: what its own round ended with, or, with `priority`, what it does to the Defender
+    that will be trained, on the same scenes with the same random numbers."""
+    if config.priority is None:
+        return inputs.successes or (0.0,) * len(pool)
+    defender = _defender(config, inputs, context)
+    photo_judge = load_judge(config.validity, inputs.judge, context)
+    once = config.model_copy(update={"edits_per_scene": 1})
+    found: list[float] = []
+    for reference in pool:
+        folder = context.fetch(reference)
+        attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
+        rng = np.random.default_rng([config.seed, 32])
+        scenes = targets[: config.priority.scenes]
+        try:
+            valid, funnel = make_edits(attacker, AttackPolicy.load(folder), scenes, once, rng, photo_judge)
+        except AttackError:
+            found.append(0.0)  # nothing valid: it succeeds at nothing
+            continue
+        wrong = sum(1 - one.p for one in rate(defender, valid, config.temperature))
+        found.append(wrong / funnel.edited)
+    return tuple(found)
+
+
 def _edits(
-    config: CurateConfig, inputs: CurateInputs, context: StageContext, targets: list[Target], rng: np.random.Generator
+    config: CurateConfig,
+    inputs: CurateInputs,
+    context: StageContext,
+    targets: list[Target],
+    pool: list[ArtifactRef],
+    successes: Sequence[float],
+    rng: np.random.Generator,
 ) -> tuple[list[ValidEdit], Funnel]:
     """The valid edits of all scenes: by the newest Attacker, or, scene by scene, by one drawn from the pool.
 
     Raises AttackError where not one edit is valid.
     """
-    pool = [*inputs.pool, inputs.attacker] if config.draw != "newest" else [inputs.attacker]
-    successes = inputs.successes or (0.0,) * len(pool)
     if config.draw != "newest" and len(successes) != len(pool):
         raise ValueError(f"successes: {len(successes)} for {len(pool)} Attackers; give one for each, the newest last")
-    drawn = rng.choice(len(pool), size=len(targets), p=draw_shares(config.draw, successes)) if len(pool) > 1 else None
+    form = config.priority.form if config.priority is not None else "success"
+    shares = draw_shares(config.draw, successes, form)
+    drawn = rng.choice(len(pool), size=len(targets), p=shares) if len(pool) > 1 else None
     photo_judge = load_judge(config.validity, inputs.judge, context)
     valid: list[ValidEdit] = []
     funnels: list[Funnel] = []

@@ -38,6 +38,7 @@ from aot_core.evaluation.pictures import fooling_gallery
 from aot_core.evaluation.regression_suite import suite_conditions
 from aot_core.stages.helpers.attacks import attacked_conditions
 from aot_core.stages.helpers.pictures import keep_picture
+from aot_core.stages.helpers.worst_of import worst_of_n
 
 
 def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext) -> EvaluateOutputs:
@@ -60,6 +61,7 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         context.device,
         config.dtype,
     )
+    conditions += worst_of_n(config, inputs, context, clean, defender)
     suite = suite_conditions(context.fetch(inputs.bank)) if inputs.bank else []
     answered: dict[str, list[Item]] = {}
     for condition in [*conditions, *suite]:

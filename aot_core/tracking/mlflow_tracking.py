@@ -108,6 +108,7 @@ def open_campaign_run(
     params: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
     artifact_root: Path | None = None,
+    note: str = "",
 ) -> str:
     """The id of the campaign's parent run, RUNNING: the run that this campaign has already, or a new one.
 
@@ -118,10 +119,11 @@ def open_campaign_run(
         params: nested mappings become dotted names. Logged once: MLflow's params are immutable.
         artifact_root: where a new experiment keeps its files; beside the database (`artifacts/`) unless
             given.
+        note: the run's description; empty leaves it as it is.
     """
     client = open_client(uri)
     experiment_id = _experiment(client, experiment, artifact_root)
-    all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key}
+    all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key} | ({MLFLOW_RUN_NOTE: note} if note else {})
     run = _find_run(client, experiment_id, {CAMPAIGN_TAG: campaign_key}, parent=None)
     if run is None:
         run = client.create_run(experiment_id, tags=all_tags, run_name=name)
@@ -281,7 +283,10 @@ def link_data_docs(uri: str, run_id: str, docs_run_id: str, report: Path) -> str
     address = f"runs:/{docs_run_id}/{path}"
     page = f"#/experiments/{run.info.experiment_id}/runs/{docs_run_id}/artifacts/{path}"
     client.set_tag(run_id, DATA_DOCS_TAG, address)
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, f"[What was checked of the data]({page})")
+    link = f"[What was checked of the data]({page})"
+    note = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE, "")
+    if link not in note:
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, f"{note}\n\n{link}" if note else link)
     return address
 
 

@@ -149,7 +149,9 @@ def compare(pair: Any, rows: Dataset, folder: Path, tolerance: float, lora: bool
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=10 * tolerance)
         for name in ("reward", "completions/mean_length"):  # of the steps that generate
             assert ours.get(name) == theirs.get(name), name
-    assert any(entry["clip_ratio/region_mean"] > 0 for entry in history), "the clip is alive"
+    if arguments.get("loss_type") != "sapo":  # which has no clip
+        clipped = "cispo_clip_ratio" if arguments.get("loss_type") == "cispo" else "clip_ratio/region_mean"
+        assert any(entry[clipped] > 0 for entry in history), "the clip is alive"
     assert any(entry.get("completions/mean_length", 6.0) < 6.0 for entry in history), "some answers end early"
 
 
@@ -198,6 +200,42 @@ def all_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_float64(lora: bool, arguments: Any, pair: Any, rows: Dataset, tmp_path: Path) -> None:
     compare((pair[0].double(), pair[1]), rows, tmp_path, 1e-10, lora, **arguments)
+
+
+WHOLE, CUT = {}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+
+
+@pytest.mark.usefixtures("all_in_float64")
+@pytest.mark.parametrize("batches", [WHOLE, CUT], ids=["whole", "cut"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"loss_type": "dr_grpo"},
+        {"loss_type": "cispo", "epsilon_high": 1.03},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        {"loss_type": "sapo"},
+        {"loss_type": "dapo", "delta": 1.04},
+        {"loss_type": "dr_grpo", "delta": 1.04},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "delta": 1.04},
+    ],
+    ids=["dr_grpo", "cispo", "gspo", "sapo", "dual clip", "dr_grpo+dual clip", "gspo+dual clip"],
+)
+def test_every_loss_in_float64(arguments: Any, batches: Any, pair: Any, rows: Dataset, tmp_path: Path) -> None:
+    compare((pair[0].double(), pair[1]), rows, tmp_path, 1e-10, **arguments, **batches)
+
+
+@pytest.mark.usefixtures("all_in_float64")
+@pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "cispo", "grpo", "sapo"])
+def test_groups_that_are_flat_count_as_they_do_in_stock(
+    loss: str, pair: Any, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mean over answers counts those without advantage; a sum over tokens may skip them."""
+
+    def half_flat(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(sum(ids) % 7) if i // 4 else 1.0 for i, ids in enumerate(completion_ids)]
+
+    monkeypatch.setattr(f"{__name__}.any_reward", half_flat)
+    compare((pair[0].double(), pair[1]), rows, tmp_path, 1e-10, loss_type=loss, epsilon_high=0.03 + (loss == "cispo"))
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -167,10 +167,11 @@ def test_a_prompt_that_cannot_be_asked_is_out_of_memory_and_no_old_answers_are_t
     assert trainer.state.global_step == 2 and trainer.training_memory.parts == 1
 
 
-def test_pieces_give_the_whole_s_gradient(trainer_of: Callable[..., RoundTrainer]) -> None:
+@pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "cispo", "gspo", "sapo"])
+def test_pieces_give_the_whole_s_gradient(loss: str, trainer_of: Callable[..., RoundTrainer]) -> None:
     found = []
     for pieces in (1, 4):
-        trainer = trainer_of(name=f"{pieces} pieces", micro_batch=8, generations=1)
+        trainer = trainer_of(name=f"{pieces} pieces", micro_batch=8, generations=1, loss=loss)
         trainer.training_memory.parts = pieces
         trainer.train()
         found.append(weights_of(trainer))

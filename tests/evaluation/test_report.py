@@ -328,3 +328,28 @@ def test_the_regression_suite_is_shown_and_counts_as_no_attack() -> None:
     assert [tile.label for tile in tiles({0: outputs, 1: outputs})][-1] == "on the regression suite"
     assert {attack for _, attacks, _ in change_tables({0: outputs}) for attack in attacks} == {"semantic", "Attacker 1"}
     assert accuracy_curves({0: outputs}, False)[:4] == b"\x89PNG"
+
+
+def test_drift_is_told_with_its_columns() -> None:
+    outputs = {
+        "divergence": {"kind": 0.004, "box_size": 0.31, "class": 2.5},
+        "chance": {"kind": 0.003, "box_size": 0.01, "class": 0.02},
+        "unseen": {"class": ["<zebra>", "okapi"]},
+        "drifted": ["class", "box_size"],
+    }
+    compared = step("compare_data", 0, outputs)
+    config = compared.record.identity.model_copy(update={"config": {"limit": 0.1}})
+    compared = compared.model_copy(update={"record": compared.record.model_copy(update={"identity": config})})
+    summary = CampaignSummary(
+        name="c", key="k" * 64, config={}, started_at="2026-11-23T20:00:00+00:00",
+        updated_at="2026-11-23T20:00:00+00:00", steps=(compared,),
+    )  # fmt: skip
+    told = "The data has drifted from the champion&#39;s, more than 0.1 nats beyond chance: class, box size."
+    page = render_report(summary)
+    assert told in page and "&lt;zebra&gt;, okapi" in page
+    assert page.count(">drifted</td>") == 2 and page.count(">same</td>") == 1
+    assert "| box size | 0.3100 | 0.0100 |" in report_markdown(summary)
+    calm = compared.record.model_copy(update={"outputs": outputs | {"drifted": []}})
+    quiet = summary.model_copy(update={"steps": (compared.model_copy(update={"record": calm}),)})
+    assert "No column of the data lies more than 0.1 nats beyond chance" in report_markdown(quiet)
+    assert "<h2>Drift</h2>" not in render_report(summary.model_copy(update={"steps": ()}))

@@ -18,10 +18,11 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.attacker_round import (
     AttackerRoundConfig,
     AttackerRoundInputs,
+    PatienceSettings,
     SamplingSettings,
     WindowSettings,
 )
-from aot_core.contracts.curate import CurateConfig, CurateInputs
+from aot_core.contracts.curate import CurateConfig, CurateInputs, LearnabilitySettings, PrioritySettings
 from aot_core.contracts.learning import LoraSettings, ModelSettings
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.spec import Place, StageSpec
@@ -195,3 +196,64 @@ def test_curation_writes_a_data_set_whose_truths_hold(
         assert sample.ssim is not None
         assert sample.ssim >= config.validity.min_ssim
         assert truth(sample.question.query, sample.edited_objects) == sample.question.answer_text
+
+
+def test_lessons_by_learnability_waste_fewer_groups(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = CurateInputs(
+        dataset=dataset, attacker=attacker, defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER
+    )
+    config = CurateConfig(
+        scenes=20, edits_per_scene=6, minimum=4, gallery_rows=0, temperature=1.5, learnability=LearnabilitySettings()
+    )
+    place = context(store, tmp_path)
+    outputs = run_curate(config, inputs, place)
+    assert outputs.flat_before is not None
+    assert outputs.flat_after is not None
+    assert outputs.flat_after < outputs.flat_before
+    assert outputs.valid == outputs.hopeless + outputs.trivial + outputs.hard
+    samples = read_samples(place.output, "train")
+    assert len(samples) == outputs.kept
+    clean = [sample.sample_id.rpartition("-edit-")[0] for sample in samples]
+    assert len(set(clean)) == len(clean), "one edit a scene"
+    assert run_curate(config, inputs, context(store, tmp_path / "again")) == outputs
+
+
+def test_attackers_are_drawn_by_what_they_do_to_the_present_defender(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    """The same Attacker twice: measured on the same scenes both have the same success, whatever their rounds said."""
+    inputs = CurateInputs(
+        dataset=dataset, attacker=attacker, pool=(attacker,), successes=(0.9, 0.0), defender=defender,
+        attacker_base=ATTACKER, defender_base=DEFENDER,
+    )  # fmt: skip
+    config = CurateConfig(
+        scenes=12, minimum=4, gallery_rows=0, draw="prioritised", priority=PrioritySettings(form="variance", scenes=8)
+    )
+    outputs = run_curate(config, inputs, context(store, tmp_path))
+    assert outputs.successes["1"] == outputs.successes["2"]
+    assert 0 <= outputs.successes["1"] <= 1
+
+
+def test_a_round_with_patience_is_bounded_and_its_tactics_may_start_afresh(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = AttackerRoundInputs(
+        dataset=dataset, attacker=attacker, defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER
+    )
+    learned = context(store, tmp_path / "learned")
+    run_attacker_round(ROUND, inputs, learned)
+    second = inputs.model_copy(update={"attacker": store.put("attacker_round", "3" * 64, learned.output)})
+    still = ROUND.tactics.model_copy(update={"learning_rate": 0.0})
+    config = ROUND.model_copy(
+        update={"updates": 3, "tactics": still, "patience": PatienceSettings(every=1, looks=1, rise=10.0, scenes=2)}
+    )
+    place = context(store, tmp_path / "kept")
+    outputs = run_attacker_round(config, second, place)
+    assert (outputs.updates, outputs.best_update) == (1, 0), "no reward rises by 10"
+    assert (place.output / "tactics.json").read_bytes() == (learned.output / "tactics.json").read_bytes()
+    place = context(store, tmp_path / "fresh")
+    fresh = still.model_copy(update={"start": "fresh"})
+    run_attacker_round(config.model_copy(update={"tactics": fresh}), second, place)
+    assert not any(bool(parameter.any()) for *_, parameter in AttackPolicy.load(place.output).entries())

@@ -37,7 +37,7 @@ def attacked_conditions(
     A condition holds valid edits alone; an Attacker without any has none. Raises ValueError where Attackers come
     without their base.
     """
-    players = _players(inputs)
+    players = players_of(inputs)
     if players and inputs.attacker_base is None:
         raise ValueError("attackers are given without attacker_base; name the base that they were trained from")
     photo_judge = load_judge(config.validity, inputs.judge, context) if players else None
@@ -48,20 +48,20 @@ def attacked_conditions(
         weights = context.fetch(reference)
         attacker = Attacker.load(context.model(inputs.attacker_base), weights, context.device, steps=config.steps)
         policy = AttackPolicy.load(weights)
-        condition, valid[name] = _attack(config, attacker, policy, clean, name, context.scratch / name, photo_judge)
+        condition, valid[name] = attack(config, attacker, policy, clean, name, context.scratch / name, photo_judge)
         if condition.samples:
             conditions.append(condition)
     return conditions, valid
 
 
-def _players(inputs: EvaluateInputs) -> list[tuple[str, ArtifactRef]]:
+def players_of(inputs: EvaluateInputs) -> list[tuple[str, ArtifactRef]]:
     """(condition, Attacker): those of this campaign's rounds, then those of other campaigns."""
     numbers = inputs.numbers or tuple(range(1, len(inputs.attackers) + 1))
     players = [(attacker_condition(n), reference) for n, reference in zip(numbers, inputs.attackers, strict=True)]
     return players + [(adversary_condition(n), reference) for n, reference in enumerate(inputs.adversaries, start=1)]
 
 
-def _attack(
+def attack(
     config: EvaluateConfig,
     attacker: Attacker,
     policy: AttackPolicy,
