@@ -121,6 +121,12 @@ class OpenCampaign:
         finally:
             self._lock.release()
 
+    def _params(self) -> dict[str, object]:
+        """What the config sets itself, not where it runs: rounds have their stages' whole sections, `summary.json` has
+        everything."""
+        told = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"run", "promotion", "edition"})
+        return {**told, "seed": self.config.seed, "rounds": self.config.rounds}
+
     def labels(self) -> dict[str, str]:
         """Who answers for the campaign, and its tags: of its MLflow run, and of the version that it registers."""
         run, restart = self.config.run, self.config.restart
@@ -128,12 +134,6 @@ class OpenCampaign:
         if restart is not None:
             told["aot.restart"] = f"{restart.stage}:{restart.round} {restart.asked_at}"
         return told
-
-    def _params(self) -> dict[str, object]:
-        """What the config sets itself, not where it runs: rounds have their stages' whole sections, `summary.json` has
-        everything."""
-        told = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"run", "promotion", "edition"})
-        return {**told, "seed": self.config.seed, "rounds": self.config.rounds}
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.

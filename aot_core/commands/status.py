@@ -108,9 +108,9 @@ def _table(summary: CampaignSummary) -> Table:
     columns = ("round", "stage", "key", "seconds", "made", "commit")
     made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "made", "commit"))
     reused = "* reused" if any(step.reused for step in summary.steps) else ""
-    labels = ", ".join(f"{name.removeprefix('aot.')}: {value}" for name, value in summary.labels.items())
-    made_of.caption = Text("\n".join(part for part in (summary.note, labels, reused, summary.message) if part))
-    made_of.caption_justify = "left"
+    labels = {name.removeprefix("aot."): value for name, value in summary.labels.items()}
+    told = [reused, summary.note, ", ".join(f"{name}: {value}" for name, value in labels.items()), summary.message]
+    made_of.caption, made_of.caption_justify = Text("\n".join(line for line in told if line)), "left"
     for step in summary.steps:
         record = step.record
         seconds = f"{record.seconds:.1f}{'*' if step.reused else ' '}"

@@ -18,9 +18,7 @@ def table(title: str, *columns: str, right: Sequence[str] = (), whole: Sequence[
     """
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in columns:
-        made.add_column(
-            name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole or None
-        )
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole)
     return made
 
 

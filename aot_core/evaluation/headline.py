@@ -78,8 +78,8 @@ class CampaignChange:
 
 def figure(outputs: EvaluateOutputs, condition: str) -> Figure:
     """A condition's accuracy in percent."""
-    shares = (100 * table[condition] for table in (outputs.strict, outputs.low, outputs.high))
-    return Figure(*shares, outputs.n[condition])
+    value, low, high = (100 * table[condition] for table in (outputs.strict, outputs.low, outputs.high))
+    return Figure(value, low, high, outputs.n[condition])
 
 
 def attacks_of(outputs: EvaluateOutputs) -> list[str]:
@@ -103,7 +103,7 @@ def spoken(condition: str) -> str:
     if condition == CLEAN:
         return "clean scenes"
     label = label_of(condition)
-    return label if label != condition or condition == REGRESSION_SUITE else f"{label} distractors"
+    return label if label != condition or condition in APART else f"{label} distractors"
 
 
 def worst_tile(evaluations: Evaluations, decision: Decision | None) -> Tile | None:

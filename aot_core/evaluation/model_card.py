@@ -69,6 +69,8 @@ def model_card(
 def campaign_note(summary: CampaignSummary) -> str:
     """The description of a campaign's run: the worst case, how it moved, the table by round, what came of it."""
     lines = [f"**{as_text(summary.name)}**, {summary.status}. {as_text(summary.message)}".rstrip()]
+    if summary.note:
+        lines += ["", as_text(summary.note)]
     if found := closing_table(summary):
         lines += [
             "",

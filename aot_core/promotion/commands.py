@@ -92,17 +92,18 @@ def _owners(promoter: Promoter, entries: list[LedgerEntry]) -> dict[str, str]:
 
 def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) -> Table:
     right = ("n", "clean", "worst")
-    columns = ("n", "when", "what", "from, to", "owner", "who and why", "clean", "worst")
+    columns = ("n", "when", "what", "from, to", "who and why", "clean", "worst")
     ledger = table(f"{model}: ledger", *columns, right=right, whole=("when", "from, to"))
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
+        owner = owners.get(entry.to_version, "")
+        told = f"{entry.who}{f' (owner {owner})' if owner else ''}: {entry.why}"
         ledger.add_row(
             str(entry.number),
             when(entry.when),
             f"{entry.action} {entry.kind}",
             f"{entry.from_version or 'none'}, {entry.to_version}",
-            owners.get(entry.to_version, ""),
-            f"{entry.who}: {entry.why}",
+            told,
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
         )
     return ledger
