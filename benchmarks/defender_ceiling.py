@@ -103,10 +103,10 @@ def examination(folder: Path) -> dict[str, list[Asked]]:
 
 def examine(defender: Defender, exam: dict[str, list[Asked]]) -> dict[str, float]:
     """The mean probability of ANSWERS right answers, by condition."""
-    return {name: mean(_sure(defender, asked)) for name, asked in sorted(exam.items())}
+    return {name: mean(sure(defender, asked)) for name, asked in sorted(exam.items())}
 
 
-def _sure(defender: Defender, asked: Sequence[Asked]) -> list[float]:
+def sure(defender: Defender, asked: Sequence[Asked]) -> list[float]:
     images, questions = [image for image, _ in asked], [question for _, question in asked]
     shares = []
     for letters, question in zip(defender.letter_logprobs(images, questions), questions, strict=True):

@@ -16,6 +16,8 @@ from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from aot_core.commands.handover import write_private
+from aot_core.commands.progress import clock, outcome, planned_stages, seconds_of, time_left
+from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
 from aot_core.contracts.base import decisive, sha256_of
@@ -27,13 +29,21 @@ from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import PICTURES_FOLDER, CampaignSummary, StageStep
 from aot_core.engine.identity import declaration, pin_model, pin_source
+from aot_core.engine.runner import git_commit
 from aot_core.home import Home
+from aot_core.promotion.transaction import whoami
 from aot_core.store import Store, open_store
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking.database import told
+from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
+from aot_core.tracking.registry import OWNER_TAG
+from aot_core.tracking.story import origin_tags
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
+_OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
+_OF_A_ROUND = ("attacker_round", "curate", "defender_round", "evaluate")
+"""The sections of the config that a round's run shows as its parameters."""
 _LINK_SECONDS = 7 * 24 * 3600
 """The longest that a presigned link may live."""
 
@@ -57,6 +67,9 @@ class OpenCampaign:
         self.accelerate = _read("run.accelerate", config.run.accelerate)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
+        self._planned = planned_stages(config)
+        self._seconds = seconds_of(read_summaries(home)[0])
+        self._origin = origin_tags("aot run", git_commit())
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
         self.folder = home.campaign_folder(config.name, self.key)
 
@@ -73,14 +86,17 @@ class OpenCampaign:
             experiment="aot",
             campaign_key=self.key,
             name=self.config.name,
-            params=self.config.model_dump(mode="json"),
-            tags={"aot.home": str(self.home.root)},
+            params=self._params(),
+            tags={"aot.home": str(self.home.root), **self._origin, **self.labels()},
+            note=self.config.run.note,
         )
         now = _now()
         self.summary = CampaignSummary(
             name=self.config.name,
             key=self.key,
             config=self.config.model_dump(mode="json"),
+            labels=self.labels(),
+            note=self.config.run.note,
             started_at=now,
             updated_at=now,
             mlflow_uri=self.home.mlflow_uri,
@@ -104,6 +120,20 @@ class OpenCampaign:
                 raise  # else what stopped the campaign is the news: a full disk stops this too
         finally:
             self._lock.release()
+
+    def _params(self) -> dict[str, object]:
+        """What the config sets itself, not where it runs: rounds have their stages' whole sections, `summary.json` has
+        everything."""
+        told = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"run", "promotion", "edition"})
+        return {**told, "seed": self.config.seed, "rounds": self.config.rounds}
+
+    def labels(self) -> dict[str, str]:
+        """Who answers for the campaign, and its tags: of its MLflow run, and of the version that it registers."""
+        run, restart = self.config.run, self.config.restart
+        told = {**run.tags, OWNER_TAG: run.owner or whoami()}
+        if restart is not None:
+            told["aot.restart"] = f"{restart.stage}:{restart.round} {restart.asked_at}"
+        return told
 
     def adversaries(self) -> list[StageRecord]:
         """The records of the other campaigns' Attackers that the config names.
@@ -170,18 +200,32 @@ class OpenCampaign:
     def round_run(self, round_index: int) -> str:
         """The MLflow run of a round, opened when it is first asked for."""
         if round_index not in self._rounds:
+            told = self.config.model_dump(mode="json")
+            params = {name: told[name] for name in (_OF_A_ROUND if round_index else _OF_THE_START)}
             self._rounds[round_index] = tracking.open_round_run(
-                self.home.mlflow_uri, "aot", self.summary.mlflow_run_id, round_index
+                self.home.mlflow_uri, "aot", self.summary.mlflow_run_id, round_index, params, self._origin
             )
         return self._rounds[round_index]
 
     @contextmanager
-    def stage(self, name: StageName, round_index: int, key: str, held: bool) -> Generator[None]:
-        """Tell the terminal that a stage begins."""
+    def stage(
+        self, name: StageName, round_index: int, key: str, held: bool, *, numbered: bool = True
+    ) -> Generator[None]:
+        """Tell the terminal that a stage begins: the how-manieth, if it is one of the plan, and when."""
         where = f"round {round_index}" if round_index else "start"
         verb = "[dim]reused" if held else "[bold]running"
-        self.say(f"{verb}[/] {where:>8}  {name}  [dim]{key[:12]}[/]")
+        total = len(self._planned)
+        count = f"{len(self.summary.steps) + 1:>2} of {total}" if numbered else " " * len(f"   of {total}")
+        self.say(f"{clock()}  {count}  {verb}[/] {where:>8}  {name}  [dim]{key[:12]}[/]")
         yield
+
+    def _tell_outcome(self, record: StageRecord, round_index: int) -> None:
+        """What a stage gave, and how long the others will take if they take as long as last time."""
+        self._seconds[record.stage] = record.seconds
+        parts = [f"{record.seconds:.1f} s", outcome(record)]
+        parts.append(time_left(self._planned[len(self.summary.steps) :], self._seconds))
+        number = f" {round_index}" if round_index else ""
+        self.say(f"[dim]          {record.stage}{number}: {', '.join(part for part in parts if part)}[/]")
 
     def say(self, text: str) -> None:
         """A line on the terminal, in Rich's markup."""
@@ -195,15 +239,18 @@ class OpenCampaign:
             round=round_index, record=record, reused=reused, pictures=pictures, links=self._links(record, folder)
         )
         self.update(steps=(*self.summary.steps, step))
+        if not reused:
+            self._tell_outcome(record, round_index)
         uri, parent, child = self.home.mlflow_uri, self.summary.mlflow_run_id, self.round_run(round_index)
         stage, key = label or record.stage, record.key
-        tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds)
+        figures = headlines(record, round_index, label)
+        tracking.log_stage_summary(uri, child, stage, key, record.metrics, record.seconds, headlines=figures)
         # On the parent run a point a round, so that its charts show the campaign's course.
-        tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index)
+        tracking.log_stage_summary(uri, parent, stage, key, record.metrics, record.seconds, round_index, figures)
         declared = declaration(record.stage)
         if whose := declared.checkpoint:
             name = f"{whose}-round-{round_index}"
-            tracking.log_checkpoint(uri, child, name, record.artifact, record.metrics, step=round_index)
+            tracking.log_checkpoint(uri, child, name, record.artifact, figures, step=round_index)
         if declared.data_set:
             made_of = {name: value for name, value in record.identity.inputs.items() if value}
             for run_id in (parent, child):
@@ -219,7 +266,7 @@ class OpenCampaign:
             tracking.link_data_docs(uri, parent, child, folder / "guard" / "report.html")
         for picture in pictures:
             with Image.open(picture) as image:
-                tracking.log_gallery(uri, parent, f"{stage}/{Path(picture).stem}", image, round_index)
+                tracking.log_gallery(uri, parent, f"pictures/{stage}-{Path(picture).stem}", image, round_index)
 
     def _links(self, record: StageRecord, folder: Path) -> dict[str, str]:
         """Presigned links to an artifact's own files (not to its folders' hundreds), where it lies in a bucket."""

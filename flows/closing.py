@@ -1,30 +1,40 @@
 """What a campaign leaves for people to look at: the closing table and the report."""
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aot_core.contracts.evaluate import EvaluateOutputs
+from aot_core.commands.status import read_summaries
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.evaluation.closing_table import closing_table
 from aot_core.evaluation.report import accuracy_rows, chart_files, report_markdown, write_report
 from aot_core.home import Home
 from aot_core.tracking import mlflow_tracking as tracking
 from flows.campaign import OpenCampaign
+from flows.links import links_of
+from flows.telling import describe_runs
 
 REPORT = "report.html"
+ONE_SEED = (
+    "The interval is over questions, and this is one seed; its digits differ between processors, and the spread over "
+    "five seeds stands in docs/coevolution.md."
+)
 
 
 def write_campaign_report(campaign: OpenCampaign) -> None:
     """Write the campaign's HTML report beside its summary, and show the same in MLflow (the page, its charts, its
     tables) and in Prefect (its tables)."""
+    campaign.update(links=links_of(campaign))
     summary, folder = campaign.summary, campaign.folder
     page, text, charts = folder / REPORT, folder / "report.md", folder / "report"
-    write_report(summary, page)
+    write_report(summary, page, last_campaign(summary, campaign.home))
     markdown = report_markdown(summary)
     text.write_text(markdown, encoding="utf-8")
     charts.mkdir(exist_ok=True)
     for name, png in chart_files(summary).items():
         (charts / name).write_bytes(png)
+    describe_runs(campaign)
     tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, page)
     for path in (text, charts):
         tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, path, "report")
@@ -36,46 +46,38 @@ def write_campaign_report(campaign: OpenCampaign) -> None:
 
 
 def print_closing_table(summary: CampaignSummary, home: Home) -> None:
-    """Accuracy per round, and where to look further."""
-    console = Console()
-    rounds = [s.round for s in summary.steps if s.record.stage == "evaluate"]
-    figures = {k: _figures(summary, k) for k in rounds}
-    conditions = list(dict.fromkeys(name for f in figures.values() for name in f.strict))
-    if conditions:
-        some = next(iter(figures.values()))
-        table = Table(
-            title=f"{summary.name}: strict accuracy in %, 95 % interval, "
-            f"every question asked {_samples(summary)} times and right each time (n = {some.n['clean']})",
-            title_justify="left",
-        )
-        table.add_column("round")
-        for name in conditions:
-            table.add_column(name.replace("_", "\n"), justify="right")
-        for k, f in figures.items():
-            cells = [_cell(f, name) if name in f.strict else "" for name in conditions]
-            table.add_row("warm\nstart" if k == 0 else str(k), *cells)
-        console.print(table)
+    """The worst case, every condition by round, and where to look further. Nothing is cut at 80 columns."""
+    console = Console(highlight=False, soft_wrap=True)
+    if found := closing_table(summary):
+        console.print(f"[bold]{summary.name}: {found.headline}[/]")
+        for movement in found.movements:
+            console.print(f"  {movement}", markup=False)
+        table = Table(*found.heads, box=box.SIMPLE_HEAD, padding=(0, 1))
+        for column in table.columns[1:]:
+            column.justify, column.no_wrap = "right", True
+        for row in found.rows:
+            table.add_row(*row)
+        Console(highlight=False).print(table)
+        Console(highlight=False).print(f"{found.note}. {ONE_SEED}", style="dim", markup=False)
     folder = home.campaign_folder(summary.name, summary.key)
     if summary.registered_version:
         model = summary.config["promotion"]["model"]
         aliases = ", ".join(summary.aliases)
         console.print(
-            f"registered  models:/{model}/{summary.registered_version} ({aliases}): {summary.promotion_reason}"
+            f"registered  models:/{model}/{summary.registered_version} ({aliases}): {summary.promotion_reason}",
+            markup=False,
         )
-    console.print(f"report      {folder / REPORT}", soft_wrap=True)
-    console.print(f"MLflow and Prefect: `make ui` (or `aot ui --home {home.root}`)", soft_wrap=True)
+    console.print(f"report      {folder / REPORT}", markup=False)
+    console.print(f"MLflow and Prefect: `make ui` (or `aot ui --home {home.root}`)", markup=False)
 
 
-def _figures(summary: CampaignSummary, round_index: int) -> EvaluateOutputs:
-    record = summary.find("evaluate", round_index)
-    assert record is not None
-    return EvaluateOutputs.model_validate(record.outputs)
-
-
-def _samples(summary: CampaignSummary) -> int:
-    return summary.config["evaluate"]["samples"]
-
-
-def _cell(figures: EvaluateOutputs, condition: str) -> str:
-    share, low, high = (100 * d[condition] for d in (figures.strict, figures.low, figures.high))
-    return f"{share:.1f}\n[dim]{low:.0f}..{high:.0f}[/]"
+def last_campaign(summary: CampaignSummary, home: Home) -> CampaignSummary | None:
+    """The finished campaign of this name that ended last before this one began."""
+    summaries, _ = read_summaries(home)
+    earlier = [
+        s
+        for s in summaries
+        if s.name == summary.name and s.key != summary.key and s.status == "finished"
+        and s.updated_at <= summary.started_at
+    ]  # fmt: skip
+    return max(earlier, key=lambda s: s.updated_at, default=None)

@@ -32,6 +32,7 @@ from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import interruptible, keep_own_server
 from flows.promotion import gate_defender, settle
+from flows.restarts import dated, tell_restart
 from flows.secrets import lend_blocks
 from flows.sentences import failed, run_flow, value_of
 from flows.series import (
@@ -46,6 +47,7 @@ from flows.series import (
     sit_fixed_exam,
     tell_plan,
 )
+from flows.trend import show_trend
 
 
 @flow(name="coevolution", flow_run_name="{config.name}", validate_parameters=False)
@@ -60,10 +62,12 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                 with campaign:
                     take_over(campaign.key)
                     tell_plan(campaign)
+                    tell_restart(campaign)
                     ended = _coevolve(campaign)
                 if ended is not None:
                     settle(campaign, ended.decision)
                     end_edition(campaign, ended)
+                    show_trend(campaign)
             write_campaign_report(campaign)
     except Exception as error:
         return failed(error, home)
@@ -211,6 +215,7 @@ def main() -> int:
         if asked:
             lend_blocks(config)
             config = edition_of(config, Home(home), asked[0])
+        config = dated(config, Home(home))
         with interruptible("`aot run` goes on where it stopped"), tags(TAG):
             state = coevolution(config, home, return_state=True)
         print_closing_table(value_of(state), Home(home))

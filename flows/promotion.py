@@ -35,13 +35,14 @@ from aot_core.base_models.names import UnknownModelError
 from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.defender_round import DefenderRoundConfig
-from aot_core.contracts.evaluate import ITEMS_FILE, EvaluateInputs, EvaluateOutputs
+from aot_core.contracts.evaluate import FIXED_EXAM, ITEMS_FILE, EvaluateInputs, EvaluateOutputs
 from aot_core.contracts.promotion import Decision, LedgerEntry, PromotionSettings
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.engine.identity import declaration, pin_model
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
-from aot_core.evaluation.gate import attempt_alpha, decide, exam_of
+from aot_core.evaluation.gate import Exam, attempt_alpha, decide, exam_of, right_throughout
 from aot_core.evaluation.items import Item, read_items
+from aot_core.evaluation.regression_suite import suite_questions
 from aot_core.evaluation.stops import (
     benchmarks_seen,
     data_guard,
@@ -65,6 +66,8 @@ from aot_core.tracking.smoke import SmokeError
 from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.course import Course
+from flows.series import fixed_exam
+from flows.telling import write_model_card
 
 _POLL_SECONDS = 5
 """How often it is looked whether a person has answered."""
@@ -90,13 +93,18 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         defender,
         campaign.defender_base,
         metrics={"worst": figures.worst, **{f"strict.{name}": share for name, share in figures.strict.items()}},
-        tags={"aot.campaign": campaign.summary.name, "aot.campaign_key": campaign.key, **_edition_tags(campaign)}
+        tags={
+            "aot.campaign": campaign.summary.name,
+            "aot.campaign_key": campaign.key,
+            **campaign.labels(),
+            **_edition_tags(campaign),
+        }
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         packages=evaluation.packages,
         dtype=campaign.config.evaluate.dtype,
     )
     version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
-    decision = _decide(campaign, version, defender, exam, evaluation, lineage)
+    decision = _decide(campaign, version, course, lineage)
     _publish(campaign, decision, exam)
     campaign.update(
         registered_version=version,
@@ -104,7 +112,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         promotion_reason=decision.reason,
         decision=decision,
     )
-    campaign.say(f"registered [bold]{settings.model}[/] version {version}; gate: {decision.reason}")
+    write_model_card(campaign, decision, "nothing has been done by it yet")
     return decision
 
 
@@ -117,7 +125,8 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
         told = f"not promoted: {error}"
     version = decision.challenger
     campaign.update(aliases=_aliases(home, settings, version), promotion_reason=f"{decision.reason}; {told}")
-    campaign.say(f"[bold]{settings.model}[/] version {version}: {told}")
+    write_model_card(campaign, decision, told)
+    campaign.say(f"[bold]{settings.model}[/] version {version}: {told}; gate: {decision.reason}")
 
 
 def promoter(home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> Promoter:
@@ -228,14 +237,8 @@ def _close_questions(decision: Decision) -> None:
             client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
 
 
-def _decide(
-    campaign: OpenCampaign,
-    version: str,
-    defender: ArtifactRef,
-    exam: EvaluateInputs,
-    evaluation: StageRecord,
-    lineage: dict[str, str],
-) -> Decision:
+def _decide(campaign: OpenCampaign, version: str, course: Course, lineage: dict[str, str]) -> Decision:
+    defender, exam, evaluation = course.defender, course.exam, course.evaluation
     settings = campaign.config.promotion
     gate, store = settings.gate, campaign.store
     champion = registry.get_champion(campaign.home.mlflow_uri, settings.model)
@@ -283,8 +286,19 @@ def _decide(
     )
     if trouble:
         return Decision(**common, promote=False, reason=trouble, alpha=attempt_alpha(gate, attempt), stops=stops)
-    others = [exam_of(_items(campaign, measured)) if measured else None for measured in (rival, base)]
-    outcome = decide(exam_of(items), others[0], gate, stops, attempt, base=others[1])
+    suite = suite_questions(store.fetch(exam.bank)) if exam.bank else None
+    mine = exam_of(items, suite)
+    others: list[Exam | None] = [
+        exam_of(_items(campaign, measured), suite) if measured else None for measured in (rival, base)
+    ]
+    if rival is not None and campaign.config.edition is not None and campaign.config.edition.exam is not None:
+        leader = ArtifactRef(uri=tags[ARTIFACT_URI_TAG], sha256=sha256), pin_model(tags[registry.BASE_TAG])
+        fixed = [
+            right_throughout(_items(campaign, fixed_exam(campaign, course, *who)))
+            for who in ((defender, campaign.defender_base), leader)
+        ]
+        mine, others[0] = mine | {FIXED_EXAM: fixed[0]}, dict(others[0] or {}) | {FIXED_EXAM: fixed[1]}
+    outcome = decide(mine, others[0], gate, stops, attempt, base=others[1])
     reason = "it leads already" if leading == version else outcome.reason
     return Decision(
         **common,

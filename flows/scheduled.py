@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from aot_core.commands.housekeeping import collect_garbage, is_running
+from aot_core.commands.places import demand_functions
 from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.series import EditionPlan
@@ -71,6 +72,7 @@ def scheduled_coevolution(
         if campaign.series is None:
             return coevolution.fn(campaign, str(place.root))
         lend_blocks(campaign)
+        demand_functions(campaign)
         planned = edition_of(campaign, place, edition or _slot())
         for earlier in _unfinished(planned, place):
             # One that fails again is told in its own summary, and does not keep the next from running.

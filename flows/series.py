@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from filelock import FileLock, Timeout
 
-from aot_core.contracts.artifact import ArtifactRef, StageRecord
+from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageRecord
 from aot_core.contracts.bank import BankInputs
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.compare_data import CompareDataInputs, CompareDataOutputs
@@ -189,12 +189,17 @@ def sit_fixed_exam(campaign: OpenCampaign, course: Course) -> dict[str, float]:
     plan = campaign.config.edition
     if plan is None:
         return {}
-    inputs = EvaluateInputs(
-        dataset=plan.exam or course.exam.dataset, defender=course.defender, defender_base=campaign.defender_base
-    )
     campaign.say("sitting the series' fixed exam")
-    record = tasks.evaluate(campaign, inputs, recorded=False, of_series=True)
+    record = fixed_exam(campaign, course, course.defender, campaign.defender_base)
     return EvaluateOutputs.model_validate(record.outputs).strict
+
+
+def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, base: ExternalRef) -> StageRecord:
+    """A Defender's evaluation on the first edition's questions; whoever sat it before is not asked again."""
+    plan = campaign.config.edition
+    assert plan is not None, "only a series has a fixed exam"
+    inputs = EvaluateInputs(dataset=plan.exam or course.exam.dataset, defender=defender, defender_base=base)
+    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True)
 
 
 def _is_headline(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from prefect import State, task
-from prefect.context import TaskRunContext
+from prefect.context import TagsContext, TaskRunContext
 from prefect.states import Failed
 
 from aot_core.contracts.artifact import StageName, StageRecord
@@ -69,7 +69,9 @@ def spec_of(
     # Every evaluation draws the same questions and noise: rounds differ by the players alone.
     seeded_by = 0 if declaration(name).same_in_all_rounds else round_index
     config = campaign.config.stage_config(name, seeded_by, of_series=of_series)
-    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded))
+    restart = campaign.config.restart
+    remade = restart.asked_at if restart is not None and restart.covers(name, round_index) else ""
+    return stage_spec(name, config, inputs, campaign.place(round_index, tracked=recorded), remade)
 
 
 def _stage(name: StageName) -> Callable[..., StageRecord]:
@@ -85,7 +87,10 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
         settings = campaign.config.run
         spec = spec_of(campaign, name, inputs, round_index, recorded=recorded, of_series=of_series)
         held = campaign.store.find(name, spec.key)
-        with campaign.stage(name, round_index, spec.key, held is not None):
+        # Without the flow run's tags: Prefect asks its server for a slot of each tag's limit, and a task whose request
+        # meets a server that is just being restarted fails.
+        shown = campaign.stage(name, round_index, spec.key, held is not None, numbered=recorded)
+        with shown, TagsContext(current_tags=set()):
             state = run_stage.with_options(
                 name=name,
                 task_run_name=f"{name} {round_index}" if round_index else name,

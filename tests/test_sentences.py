@@ -167,7 +167,7 @@ def test_every_kind_of_error_has_its_code_and_sentence() -> None:
 
 
 def test_a_traceback_is_for_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(_root: Path) -> None:
+    def broken(_root: Path, **_: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("aot_core.commands.status.print_status", broken)
@@ -203,7 +203,7 @@ def test_a_c_locale_reads_and_writes_utf_8(tmp_path: Path) -> None:
 
 def test_a_flow_tells_a_sentence_too(tmp_path: Path) -> None:
     """A store that nobody serves is found out inside the flow, by the real command."""
-    away = ["run.store=s3://bucket/x", "run.s3.endpoint_url=http://127.0.0.1:1", "run.s3.attempts=1"]
+    away = ["run.store=s3://bucket/x", "run.s3.endpoint_url=http://127.0.0.1:1", "run.s3.patience=0"]
     overrides = [part for one in away for part in ("--set", one)]
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
     done = aot("run", SMOKE, "--home", str(tmp_path), *overrides, **keys)

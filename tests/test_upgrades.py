@@ -8,8 +8,10 @@ import importlib
 import inspect
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from aot_core.tracking import moved
+from aot_core.tracking.database import open_client
 from flows.heartbeat import SECONDS, job_environment
 
 SERVER = """
@@ -135,3 +139,17 @@ def test_mlflow_ends_a_dead_processs_run_from_outside_and_keeps_params(tmp_path:
         client.create_model_version("defender", str(tmp_path), run)
         client.set_registered_model_alias("defender", "champion", version)
     assert str(client.get_model_version_by_alias("defender", "champion").version) == "2", "one alias, one version"
+
+
+def test_mlflow_keeps_addresses_where_a_moved_home_looks_for_them(tmp_path: Path) -> None:
+    """`aot_core.tracking.moved` writes them anew, by SQL: MLflow has no call for it."""
+    file = tmp_path / "mlflow.db"
+    open_client(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as database:
+        for table, column in moved.ADDRESSES.items():
+            assert column in {row[1] for row in database.execute(f"PRAGMA table_info({table})")}, table
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {(table, row[1]) for table in tables for row in database.execute(f"PRAGMA table_info({table})")}
+    named = {(table, column) for table, column in columns if column.endswith(("_location", "artifact_uri"))}
+    of_a_server = {("workspaces", "trace_archival_location")}
+    assert named == set(moved.ADDRESSES.items()) | of_a_server, "another place to follow"

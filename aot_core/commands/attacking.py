@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
-from rich.table import Table
 
 from aot_core.contracts.attack_report import AttackedEdit, AttackReport, ProbeSettings
 from aot_core.contracts.learning import DType, EditorSettings
 from aot_core.contracts.paths import local_path
 from aot_core.contracts.protocols import Answerer
 from aot_core.contracts.scene import LETTERS, Sample
+from aot_core.contracts.terminal import table
 from aot_core.worlds.opening import world_of
 from aot_core.worlds.probe import sample_of
 from aot_core.worlds.protocol import ProbeError
@@ -199,18 +199,19 @@ def write(report: AttackReport, picture: "Image", edited: Sequence["Image"], out
 
 def print_report(report: AttackReport, output: Path) -> None:
     """A row an edit, the most successful first, and the figures."""
-    table = Table("edit", "told", "answers", "SSIM", "valid", "reward", title_justify="left")
-    table.title = f"{report.question.text} ({report.question.answer}) clean: {_said(report.clean_answers)}"
+    title = f"{report.question.text} ({report.question.answer}) clean: {_said(report.clean_answers)}"
+    figures = ("SSIM", "reward")
+    printed = table(title, "edit", "told", "answers", "SSIM", "valid", "reward", right=figures, whole=figures)
     for edit in report.edits[:SHEET_ROWS]:
         told = edit.instruction.partition(" Question: ")[0]
         colour = "red" if edit.misled else ""
         reasons = {"touched": edit.intact, "beside": edit.confined, "undone": edit.semantic, "untrue": edit.truth_kept}
         valid = "yes" if edit.valid else ", ".join(reason for reason, held in reasons.items() if not held)
-        table.add_row(
+        printed.add_row(
             edit.file, told, _said(edit.answers), f"{edit.ssim:.3f}", valid, f"{edit.reward:.2f}", style=colour
         )
     console = Console()
-    console.print(table)
+    console.print(printed)
     console.print(
         f"{report.misled} of {report.valid} valid edits ({len(report.edits)} in all) mislead {report.defender} every "
         f"time; wrong answers: {1 - report.clean_right:.0%} to the clean picture, {report.wrong:.0%} to valid edits; "

@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.table import Table
-
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.benchmarks import BenchmarkSettings
+from aot_core.contracts.terminal import console, table
 from aot_core.evaluation.benchmarks.catalogue import BenchmarkError
 from aot_core.evaluation.benchmarks.verify import verify
 
@@ -20,14 +18,12 @@ def print_verified(folder: Path, names: list[str], *, pictures: bool) -> int:
     """
     if not folder.is_dir():
         raise BenchmarkError(f"{str(folder)!r} is not a folder; give the one that holds the published files")
-    table = Table(title=f"benchmarks in {folder}", title_justify="left")
-    for column in ("benchmark", "state", "questions", ""):
-        table.add_column(column, justify="right" if column == "questions" else "left")
+    printed = table(f"benchmarks in {folder}", "benchmark", "state", "questions", "", right=("questions",))
     found = verify(folder, names, pictures=pictures)
     colours = {"published": "green", "readable": "yellow", "absent": "dim", "broken": "red"}
     for one in found:
-        table.add_row(one.name, f"[{colours[one.state]}]{one.state}[/]", str(one.questions or ""), one.told)
-    Console().print(table)
+        printed.add_row(one.name, f"[{colours[one.state]}]{one.state}[/]", str(one.questions or ""), one.told)
+    console().print(printed)
     return int(any(one.state == "broken" for one in found))
 
 
@@ -96,21 +92,19 @@ def print_second_opinion(
 
     theirs = second_opinion(model, names, output, adapter=adapter, limit=limit)
     ours: dict[str, dict[str, float]] = json.loads(figures.read_text()) if figures else {}
-    table = Table(title=f"{model}: single-shot accuracy in %", title_justify="left")
-    for column in ("benchmark", "lmms-eval", "here", "difference"):
-        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    figures_of = ("lmms-eval", "here", "difference")
+    printed = table(f"{model}: single-shot accuracy in %", "benchmark", *figures_of, right=figures_of)
     for name, value in theirs.items():
         mine = ours.get(name, {}).get("single/accuracy")
         cells = ("", "") if mine is None else (f"{100 * mine:.1f}", f"{100 * (mine - value):+.1f}")
-        table.add_row(name, f"{100 * value:.1f}", *cells)
-    Console().print(table)
+        printed.add_row(name, f"{100 * value:.1f}", *cells)
+    console().print(printed)
 
 
 def _print_figures(figures: dict[str, dict[str, float]], place: Path) -> None:
-    table = Table(title=f"accuracy in %; all figures: {place / 'figures.json'}", title_justify="left")
-    for column in ("benchmark", "n", "strict", "single-shot", "no answer", "cut off"):
-        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    figures_of = ("n", "strict", "single-shot", "no answer", "cut off")
+    printed = table(f"accuracy in %; all figures: {place / 'figures.json'}", "benchmark", *figures_of, right=figures_of)
     for name, found in figures.items():
         shares = (found["strict/accuracy"], found["single/accuracy"], found["unreadable"], found["cut_off"])
-        table.add_row(name, f"{found['n']:.0f}", *(f"{100 * share:.1f}" for share in shares))
-    Console().print(table)
+        printed.add_row(name, f"{found['n']:.0f}", *(f"{100 * share:.1f}" for share in shares))
+    console().print(printed)

@@ -4,7 +4,6 @@ Prefect is never imported here: `run` becomes `python -m flows.coevolution`, aft
 reads when it is imported.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aot_core.commands.cli_bench import bench_app
+from aot_core.commands.cli_compare import app as compare_app
 from aot_core.commands.cli_data import data_app
 from aot_core.commands.cli_deploy import app as deploy_app
 from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
@@ -24,10 +24,13 @@ from aot_core.commands.options import (
     DeviceOption,
     DTypeOption,
     HomeOption,
+    JsonOption,
     Launcher,
     ModelOption,
+    PlaceOption,
     SetOption,
     StoreOption,
+    print_version,
     store_uri,
 )
 
@@ -39,7 +42,6 @@ app = typer.Typer(
     help="Adversarial Opponent Training: an image editor and a multimodal LLM co-evolve.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    add_completion=False,
 )
 
 app.add_typer(data_app, name="data")
@@ -49,6 +51,9 @@ app.add_typer(bench_app, name="bench")
 @app.callback()
 def every_command(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; AOT_DEBUG=1 does the same.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ[DEBUG] = "1"
@@ -73,27 +78,55 @@ def run(
             help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved campaign and stop.")] = False,
+    restart: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STAGE[:ROUND]",
+            help="Make this stage and what follows anew (curate, evaluate:2); what there was stays.",
+        ),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers for it; user@machine unless given.")] = None,
+    note: Annotated[str | None, typer.Option(help="What it is for: its description in MLflow.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A tag in MLflow; repeat it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the config and which stages would run; run nothing.")
+    ] = False,
 ) -> None:
-    """Run a campaign, or go on with it where it stopped."""
+    """Run a campaign, or go on with it where it stopped.
+
+    Example: aot run configs/tiny.toml --set seed=1
+    """
+    from aot_core.commands.asked import pairs, toml_value, with_restart
     from aot_core.commands.handover import hand_over
-    from aot_core.commands.places import demand_places, models_from_hub
+    from aot_core.commands.places import demand_functions, demand_places, models_from_hub
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
-    given = {"run.launcher": launcher, "run.device": device, "run.store": store}
+    given = {
+        "run.launcher": launcher,
+        "run.device": device,
+        "run.store": store,
+        "run.owner": owner,
+        "run.note": note,
+        "run.tags": pairs(tag) if tag else None,
+    }
     overrides = [
         *(overrides or []),
-        *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
+        *(f"{key}={toml_value(value)}" for key, value in given.items() if value is not None),
     ]
-    campaign = load_campaign(config, overrides)
+    campaign = with_restart(load_campaign(config, overrides), restart, edition)
     from_hub = models_from_hub(campaign)
     if campaign.series is not None and edition is None:
         edition = "next"
     if dry_run:
+        from aot_core.commands.dry_run import stages_told
+
         typer.echo(campaign.model_dump_json(indent=2))
+        typer.echo("\n".join(stages_told(campaign, Home(home))), err=True)
         return
     demand_places(campaign)
+    demand_functions(campaign)
     place = Home(home)
     place.create()
     environment = place.environment()
@@ -113,7 +146,10 @@ def setup(
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them."""
+    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them.
+
+    Example: aot setup --gpus 2
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -124,6 +160,7 @@ def setup(
 
 
 app.add_typer(deploy_app)
+app.add_typer(compare_app)
 
 
 @app.command()
@@ -138,28 +175,38 @@ def plan(
         float | None,
         typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; this CPU unless given."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Estimate what a campaign's trainings will need: parameters, memory, time."""
+    """Estimate what a campaign's trainings will need: parameters, memory, time.
+
+    Example: aot plan configs/paper.toml --peak-tflops 989
+    """
     from aot_core.commands.estimate import print_plan
     from aot_core.contracts.loading import load_campaign
 
-    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops)
+    print_plan(load_campaign(config, overrides), prompt_tokens, peak_tflops, as_json=as_json)
 
 
 @app.command()
-def status(home: HomeOption = DEFAULT_HOME) -> None:
-    """Show every campaign of this home: what is done, when, and how it ended."""
+def status(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Show every campaign of this home: what is done, when, and how it ended.
+
+    Example: aot status --json
+    """
     from aot_core.commands.status import print_status
 
-    print_status(home)
+    print_status(home, as_json=as_json)
 
 
 @app.command()
-def doctor(home: HomeOption = DEFAULT_HOME) -> None:
-    """Say what this machine can run, what is missing, and how to get it."""
+def doctor(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Say what this machine can run, what is missing, and how to get it.
+
+    Example: aot doctor --home /data/aot
+    """
     from aot_core.commands.doctor import print_diagnosis
 
-    raise typer.Exit(print_diagnosis(home))
+    raise typer.Exit(print_diagnosis(home, as_json=as_json))
 
 
 @app.command()
@@ -172,7 +219,10 @@ def ui(
         int | None, typer.Option(min=1, max=65535, help="4200, or the next that is free, unless given.")
     ] = None,
 ) -> None:
-    """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C."""
+    """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C.
+
+    Example: aot ui --home /data/aot
+    """
     from aot_core.commands.ui import serve
 
     raise typer.Exit(serve(home, mlflow_port, prefect_port))
@@ -192,7 +242,10 @@ def collect_garbage(
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Delete finished stages that no registered version, running campaign or recent record reaches."""
+    """Delete finished stages that no registered version, running campaign or recent record reaches.
+
+    Example: aot store gc --keep-days 14 --delete
+    """
     from aot_core.commands.housekeeping import collect_garbage
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
@@ -211,7 +264,10 @@ def verify_store(
     store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was."""
+    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was.
+
+    Example: aot store verify --store s3://bucket/aot
+    """
     from aot_core.commands.housekeeping import verify_store
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
@@ -251,7 +307,10 @@ def attack(
     device: DeviceOption = "auto",
     dtype: DTypeOption = "float32",
 ) -> None:
-    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained."""
+    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained.
+
+    Example: aot attack scene.png --question "Is there a red ring?" --answer no --output probe
+    """
     from aot_core.base_models.names import model_folder
     from aot_core.commands.attacking import AskedPicture, Match, Player, print_report
     from aot_core.commands.attacking import attack as attack_picture
@@ -281,7 +340,10 @@ def export(
     model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM."""
+    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM.
+
+    Example: aot export defender --version champion
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -304,7 +366,10 @@ def promote(
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person."""
+    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person.
+
+    Example: aot promote --version 4 --why "checked by hand"
+    """
     from aot_core.promotion import commands
 
     _promotion(home, store, model, lambda promoter: commands.promote(promoter, version, why, force=force))
@@ -318,7 +383,10 @@ def rollback(
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Let an earlier champion lead again."""
+    """Let an earlier champion lead again.
+
+    Example: aot rollback --to 3 --why "wrong on photographs"
+    """
     from aot_core.promotion import commands
 
     _promotion(home, store, model, lambda promoter: commands.rollback(promoter, to, why))
@@ -333,7 +401,10 @@ def reevaluate(
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; the campaign's for the same bits.")] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask a registered version everything again; the exit code is 1 where a single answer differs."""
+    """Ask a registered version everything again; the exit code is 1 where a single answer differs.
+
+    Example: aot reevaluate --version champion
+    """
     from aot_core.home import Home
 
     place = Home(home)
@@ -348,37 +419,57 @@ def reevaluate(
 
 
 @app.command()
-def pool(store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name."""
+def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name.
+
+    Example: aot pool --store s3://bucket/aot
+    """
     from aot_core.commands.status import print_pool
     from aot_core.home import Home
     from aot_core.store import open_store
 
-    print_pool(open_store(store or str(Home(home).store)))
+    print_pool(open_store(store or str(Home(home).store)), as_json=as_json)
 
 
 @app.command()
 def trend(
     series: Annotated[str | None, typer.Argument(help="A series; may be left out where the store holds one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Plans and ends, whole, as JSON.")] = False,
-    store: StoreOption = None,
+    as_json: JsonOption = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page with plots to this file instead of the table.")
+    ] = None,
+    store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it."""
-    from aot_core.commands.trend import print_trend
+    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it.
+
+    Example: aot trend weekly --html trend.html
+    """
+    from aot_core.commands.trend import print_trend, write_trend
     from aot_core.home import Home
     from aot_core.store import open_store
 
+    if html is not None:
+        typer.echo(f"written: {write_trend(open_store(store or str(Home(home).store)), series, html)}")
+        return
     print_trend(open_store(store or str(Home(home).store)), series, as_json=as_json)
 
 
 @app.command()
-def history(model: ModelOption = "aot-defender", store: StoreOption = None, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere."""
+def history(
+    model: ModelOption = "aot-defender",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere.
+
+    Example: aot history --json
+    """
     from aot_core.promotion import commands
 
     differs: list[str] = []
-    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter)))
+    _promotion(home, store, model, lambda promoter: differs.append(commands.print_history(promoter, as_json=as_json)))
     if told := "".join(differs):
         typer.secho(told, err=True, fg="red")
         raise typer.Exit(FOUND)

@@ -19,7 +19,10 @@ def verify(
     name: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also decode every picture.")] = False,
 ) -> None:
-    """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files."""
+    """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files.
+
+    Example: aot bench verify benchmarks
+    """
     from aot_core.commands.benchmarking import print_verified
 
     raise typer.Exit(print_verified(folder, name or [], pictures=pictures))
@@ -49,7 +52,10 @@ def run(
     dtype: DTypeOption = "float32",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped."""
+    """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped.
+
+    Example: aot bench run benchmarks --name pope --defender aot-tiny-vl
+    """
     from aot_core.commands.benchmarking import run as run_benchmarks
     from aot_core.contracts.benchmarks import BenchmarkSettings, EndpointSettings, VllmSettings
     from aot_core.home import Home
@@ -88,7 +94,10 @@ def second_opinion(
     limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="The first so many questions.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare."""
+    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare.
+
+    Example: aot bench second-opinion exported --name mmstar
+    """
     from aot_core.commands.benchmarking import print_second_opinion
     from aot_core.home import Home
 

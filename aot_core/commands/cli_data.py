@@ -29,7 +29,10 @@ def build(
         Path | None, typer.Option(help="The data set of before the folder grew (prepare_data.growing).")
     ] = None,
 ) -> None:
-    """Make a guarded data set. Killed and started again, it goes on with the shards that are finished."""
+    """Make a guarded data set. Killed and started again, it goes on with the shards that are finished.
+
+    Example: aot data build configs/tiny.toml data
+    """
     from aot_core.contracts.loading import load_campaign
     from aot_core.contracts.prepare_data import PrepareDataInputs
     from aot_core.engine.context import StageContext
@@ -83,7 +86,10 @@ def map_shards(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Make a campaign's data set with a Prefect task a shard; `aot run` then finds it in the store. On a cluster, the
-    home is on a disk that all machines share."""
+    home is on a disk that all machines share.
+
+    Example: aot data map configs/photos.toml
+    """
     from aot_core.commands.handover import hand_over
     from aot_core.commands.places import demand_places
     from aot_core.contracts.loading import load_campaign
@@ -106,7 +112,10 @@ def validate(
     docs: Annotated[Path | None, typer.Option(help="Write Great Expectations' Data Docs into this folder.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,
 ) -> None:
-    """Check a data set. Exit code 0: all holds; 2: the data is bad, and how; 1: the guard itself is broken."""
+    """Check a data set. Exit code 0: all holds; 2: the data is bad, and how; 1: the guard itself is broken.
+
+    Example: aot data validate data
+    """
     from aot_core.data.guard import guard_dataset
 
     with tempfile.TemporaryDirectory(prefix="aot-guard-") as report:
@@ -120,7 +129,10 @@ def show(
     output: Annotated[Path, typer.Option(help="A .png or an .html file.")] = Path("pairs.png"),
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Pairs shown, some of every kind.")] = 16,
 ) -> None:
-    """Draw a contact sheet: clean, edited, difference, question and edit of some pairs of every kind."""
+    """Draw a contact sheet: clean, edited, difference, question and edit of some pairs of every kind.
+
+    Example: aot data show data --output sheet.png
+    """
     from aot_core.data.sheet import contact_page, contact_sheet
 
     if output.suffix not in (".png", ".html"):
@@ -132,7 +144,10 @@ def show(
 
 @data_app.command()
 def card(folder: FolderArgument) -> None:
-    """Print a data set's card, counted anew from its tables."""
+    """Print a data set's card, counted anew from its tables.
+
+    Example: aot data card data
+    """
     import json
 
     from aot_core.data.card import describe, read_card

@@ -67,6 +67,8 @@ def worker(
     """Run what is due, until Ctrl-C: a Prefect worker for the pool, in this home's environment.
 
     Needs a Prefect server that stays: PREFECT_API_URL's, or the one that `aot ui` runs.
+
+    Example: aot worker --limit 1
     """
     environment = _environment(Home(home))
     if not environment.get("PREFECT_API_URL"):

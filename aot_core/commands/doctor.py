@@ -5,14 +5,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from aot_core.base_models.names import UnknownModelError, model_folder
+from aot_core.contracts.terminal import console, print_json, table
 from aot_core.home import Home
 
 _PACKAGES = ("torch", "transformers", "diffusers", "peft", "trl", "datasets", "prefect", "mlflow", "great-expectations")
@@ -27,14 +25,17 @@ class Finding:
     advice: str = ""
 
 
-def print_diagnosis(root: Path) -> int:
-    """Print the findings; returns 1 where the tiny campaign cannot run here, else 0."""
-    table = Table("what", "found", "", "what to do")
+def print_diagnosis(root: Path, *, as_json: bool = False) -> int:
+    """Print the findings, or list them as JSON; returns 1 where the tiny campaign cannot run here, else 0."""
+    printed = table("", "what", "found", "", "what to do")
     colours = {"ok": "[green]ok", "note": "[yellow]note", "missing": "[red]missing"}
     findings = list(diagnose(root))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
     for finding in findings:
-        table.add_row(finding.what, finding.found, colours[finding.level], finding.advice)
-    Console().print(table)
+        printed.add_row(finding.what, finding.found, colours[finding.level], finding.advice)
+    if not as_json:
+        console().print(printed)
     return int(any(f.level == "missing" for f in findings))
 
 

@@ -13,16 +13,16 @@ Symbols: P prompts a generation, G answers a prompt, L prompt tokens, T answer t
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from aot_core.base_models.names import model_folder
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.learning import DefenderModelSettings
+from aot_core.contracts.terminal import print_json, table
 
 GIB = 2**30
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "nf4": 0.56}
@@ -300,30 +300,36 @@ def measured_speed() -> float:
     return 2 * 768**3 / best
 
 
-def print_plan(config: CampaignConfig, prompt_tokens: int | None, peak_tflops: float | None) -> None:
-    """Print the estimates and what they assume."""
+def print_plan(
+    config: CampaignConfig, prompt_tokens: int | None, peak_tflops: float | None, *, as_json: bool = False
+) -> None:
+    """Print the estimates and what they assume; or the estimates alone as JSON: bytes, operations and seconds."""
     from aot_core.commands.estimate_attacker import estimate_attacker
 
     speed = measured_speed() if peak_tflops is None else peak_tflops * 1e12 * SUSTAINED
-    table = Table(
-        "stage", "processes", "weights", "trained", "prompt tokens", "memory a device", "of which", "operations", "time"
-    )
     attacker = estimate_attacker(config)
-    for one in [*attacker, *estimate(config, prompt_tokens)]:
+    estimates = [*attacker, *estimate(config, prompt_tokens)]
+    seconds = [one.operations / speed / (1 if peak_tflops is None else one.processes) for one in estimates]
+    if as_json:
+        told = zip(estimates, seconds, strict=True)
+        print_json([asdict(one) | {"total_memory": one.total_memory, "seconds": time_} for one, time_ in told])
+        return
+    # A block a stage: nine columns do not fit into 80 characters.
+    planned = table("", "stage", "", "")
+    for one, time_ in zip(estimates, seconds, strict=True):
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in one.memory.items() if size > 0)
-        table.add_row(
-            one.stage,
-            str(one.processes),
-            f"{one.parameters / 1e6:,.1f} M",
-            f"{one.trained / 1e6:,.1f} M",
-            f"{one.prompt_tokens:,}",
-            f"{one.total_memory / GIB:.2f} GiB",
-            parts,
-            f"{one.operations:.1e}",
-            _time(one.operations / speed / (1 if peak_tflops is None else one.processes)),
-        )
+        facts = {
+            "time": _time(time_),
+            "memory a device": f"{one.total_memory / GIB:.2f} GiB ({parts})",
+            "weights": f"{one.parameters / 1e6:,.1f} M, of which trained {one.trained / 1e6:,.1f} M",
+            "operations": f"{one.operations:.1e}",
+            "prompt tokens": f"{one.prompt_tokens:,}",
+            "processes": str(one.processes),
+        }
+        for number, (name, value) in enumerate(facts.items()):
+            planned.add_row(one.stage if number == 0 else "", name, value, end_section=number == len(facts) - 1)
     console = Console()
-    console.print(table)
+    console.print(planned)
     how = (
         f"this machine's matrix products, measured: {speed / 1e9:,.0f} GFLOP/s"
         if peak_tflops is None

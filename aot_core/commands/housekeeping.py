@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.table import Table
 
 from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import table
 from aot_core.home import Home
 from aot_core.store import StoreError, open_store
 from aot_core.store.gc import collect, find_garbage
@@ -37,12 +37,12 @@ def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float
         )
     roots = [*registered_artifacts(home.mlflow_uri), *running_artifacts(home, summaries)]
     garbage = find_garbage(store, roots, keep_days)
-    table = Table("stage", "kept", "not reached", title=store_uri, title_justify="left")
+    counted = table(store_uri, "stage", "kept", "not reached", right=("kept", "not reached"))
     kept, unreached = (Counter(r.stage for r in records) for records in (garbage.kept, garbage.unreached))
     for stage in sorted({*kept, *unreached}):
-        table.add_row(stage, str(kept[stage]), str(unreached[stage]))
+        counted.add_row(stage, str(kept[stage]), str(unreached[stage]))
     console = Console()
-    console.print(table)
+    console.print(counted)
     if delete:
         console.print(f"freed {collect(store, garbage.unreached) / 2**20:.1f} MiB")
     elif garbage.unreached:
@@ -53,12 +53,12 @@ def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float
 def verify_store(store_uri: str, s3: S3Settings) -> bool:
     """Compare every hash of a store, repair, and say what was found; whether all was whole."""
     found = verify(open_store(store_uri, s3))
-    table = Table("stage", "whole", "damaged", title=store_uri, title_justify="left")
+    counted = table(store_uri, "stage", "whole", "damaged", right=("whole", "damaged"))
     damaged = Counter(damage.stage for damage, _ in found.damaged)
     for stage in sorted({*found.whole, *damaged}):
-        table.add_row(stage, str(found.whole[stage]), str(damaged[stage]))
+        counted.add_row(stage, str(found.whole[stage]), str(damaged[stage]))
     console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
+    console.print(counted)
     for damage, done in found.damaged:
         console.print(f"{damage}; {done}", markup=False)
     return not found.damaged

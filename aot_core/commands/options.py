@@ -40,6 +40,15 @@ def store_uri(value: str) -> str:
         raise OptionError(f"--store {shown(value)}: {error}") from error
 
 
+def print_version(wanted: bool) -> None:
+    """A callback for `--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"aot {version('aot')}")
+        raise typer.Exit
+
+
 HomeOption = Annotated[
     Path,
     typer.Option(
@@ -56,6 +65,15 @@ StoreOption = Annotated[
         help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
     ),
 ]
+PlaceOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=store_uri,
+        metavar="URI",
+        help="The store that is looked into, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="All of it, as JSON, for programs.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
 ]

@@ -1,6 +1,8 @@
 """Is everything there that a campaign names? Asked before a flow is started: the answer comes at once, and whole."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from aot_core.base_models.names import UnknownModelError, model_folder
 from aot_core.contracts.campaign import CampaignConfig
@@ -29,6 +31,52 @@ def demand_places(campaign: CampaignConfig) -> None:
         raise ConfigError("\n".join(wrong))
 
 
+def demand_functions(campaign: CampaignConfig) -> None:
+    """Raises ConfigError with a line for every field that names a reward which cannot be imported.
+
+    Asked of a process of its own, as a stage would import it: the functions of other people import torch, and more. In
+    a container it is the image that has them or not, so nothing is asked there.
+    """
+    if campaign.run.launcher not in ("inprocess", "subprocess"):
+        return
+    wrong = [
+        told
+        for field, names in _rewards(campaign).items()
+        if (own := [name for name in names if ":" in name]) and (told := _import_error(field, own))
+    ]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _rewards(campaign: CampaignConfig) -> Mapping[str, Sequence[str]]:
+    return {
+        "defender_round.rewards": [term.name for term in campaign.defender_round.rewards],
+        "attacker_round.reward.terms": [term.name for term in campaign.attacker_round.reward.terms],
+    }
+
+
+_IMPORT = """
+import sys
+from aot_core.contracts.functions import import_function
+for name in sys.argv[2:]:
+    try:
+        import_function(name, sys.argv[1])
+    except Exception as error:
+        named = "" if isinstance(error, ValueError) and name in str(error) else f"{sys.argv[1]}: {name!r}: "
+        print(f"{named}{error}", file=sys.stderr)
+        sys.exit(1)
+"""
+
+
+def _import_error(field: str, names: Sequence[str]) -> str:
+    """What the first of these functions that cannot be imported has to say; "" where all can."""
+    done = subprocess.run([sys.executable, "-c", _IMPORT, field, *names], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    said = (done.stderr.strip().splitlines() or [f"{field}: {', '.join(names)}: the import ended the process"])[-1]
+    return f"{said}; install its module, or put its folder on PYTHONPATH"
+
+
 def _missing(campaign: CampaignConfig) -> Iterator[str]:
     for field in ("source_folder", "benchmark_folder"):
         folder = getattr(campaign, field)
@@ -42,13 +90,9 @@ def _missing(campaign: CampaignConfig) -> Iterator[str]:
                 demand_revealed(reference)
         except SecretError as error:
             yield str(error)
-    named = {
-        "defender_round.rewards": campaign.defender_round.rewards,
-        "attacker_round.reward.terms": campaign.attacker_round.reward.terms,
-    }
-    for field, terms in named.items():
+    for field, names in _rewards(campaign).items():
         try:
-            demand_allowed([term.name for term in terms], field)
+            demand_allowed(names, field)
         except ValueError as error:
             yield str(error)
 

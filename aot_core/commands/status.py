@@ -5,24 +5,31 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import console, print_json, say, table, when
 from aot_core.home import Home
 from aot_core.store.manifest import plain_bytes
 from aot_core.store.protocol import Store
 
 
-def print_status(root: Path) -> None:
-    """Print a table of all campaigns and, for each, its finished stages."""
-    console = Console()
+def print_status(root: Path, *, as_json: bool = False) -> None:
+    """Print a table of all campaigns and, for each, its finished stages; or all of it as JSON."""
     summaries, unreadable = read_summaries(Home(root))
+    if as_json:
+        astray = aliases_astray(Home(root), summaries)
+        told = [summary.model_dump(mode="json", exclude={"config", "decision"}) for summary in summaries]
+        print_json({"campaigns": told, "unreadable": unreadable, "aliases_astray": astray})
+        return
+    printed = console()
     if not summaries and not unreadable:
-        console.print(f"No campaign in {root} yet; start one with `aot run configs/tiny.toml`.")
+        printed.print(f"No campaign in {root} yet; start one with `aot run configs/tiny.toml`.")
     for summary in summaries:
-        console.print(_table(summary))
+        printed.print(_table(summary))
     for told in (*unreadable, *aliases_astray(Home(root), summaries)):
-        console.print(told, style="red", markup=False, soft_wrap=True)
+        say(told, style="red")
 
 
 def aliases_astray(home: Home, summaries: list[CampaignSummary]) -> list[str]:
@@ -52,22 +59,35 @@ def aliases_astray(home: Home, summaries: list[CampaignSummary]) -> list[str]:
     return [line for line in found if line]
 
 
-def print_pool(store: Store) -> None:
+def print_pool(store: Store, *, as_json: bool = False) -> None:
     """Print every Attacker of the store as a reference, newest first: when it was trained, from which base, and how
     often it deceived the Defender that it was trained against."""
-    console = Console(soft_wrap=True)
+    printed = Console(soft_wrap=True)
     attackers = sorted(
         (record for record in store.records() if record.stage == "attacker_round"),
         key=lambda record: record.started_at,
         reverse=True,
     )
+    if as_json:
+        print_json(
+            [
+                {
+                    "uri": record.artifact.uri,
+                    "trained": record.started_at,
+                    "base": record.identity.inputs["attacker_base"],
+                    "success": record.outputs["success_after"],
+                }
+                for record in attackers
+            ]
+        )
+        return
     if not attackers:
-        console.print("No Attacker in this store yet; a campaign's rounds make them.")
+        printed.print("No Attacker in this store yet; a campaign's rounds make them.")
     for record in attackers:
         success = 100 * float(record.outputs["success_after"])
         base = str(record.identity.inputs["attacker_base"])[:12]
         told = f"{record.started_at}  base {base}  success {success:.1f} %"
-        console.print(f"{record.artifact.uri}  {told}", highlight=False)
+        printed.print(f"{record.artifact.uri}  {told}", highlight=False)
 
 
 def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
@@ -84,14 +104,17 @@ def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
 
 
 def _table(summary: CampaignSummary) -> Table:
-    title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {summary.updated_at}"
-    table = Table(title=title, title_justify="left", caption=summary.message or None)
-    for column in ("round", "stage", "key", "seconds", "made", "commit"):
-        table.add_column(column, justify="right" if column in ("round", "seconds") else "left")
+    title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {when(summary.updated_at)}"
+    columns = ("round", "stage", "key", "seconds", "made", "commit")
+    made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "made", "commit"))
+    reused = "* reused" if any(step.reused for step in summary.steps) else ""
+    labels = {name.removeprefix("aot."): value for name, value in summary.labels.items()}
+    told = [reused, summary.note, ", ".join(f"{name}: {value}" for name, value in labels.items()), summary.message]
+    made_of.caption, made_of.caption_justify = Text("\n".join(line for line in told if line)), "left"
     for step in summary.steps:
         record = step.record
-        made = record.started_at + (" (reused)" if step.reused else "")
-        table.add_row(
-            str(step.round), record.stage, record.key[:12], f"{record.seconds:.1f}", made, record.git_commit[:12]
+        seconds = f"{record.seconds:.1f}{'*' if step.reused else ' '}"
+        made_of.add_row(
+            str(step.round), record.stage, record.key[:12], seconds, when(record.started_at), record.git_commit[:7]
         )
-    return table
+    return made_of

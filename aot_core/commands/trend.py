@@ -5,11 +5,10 @@ time, so that its column is comparable; worst case and suite are each edition's 
 """
 
 import json
-
-from rich.console import Console
-from rich.table import Table
+from pathlib import Path
 
 from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE
+from aot_core.contracts.terminal import console, table
 from aot_core.series.book import Edition, SeriesBook, series_in
 from aot_core.store.protocol import Store
 
@@ -31,13 +30,20 @@ def print_trend(store: Store, series: str | None, *, as_json: bool) -> None:
         ]
         print(json.dumps({"series": name, "editions": lines}, indent=1))
         return
-    table = Table(title=f"series {name}: strict accuracy in %", title_justify="left")
-    for column in ("edition", "from", "clean", "worst", "suite", "exam\nclean", "exam\nworst", "hours"):
-        table.add_column(column, justify="left" if column == "from" else "right", no_wrap=True)
-    table.add_column("outcome", overflow="fold")
+    figures = ("clean", "worst", "suite", "exam\nclean", "exam\nworst", "hours")
+    told = table(f"series {name}: strict accuracy in %", "no", "from", *figures, "outcome", right=("no", *figures))
     for edition in editions:
-        table.add_row(*_cells(edition))
-    Console(width=None if Console().is_terminal else 100).print(table)
+        told.add_row(*_cells(edition))
+    console().print(told)
+
+
+def write_trend(store: Store, series: str | None, path: Path) -> Path:
+    """Write the series' page to a file; returns the path. Raises ValueError as `print_trend`, OSError."""
+    from aot_core.commands.trend_page import trend_page  # draws, and so imports slowly
+
+    name = _named(store, series)
+    path.write_text(trend_page(name, SeriesBook(store, name).editions()), encoding="utf-8")
+    return path
 
 
 def _named(store: Store, series: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aot_core.contracts.artifact import StageName
 from aot_core.contracts.attacker_round import AttackerRoundConfig
@@ -15,12 +15,15 @@ from aot_core.contracts.evaluate import EvaluateConfig
 from aot_core.contracts.launch import DockerSettings, KubernetesSettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.promotion import PromotionSettings
+from aot_core.contracts.restart import Restart
 from aot_core.contracts.series import EditionPlan, SeriesSettings
 from aot_core.contracts.store import S3Settings
-from aot_core.contracts.texts import ModelName, Name, PathText, StoreUri
+from aot_core.contracts.texts import Line, ModelName, Name, PathText, Prompt, StoreUri
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 
+TagName = Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[A-Za-z0-9_./ -]+$")]
+"""What MLflow takes as a tag's name."""
 SeededConfig = TypeVar("SeededConfig", bound=Frozen)
 
 
@@ -58,6 +61,19 @@ class RunSettings(Frozen):
     """The artifact store: a folder or `s3://BUCKET/PREFIX`; None: `store/` in the home."""
     s3: S3Settings = S3Settings()
     """How an S3 store is reached."""
+    owner: Annotated[Line, LATER] = ""
+    """Who answers for the campaign, shown wherever it is; empty: user@machine, or AOT_ACTOR of a service."""
+    note: Annotated[Prompt, LATER] = ""
+    """What it is for: its description in MLflow."""
+    tags: Annotated[dict[TagName, Line], Field(max_length=100), LATER] = Field(default_factory=dict)
+    """Tags of its MLflow run and of the version that it registers."""
+
+    @field_validator("tags")
+    @classmethod
+    def _taken(cls, tags: dict[str, str]) -> dict[str, str]:
+        if taken := [name for name in tags if name.startswith(("aot.", "mlflow."))]:
+            raise ValueError(f"{', '.join(taken)}: names that begin with aot. and mlflow. are taken; choose another")
+        return tags
 
 
 class CampaignConfig(Frozen):
@@ -93,6 +109,8 @@ class CampaignConfig(Frozen):
     """How campaigns of this config recur; None: it is a campaign by itself."""
     edition: Annotated[EditionPlan | None, LATER] = None
     """Which edition of its series this is. Filled in by `aot run --edition` and by schedules, never by hand."""
+    restart: Annotated[Restart | None, LATER] = None
+    """From which stage on it is made anew. Filled in by `aot run --from`, never by hand."""
     models: BaseModels = BaseModels()
     run: RunSettings = RunSettings()
     promotion: PromotionSettings = PromotionSettings()
@@ -156,6 +174,17 @@ class CampaignConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _photographs_keep_their_split(self) -> "CampaignConfig":
+        data = self.prepare_data
+        if self.series is None or self.series.data == "same" or data.source.type == "procedural" or data.growing:
+            return self
+        raise ValueError(
+            'series.data = "redraw" would draw the splits of the same photographs anew in every edition, so that what '
+            "an earlier edition was taught could be asked in a later one's exam; set prepare_data.growing = true (a "
+            'photograph then stays in its split for good), or series.data = "same"'
+        )
+
+    @model_validator(mode="after")
     def _slots_are_single_gpus(self) -> "CampaignConfig":
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
@@ -206,7 +235,12 @@ class CampaignConfig(Frozen):
         declared: Frozen = getattr(self, name)
         same_draw = self.series is not None and self.series.data == "same" and name == "prepare_data"
         section = self.seeded(declared, round_index, of_series=of_series or same_draw)
-        if name == "defender_round" and self.edition is not None and self.series is not None and self.series.bank:
+        if (
+            name in ("warm_start_defender", "defender_round")
+            and self.edition is not None
+            and self.series is not None
+            and self.series.bank
+        ):
             # What the regression suite holds back may never be taught.
             section = section.model_copy(update={"held_back": self.bank.suite})
         return section

@@ -28,11 +28,13 @@ CLEAN = "clean"
 REGRESSION_SUITE = "regression_suite"
 """The condition of the bank's held-back edits. It is no attack on the clean scenes: it has scenes of its own, and
 counts neither in the worst case nor in "right under every attack"."""
+FIXED_EXAM = "fixed_exam"
+"""In the gate alone: the series' first exam, a question right where it is right in all of that exam's conditions."""
 WORST_OF_N = "worst_of_n"
 """The condition that shows, of each scene, the edit that this Defender is least likely to answer right: of `worst_of`
 edits by every Attacker. Each Defender meets a picture of its own choosing there, so it is no attack among the others
 and counts neither in the worst case nor in "right under every attack"."""
-APART = (CLEAN, REGRESSION_SUITE, WORST_OF_N)
+APART = (CLEAN, REGRESSION_SUITE, FIXED_EXAM, WORST_OF_N)
 """The conditions that are no attack on the clean scenes, the same for every Defender."""
 ITEMS_FILE = "items.parquet"
 """In the artifact: an answered question a row (`aot_core.evaluation.items`), for paired tests later."""

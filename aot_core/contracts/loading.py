@@ -36,6 +36,8 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         apply_override(values, override)
     if "edition" in values:
         raise ConfigError(f"{path}: edition: it is planned, never written by hand; leave it out and give --edition")
+    if "restart" in values:
+        raise ConfigError(f"{path}: restart: it is asked for, never written by hand; leave it out and give --from")
     for name in get_args(StageName):
         section = values.get(name)
         if isinstance(section, dict) and "seed" in section:

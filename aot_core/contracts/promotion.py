@@ -10,7 +10,7 @@ from pydantic import Field
 
 from aot_core.contracts.base import Frozen, sha256_of
 from aot_core.contracts.benchmark_registry import margins
-from aot_core.contracts.secrets import Webhook
+from aot_core.contracts.secrets import SecretKey, Webhook
 from aot_core.contracts.texts import Name, StageSeed
 
 BENCHMARK_PREFIX = "bench/"
@@ -51,8 +51,9 @@ class GateTest(Frozen):
     """One line of the gate's table. Differences are challenger minus champion."""
 
     name: str
-    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`, ...; without a champion
-    `floor/clean` and `floor/worst_case`, whose difference is to the base model."""
+    """`superior/worst_case`, `not_worse/clean`, `regression/attacker_2`, `regression/suite`,
+    `regression/fixed_exam`, ...; without a champion `floor/clean` and `floor/worst_case`, whose difference is to the
+    base model."""
     what: str
     """The claim in words."""
     passed: bool
@@ -164,3 +165,7 @@ class PromotionSettings(Frozen):
     webhook: Webhook | None = None
     """Every ledger entry of this model is posted there as JSON. One that cannot be reached changes nothing. An address
     that lets anybody post (Slack's, Teams') is a secret: "env:NAME" or "prefect-block:secret/NAME"."""
+    webhook_key: SecretKey | None = None
+    """What signs each post (`X-AOT-Signature`): "env:NAME" or "prefect-block:secret/NAME"."""
+    webhook_form: Literal["ledger", "slack"] = "ledger"
+    """The post's JSON: the ledger entry, or a message as Slack's and Mattermost's incoming webhooks take it."""

@@ -77,6 +77,12 @@ def _plain_webhook(value: str) -> str:
     return _url(value, path_may_tell=False)
 
 
+def _reference_alone(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        raise PydanticCustomError("reference", f"a key stands in no config; {_HOW}")
+    return value
+
+
 def _variable_name(value: str) -> str:
     if value and not _REFERENCE.fullmatch(f"env:{value}"):
         raise PydanticCustomError(
@@ -105,6 +111,9 @@ PlainAddress = Annotated[str, AfterValidator(_address_without_reference), Field(
 Webhook = Annotated[str, AfterValidator(_plain_webhook), Field(max_length=_LONGEST)]
 """The same where the address alone lets anybody in: its path may be words, versions and small numbers; every other is
 taken for a token (Slack's, Discord's and Teams' all are), and must be a reference."""
+
+SecretKey = Annotated[str, AfterValidator(_reference_alone), Field(max_length=_LONGEST)]
+"""A reference to a key: nothing else is taken."""
 
 VariableName = Annotated[str, AfterValidator(_variable_name), Field(max_length=_LONGEST)]
 """An environment variable's name, in capitals: a key that is pasted in its place does not pass for one."""
@@ -162,6 +171,16 @@ def reveal(value: str, field: str) -> SecretStr:
         raise SecretError(f"{field}: {value} names the environment variable {variable}, which is not set; set it")
     if not found.startswith(("http://", "https://")):
         raise SecretError(f"{field}: the environment variable {variable} holds no URL; it must start with http(s)://")
+    return SecretStr(found)
+
+
+def reveal_key(reference: str, field: str) -> SecretStr:
+    """The key that a reference names. Raises SecretError where its variable is empty."""
+    variable = variable_of(reference)
+    assert variable is not None, "a SecretKey is a reference"
+    found = os.environ.get(variable, "")
+    if not found:
+        raise SecretError(f"{field}: {reference} names the environment variable {variable}, which is not set; set it")
     return SecretStr(found)
 
 

@@ -129,3 +129,8 @@ class EditionEnd(Frozen):
     """What of the budget was used up; empty where nothing was."""
     ended_at: str = ""
     """UTC, ISO 8601."""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether its Defender leads, or led when the edition ended."""
+        return self.outcome.startswith("promoted")

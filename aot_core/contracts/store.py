@@ -1,12 +1,14 @@
 """How an S3 store is reached. Credentials are never in here: boto3 finds them (environment, profile, instance role)."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from aot_core.contracts.base import Frozen
 from aot_core.contracts.secrets import Address
 from aot_core.contracts.texts import Line, Name
+
+_ATTEMPTS_OF_OLD = 8
 
 
 class S3Settings(Frozen):
@@ -24,10 +26,20 @@ class S3Settings(Frozen):
     """The key's id or ARN for "aws:kms"; "" is the account's default key."""
     multipart_mib: int = Field(default=64, ge=5, le=5120)
     """Files larger than this go up in parts of this size, several at a time."""
-    attempts: int = Field(default=8, ge=1, le=1000)
-    """How often a request is tried, with exponential back-off and jitter between."""
+    patience: float = Field(default=120, ge=0, le=86_400)
+    """Seconds for which a request is tried again where the server is away, silent or out of order."""
     lease_seconds: float = Field(default=60, gt=0, le=86_400)
     """A lock whose holder has not renewed it for so long is free: its holder died."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _attempts_of_old(cls, told: Any) -> Any:
+        """Files that were written before `patience` hold `attempts`, mostly by its default."""
+        if isinstance(told, dict) and "attempts" in told:
+            told = dict(cast("dict[str, Any]", told))
+            if told.pop("attempts") != _ATTEMPTS_OF_OLD:
+                raise ValueError("attempts is no setting any more; say how many seconds a request is tried: patience")
+        return cast(Any, told)
 
     @model_validator(mode="after")
     def _key_needs_kms(self) -> "S3Settings":

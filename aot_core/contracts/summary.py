@@ -33,6 +33,10 @@ class CampaignSummary(Frozen):
     key: str
     """Of config, base models and source contents: the same key continues the same campaign."""
     config: dict[str, Any]
+    labels: dict[str, str] = Field(default={})
+    """Its owner (`aot.owner`) and its tags, as its MLflow run has them."""
+    note: str = ""
+    """What it is for."""
     status: Literal["running", "finished", "failed"] = "running"
     message: str = ""
     """Why it failed."""
@@ -48,6 +52,8 @@ class CampaignSummary(Frozen):
     """What the gate said of it, and what came of that."""
     decision: Decision | None = None
     """The gate's record."""
+    links: dict[str, str] = Field(default={})
+    """Name to address of the pages about it: MLflow's, Prefect's, the gate's decision beside the report."""
     steps: tuple[StageStep, ...] = ()
 
     def find(self, stage: StageName, round_index: int) -> StageRecord | None:

@@ -1,9 +1,11 @@
 """`warm_start_defender`: a short SFT on clean scenes (arXiv 2602.22227, the base stage before round 1)."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 from aot_core.contracts.learning import DefenderModelSettings
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
@@ -31,6 +33,10 @@ class WarmStartDefenderConfig(Frozen):
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the updates in which the learning rate rises; then it falls along a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
+
+    held_back: Annotated[float, LATER] = Field(default=0.0, ge=0, le=0.9)
+    """Share of the questions that is kept out, as a bank's regression suite may come to ask them: `bank.suite`, in
+    every edition of a series."""
 
     @model_validator(mode="after")
     def _steps_divide(self) -> "WarmStartDefenderConfig":

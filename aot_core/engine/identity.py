@@ -15,6 +15,9 @@ from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.store.manifest import manifest_of
 
+REMADE = "remade"
+"""The input that a restart adds to an identity (`contracts.restart`)."""
+
 
 def contract(stage: RecordName) -> ModuleType:
     """The module of a stage's contract: one name in four places."""
@@ -32,13 +35,18 @@ def declaration(stage: RecordName) -> StageDeclaration:
     return contract(stage).STAGE
 
 
-def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place) -> StageSpec:
-    """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone."""
+def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place, remade: str = "") -> StageSpec:
+    """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone.
+
+    Args:
+        remade: of a restart, when it was asked for: the stage then has another key, and is made anew.
+    """
+    contents = {name: _content(getattr(inputs, name)) for name in _decisive_inputs(inputs)}
     identity = StageIdentity(
         stage=stage,
         version=contract(stage).VERSION,
         config=decisive(config),
-        inputs={name: _content(getattr(inputs, name)) for name in _decisive_inputs(inputs)},
+        inputs=contents | ({REMADE: remade} if remade else {}),
     )
     return StageSpec(
         stage=stage,

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -120,6 +121,37 @@ def attack_mix(mixes: Mapping[int, Mapping[str, float]], dark: bool) -> bytes:
         for text in legend.get_texts():
             text.set_color(_INK[dark])
     figure.axes[0].set_ylabel("share, %", color=_INK[dark])
+    return _png(figure, dark)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A figure over the editions of a series."""
+
+    name: str
+    points: Sequence[tuple[int, float | None, bool]]
+    """(edition, value, whether it was promoted); None where nothing was measured."""
+
+
+def trend_lines(lines: Sequence[Line], unit: str, dark: bool) -> bytes:
+    """Figures over the editions; filled points were promoted."""
+    figure = Figure(figsize=(6.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    numbers: set[int] = set()
+    for line, colour in zip(lines, _LINES, strict=False):
+        known = [(number, value, promoted) for number, value, promoted in line.points if value is not None]
+        if not known:
+            continue
+        numbers |= {number for number, _, _ in known}
+        axes.plot([p[0] for p in known], [p[1] for p in known], color=colour, linewidth=1.8, label=line.name)
+        for number, value, promoted in known:
+            axes.plot(number, value, "o", color=colour, markersize=6, markerfacecolor=colour if promoted else "none")
+    axes.set_xticks(sorted(numbers))
+    axes.set_xlabel("edition", color=_INK[dark])
+    axes.set_ylabel(unit, color=_INK[dark])
+    axes.grid(axis="y", color=_FAINT[dark], linewidth=0.7)
+    for text in axes.legend(frameon=False, fontsize=8).get_texts():
+        text.set_color(_INK[dark])
     return _png(figure, dark)
 
 

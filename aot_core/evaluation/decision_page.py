@@ -15,7 +15,21 @@ def decision_page(decision: Decision) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("decision.html.j2").render(decision=decision, row=row)
+    return environment.get_template("decision.html.j2").render(
+        decision=decision, row=row, sides=_sides(decision), figures=headline_figures(decision)
+    )
+
+
+def _sides(decision: Decision) -> list[str]:
+    return [side for side in ("champion", "base", "challenger") if f"{side}/worst" in decision.figures]
+
+
+def headline_figures(decision: Decision) -> list[tuple[str, list[float | None]]]:
+    """(figure, a share a side): worst case, then strict accuracy by condition; the worst case first."""
+    sides, figures = _sides(decision), decision.figures
+    names = list(dict.fromkeys(name.partition("/")[2] for name in figures if "/strict/" in name))
+    shown = [("worst case", "worst"), *((name.removeprefix("strict/").replace("_", " "), name) for name in names)]
+    return [(label, [figures.get(f"{side}/{name}") for side in sides]) for label, name in shown if sides]
 
 
 def decision_markdown(decision: Decision) -> str:

@@ -7,6 +7,7 @@
     not_worse/...         clean, and on every benchmark: the lower bound of the paired difference lies above the margin
     regression/...        no single attack or benchmark is significantly worse, after Holm's correction
     regression/suite      nor is the regression suite, whatever its size: a test of its own, at the whole of alpha
+    regression/fixed_exam nor, in a series, is the first edition's exam: data that are wrong cannot vouch for themselves
 
 Where nobody leads yet, the base model takes the champion's place, and two lines that compare what was counted, no more:
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aot_core.contracts.evaluate import APART, CLEAN, REGRESSION_SUITE
+from aot_core.contracts.evaluate import APART, CLEAN, FIXED_EXAM, REGRESSION_SUITE
 from aot_core.contracts.promotion import BENCHMARK_PREFIX, GateSettings, GateTest, HardStop
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.statistics import holm, mcnemar, paired_difference, paired_resamples, worst_case_resamples
@@ -51,15 +52,34 @@ class GateOutcome:
     stops: tuple[HardStop, ...] = field(default=())
 
 
-def exam_of(items: Sequence[Item]) -> dict[str, dict[str, bool]]:
-    """Answered items by condition and question. Raises GateError where a question stands twice in a condition."""
+def exam_of(items: Sequence[Item], suite: Mapping[str, str] | None = None) -> dict[str, dict[str, bool]]:
+    """Answered items by condition and question.
+
+    Args:
+        suite: sample_id to question, of the regression suite. Several edits of one question are no independent pairs,
+            and McNemar's test counts pairs: such a question is right where all of its edits are.
+
+    Raises GateError where a question stands twice in another condition.
+    """
     exam: dict[str, dict[str, bool]] = {}
     for item in items:
         answers = exam.setdefault(item.condition, {})
+        if item.condition == REGRESSION_SUITE and suite is not None:
+            question = suite[item.sample_id]
+            answers[question] = answers.get(question, True) and item.strict
+            continue
         if item.item_id in answers:
             raise GateError(f"question {item.item_id} stands twice in condition {item.condition}; evaluate again")
         answers[item.item_id] = item.strict
     return exam
+
+
+def right_throughout(items: Sequence[Item]) -> dict[str, bool]:
+    """Question to whether it was answered right in every condition: one pair a question, however often it is asked."""
+    answers: dict[str, bool] = {}
+    for item in items:
+        answers[item.item_id] = answers.get(item.item_id, True) and item.strict
+    return answers
 
 
 def attempt_alpha(settings: GateSettings, attempt: int) -> float:
@@ -79,7 +99,8 @@ def decide(
     """Whether the challenger may take the champion's place, and why.
 
     Args:
-        challenger: holds `clean`, the attacks' conditions, the regression suite, and benchmarks as `bench/NAME`.
+        challenger: holds `clean`, the attacks' conditions, the regression suite, in a series the fixed exam, and
+            benchmarks as `bench/NAME`.
         champion: the same questions under the same conditions; None where there is no champion.
         stops: what was looked into besides the figures.
         attempt: the how-manieth challenger of this champion it is.
@@ -122,7 +143,7 @@ def _tests(challenger: Exam, champion: Exam, settings: GateSettings, alpha: floa
         *_superiority(challenger, champion, usable, left_out, settings, alpha),
         *(_not_worse(name, challenger[name], champion[name], margin, settings) for name, margin in margins.items()),
         *_regressions(challenger, champion, [*usable, *benchmarks], settings.alpha),
-        *_suite(challenger, champion, settings.alpha),
+        *_kept(challenger, champion, settings.alpha),
     )
 
 
@@ -170,27 +191,37 @@ def _floor(challenger: Exam, base: Exam, settings: GateSettings) -> tuple[GateTe
     return tuple(lines)
 
 
-def _suite(challenger: Exam, champion: Exam, alpha: float) -> tuple[GateTest, ...]:
-    """The regression suite: McNemar, one-sided, with all the questions that there are; nothing where it is empty."""
-    before = champion.get(REGRESSION_SUITE)
-    if not before:
-        return ()
-    after = challenger[REGRESSION_SUITE]
-    lost, won = _discordant(before, after)
-    p_value = mcnemar(lost, won, "less")
-    return (
-        GateTest(
-            name="regression/suite",
-            what="it is not significantly worse on what fooled earlier Defenders",
-            passed=p_value > alpha,
-            n=len(before),
-            champion=_share(before),
-            challenger=_share(after),
-            difference=(won - lost) / len(before),
-            p_value=p_value,
-            note=f"{won} questions won, {lost} lost (McNemar p = {p_value:.2g}, level {alpha:.3g})",
-        ),
-    )
+_KEPT = {
+    REGRESSION_SUITE: ("regression/suite", "it is not significantly worse on what fooled earlier Defenders"),
+    FIXED_EXAM: ("regression/fixed_exam", "it is not significantly worse on the series' first exam"),
+}
+"""What a series keeps to measure by: condition to the name of its line, and the claim."""
+
+
+def _kept(challenger: Exam, champion: Exam, alpha: float) -> tuple[GateTest, ...]:
+    """McNemar, one-sided, with all the questions that there are; nothing where there are none."""
+    lines: list[GateTest] = []
+    for condition, (name, what) in _KEPT.items():
+        before = champion.get(condition)
+        if not before:
+            continue
+        after = challenger[condition]
+        lost, won = _discordant(before, after)
+        p_value = mcnemar(lost, won, "less")
+        lines.append(
+            GateTest(
+                name=name,
+                what=what,
+                passed=p_value > alpha,
+                n=len(before),
+                champion=_share(before),
+                challenger=_share(after),
+                difference=(won - lost) / len(before),
+                p_value=p_value,
+                note=f"{won} questions won, {lost} lost (McNemar p = {p_value:.2g}, level {alpha:.3g})",
+            )
+        )
+    return tuple(lines)
 
 
 def _superiority(

@@ -7,7 +7,7 @@ from PIL.Image import Image
 
 from aot_core.contracts.evaluate import REGRESSION_SUITE
 from aot_core.contracts.scene import Sample
-from aot_core.data.bank import bank_config
+from aot_core.data.bank import bank_config, key_of
 from aot_core.data.dataset import load_image, read_samples
 from aot_core.evaluation.items import Condition, edit_kind
 
@@ -25,6 +25,12 @@ def suite_conditions(bank: Path) -> list[Condition]:
     told = {sample.sample_id: sample.instruction for sample in samples}
     kinds = {sample.sample_id: edit_kind(sample.edits) for sample in samples}
     return [Condition(REGRESSION_SUITE, samples, partial(_open, bank), told, kinds)]
+
+
+def suite_questions(bank: Path) -> dict[str, str]:
+    """sample_id to question (source picture and text), of the edits of a bank's suite. Raises DataError as above."""
+    bank_config(bank)
+    return {sample.sample_id: key_of(sample) for sample in read_samples(bank, "evaluate")}
 
 
 def _own_scene(sample: Sample) -> Sample:

@@ -5,7 +5,6 @@ CampaignSummary --view--> plain tables and pictures --report.html.j2--> HTML
                                                     --report.md.j2--> Markdown
 """
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aot_core.contracts.artifact import StageName, StageRecord
 from aot_core.contracts.evaluate import (
     APART,
-    CLEAN,
-    REGRESSION_SUITE,
-    WORST_OF_N,
     Changes,
     EvaluateOutputs,
     by_attacker,
 )
 from aot_core.contracts.markdown import Markdown, as_text
 from aot_core.contracts.summary import CampaignSummary, StageStep
+from aot_core.evaluation.attack_gallery import attack_value, gallery_of
 from aot_core.evaluation.charts import accuracy_curves, attack_mix, conditions_of, crossplay, label_of
 from aot_core.evaluation.decision_page import row
+from aot_core.evaluation.drift_rows import drift_rows
+from aot_core.evaluation.headline import Figure, changes_since, figure, tiles
+from aot_core.evaluation.web_pictures import chart_uri, shrunk_uri
 
 _MERGED = (
     "strict",
@@ -46,6 +46,8 @@ _MERGED = (
     "changes_by_question",
     "changes_by_edit",
 )
+_MOST_BYTES = 2_600_000
+"""Of pictures in the page, so that the whole stays below 3 MB."""
 _COUNTS = ("n", "seen_in_training")
 """A benchmark's figures that are no shares."""
 _CURATION = ("edited", "intact", "confined", "semantic", "valid", "kept")
@@ -75,16 +77,6 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """An accuracy with its interval, all in percent."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
 class ChangeCell:
     """Flipped and mended of one kind, in percent, as they are shown."""
 
@@ -97,30 +89,30 @@ class ChangeCell:
         return f"{self.flipped} / {self.mended} ({self.n})"
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A headline: an accuracy before the first round and after the last."""
-
-    label: str
-    before: Cell
-    after: Cell
-
-
-def write_report(summary: CampaignSummary, path: Path) -> Path:
-    """Render the report to a file, whole or not at all; returns the path."""
+def write_report(summary: CampaignSummary, path: Path, previous: CampaignSummary | None = None) -> Path:
+    """Render the report to a file, whole or not at all; returns the path (see `render_report`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(render_report(summary), encoding="utf-8")
+    unfinished.write_text(render_report(summary, previous), encoding="utf-8")
     unfinished.replace(path)
     return path
 
 
-def render_report(summary: CampaignSummary) -> str:
-    """The report of a campaign, finished or not; parts whose stages have not run are left out."""
+def render_report(summary: CampaignSummary, previous: CampaignSummary | None = None) -> str:
+    """The report of a campaign, finished or not; parts whose stages have not run are left out.
+
+    Args:
+        previous: the campaign of the same name before this one, to say what has changed since.
+    """
     charts = [
-        ReportImage(title, *(_data_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
+        ReportImage(title, *(chart_uri(draw(dark)) for dark in (False, True))) for title, _, draw in charts_of(summary)
     ]
-    view = _view(summary) | {"charts": charts, "galleries": _galleries(summary)}
+    attacks = gallery_of(summary)
+    room = _MOST_BYTES - sum(len(c.light) + len(c.dark) for c in charts)
+    galleries, left_out = _galleries(summary, room - sum(len(a.clean) + len(a.edited) for a in attacks.attacks))
+    view = _view(summary, previous) | {
+        "charts": charts, "galleries": galleries, "left_out": left_out, "attacks": attacks, "attack_value": attack_value
+    }  # fmt: skip
     return _environment(autoescape=True).get_template("report.html.j2").render(view)
 
 
@@ -147,6 +139,25 @@ def accuracy_rows(summary: CampaignSummary) -> list[dict[str, str | float]]:
     ]
 
 
+def change_rows(summary: CampaignSummary) -> list[dict[str, str | float | None]]:
+    """How the last Defender's answers change, as records: an attack and a kind each, in percent."""
+    evaluations = evaluations_of(summary)
+    if not evaluations:
+        return []
+    last = evaluations[max(evaluations)]
+    rows: list[dict[str, str | float | None]] = []
+    for by, found in (("question", last.changes_by_question), ("edit", last.changes_by_edit)):
+        for name, change in found.items():
+            attack, _, kind = name.partition("/")
+            shares = (None if value is None else round(100 * value, 2) for value in (change.flipped, change.mended))
+            flipped, mended = shares
+            rows.append(
+                {"attack": label_of(attack), "by": by, "kind": kind, "flipped": flipped, "n right": change.right}
+                | {"mended": mended, "n wrong": change.wrong}
+            )
+    return rows
+
+
 def chart_files(summary: CampaignSummary) -> dict[str, bytes]:
     """The report's charts as they look on a light page: file name to PNG."""
     return {name: draw(False) for _, name, draw in charts_of(summary)}
@@ -163,9 +174,10 @@ def _environment(*, autoescape: bool) -> Environment:
     )
 
 
-def _view(summary: CampaignSummary) -> dict[str, Any]:
+def _view(summary: CampaignSummary, previous: CampaignSummary | None = None) -> dict[str, Any]:
     """What both forms of the report show."""
     evaluations = evaluations_of(summary)
+    before = evaluations_of(previous) if previous else {}
     return {
         "summary": summary,
         "conditions": [(name, label_of(name)) for name in conditions_of(evaluations)],
@@ -174,9 +186,14 @@ def _view(summary: CampaignSummary) -> dict[str, Any]:
         "changes": change_tables(evaluations),
         "benchmarks": benchmark_rows(evaluations),
         "decision": summary.decision,
+        "drift": drift_rows(summary),
         "test_row": row,
         "cost": cost(summary.steps),
-        "tiles": tiles(evaluations),
+        "tiles": tiles(evaluations, summary.decision),
+        "previous": previous,
+        "since": changes_since(previous, before, evaluations),
+        "links": summary.links,
+        "local_pages": any("//127.0.0.1" in link for link in summary.links.values()),
         "funnels": funnels(summary),
         "stages": _stage_figures(summary),
         "seconds": seconds_bars(summary.steps),
@@ -200,10 +217,10 @@ def evaluations_of(summary: CampaignSummary) -> dict[int, EvaluateOutputs]:
     return {number: EvaluateOutputs.model_validate(outputs) for number, outputs in sorted(joined.items())}
 
 
-def accuracy_table(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[int, dict[str, Cell]]]:
+def accuracy_table(evaluations: dict[int, EvaluateOutputs]) -> list[tuple[int, dict[str, Figure]]]:
     """(round, condition to accuracy) in percent."""
     return [
-        (number, {name: _cell(outputs, name) for name in outputs.strict}) for number, outputs in evaluations.items()
+        (number, {name: figure(outputs, name) for name in outputs.strict}) for number, outputs in evaluations.items()
     ]
 
 
@@ -271,23 +288,6 @@ def cost(steps: Sequence[StageStep]) -> list[tuple[str, float, float]]:
     return [(device, all_, fresh) for device, (all_, fresh) in sorted(found.items())]
 
 
-def tiles(evaluations: dict[int, EvaluateOutputs]) -> list[Tile]:
-    """First against last evaluation, on the conditions that both hold."""
-    if len(evaluations) < 2:
-        return []
-    first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
-    common = [name for name in conditions_of(evaluations) if name in first.strict and name in last.strict]
-    names = {
-        CLEAN: "clean scenes",
-        REGRESSION_SUITE: "on the regression suite",
-        WORST_OF_N: "on the worst of n edits a scene",
-    }
-    return [
-        Tile(names.get(name, f"under {label_of(name)} distractors"), _cell(first, name), _cell(last, name))
-        for name in common
-    ]
-
-
 def funnels(summary: CampaignSummary) -> list[tuple[str, list[Bar]]]:
     """How the data were made, and how each round's edits were curated."""
     found: list[tuple[str, list[Bar]]] = []
@@ -322,10 +322,6 @@ def seconds_bars(steps: Sequence[StageStep]) -> list[Bar]:
     ]
 
 
-def _cell(outputs: EvaluateOutputs, name: str) -> Cell:
-    return Cell(100 * outputs.strict[name], 100 * outputs.low[name], 100 * outputs.high[name], outputs.n[name])
-
-
 def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[bool], bytes]]]:
     """(title, file name, what draws it on a light or dark page) of each chart that the campaign has figures for."""
     evaluations = evaluations_of(summary)
@@ -344,19 +340,34 @@ def charts_of(summary: CampaignSummary) -> list[tuple[str, str, Callable[[bool],
     return drawn
 
 
-def _galleries(summary: CampaignSummary) -> list[tuple[str, list[ReportImage]]]:
-    """Pictures by round, in the order of the stages."""
+def _galleries(summary: CampaignSummary, room: int) -> tuple[list[tuple[str, list[ReportImage]]], int]:
+    """Pictures by round, in the order of the stages, and how many found no room.
+
+    A distractor family's page is shown of the last evaluation alone: it is the same edits in every round.
+
+    Args:
+        room: characters that all of them may take; the newest rounds are taken first.
+    """
     rounds: dict[int, list[ReportImage]] = {}
-    for step in summary.steps:
-        for name in step.pictures:
+    last = max((step.round for step in summary.steps if step.record.stage == "evaluate"), default=0)
+    left_out = 0
+    for step in reversed(summary.steps):
+        for name in reversed(step.pictures):
             path = Path(name)
-            uri = _data_uri(path.read_bytes()) if path.is_file() else ""
-            title = _gallery_title(step, path.stem)
-            rounds.setdefault(step.round, []).append(ReportImage(title, uri))
-    return [
+            if step.record.stage == "evaluate" and step.round < last and not by_attacker(path.stem):
+                left_out += 1
+                continue
+            uri = shrunk_uri(path) if room > 0 else ""
+            if (path.is_file() and not uri) or len(uri) > room:
+                left_out, room = left_out + 1, 0  # a smaller one of an earlier round is no better choice
+                continue
+            room -= len(uri)
+            rounds.setdefault(step.round, []).insert(0, ReportImage(_gallery_title(step, path.stem), uri))
+    told = [
         (f"Round {number}" if number else "Before the first round", pictures)
         for number, pictures in sorted(rounds.items())
     ]
+    return told, left_out
 
 
 def _gallery_title(step: StageStep, name: str) -> str:
@@ -415,7 +426,3 @@ def _short(value: Any) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,9 +1,11 @@
 """The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
 
-from rich.console import Console
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from aot_core.contracts.promotion import Decision, LedgerAction, LedgerEntry, PromotionSettings
+from aot_core.contracts.terminal import console, print_json, table, when
 from aot_core.home import Home
 from aot_core.promotion.leaders import Leader, discrepancy, leaders, registered
 from aot_core.promotion.notify import webhook
@@ -19,7 +21,7 @@ def open_promoter(home: Home, settings: PromotionSettings, store: Store | None =
     """What moves a model's alias, with the home's registry, and the home's store unless another is given."""
     ledger = Ledger(store or open_store(str(home.store)), settings.model)
     uri = home.mlflow_uri
-    return Promoter(uri, ledger, lambda: SmokeTest(uri, settings.smoke_seconds), notify=webhook(settings.webhook))
+    return Promoter(uri, ledger, lambda: SmokeTest(uri, settings.smoke_seconds), notify=webhook(settings))
 
 
 def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -> str:
@@ -53,19 +55,23 @@ def rollback(promoter: Promoter, to: str | None, why: str) -> str:
     return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
 
 
-def print_history(promoter: Promoter) -> str:
-    """The ledger as a table, and who leads; returns where the two differ, "" where they do not."""
-    console = Console()
+def print_history(promoter: Promoter, *, as_json: bool = False) -> str:
+    """The ledger as a table or as JSON, and who leads; returns where the two differ, "" where they do not."""
     entries = promoter.ledger.entries()
+    if as_json:
+        listed = [entry.model_dump(mode="json") for entry in entries]
+        print_json({"model": promoter.model, "champion": promoter.champion(), "entries": listed})
+        return discrepancy(promoter.uri, promoter.model, entries)
+    printed = console()
     if not entries:
-        console.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
+        printed.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
     else:
-        console.print(_table(promoter.model, entries))
+        printed.print(_table(promoter.model, entries, _owners(promoter, entries)))
     leading = promoter.champion()
-    console.print(f"champion: {'version ' + leading if leading else 'none'}")
+    printed.print(f"champion: {'version ' + leading if leading else 'none'}")
     if entries and entries[-1].kind == "intent":
-        console.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
-        console.print("[yellow]`aot promote` or `aot rollback` settles it.")
+        printed.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
+        printed.print("[yellow]`aot promote` or `aot rollback` settles it.")
     return discrepancy(promoter.uri, promoter.model, entries)
 
 
@@ -75,23 +81,32 @@ def champion_by(entries: list[LedgerEntry]) -> str:
     return led[-1].version if led else ""
 
 
-def _table(model: str, entries: list[LedgerEntry]) -> Table:
-    table = Table(title=f"{model}: ledger", title_justify="left")
-    for column in ("n", "when", "what", "from", "to", "who", "why", "clean", "worst"):
-        table.add_column(column, justify="right" if column in ("n", "from", "to", "clean", "worst") else "left")
+def _owners(promoter: Promoter, entries: list[LedgerEntry]) -> dict[str, str]:
+    """Version to the owner of the campaign that it came of, as far as the registry knows them."""
+    found: dict[str, str] = {}
+    for version in {entry.to_version for entry in entries}:
+        known = registry.get_version(promoter.uri, version, promoter.model)
+        found[version] = known[1].get(registry.OWNER_TAG, "") if known else ""
+    return found
+
+
+def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) -> Table:
+    right = ("n", "clean", "worst")
+    columns = ("n", "when", "what", "from, to", "who and why", "clean", "worst")
+    ledger = table(f"{model}: ledger", *columns, right=right, whole=("when", "from, to"))
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
-        table.add_row(
+        owner = owners.get(entry.to_version, "")
+        told = f"{entry.who}{f' (owner {owner})' if owner else ''}: {entry.why}"
+        ledger.add_row(
             str(entry.number),
-            entry.when,
+            when(entry.when),
             f"{entry.action} {entry.kind}",
-            entry.from_version or "none",
-            entry.to_version,
-            entry.who,
-            entry.why,
+            f"{entry.from_version or 'none'}, {entry.to_version}",
+            told,
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
         )
-    return table
+    return ledger
 
 
 def _decided(promoter: Promoter, version: str) -> Decision:

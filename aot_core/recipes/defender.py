@@ -36,21 +36,33 @@ from aot_core.worlds.shapes import world
 BASE_SEED = 7
 
 
-@dataclass(frozen=True)
-class LanguagePhase:
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """What a step's scenes are, and what is taught about them."""
+
+    mixture: Mixture
+    object_counts: tuple[int, ...]
+    """Drawn from, evenly, for each scene."""
+    images: float = 8
+    """Scenes a step. Beside others (`LanguagePhase.crowds`) a fraction is the chance of one more."""
+    lessons: int = 12
+    """Lessons a scene."""
+    lookalikes: bool = False
+    """Whether every scene is made of three colours and three shapes, so that most objects share one with others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguagePhase(Scenes):
     """How the language model is taught for a while."""
 
     name: str
     steps: int
-    mixture: Mixture
-    object_counts: tuple[int, ...]
-    """Drawn from, evenly, for each scene."""
     final_rate: float
     """What the learning rate falls to by the end, as a share of the full one (linear)."""
-    images: int = 8
-    """Scenes a step."""
-    lessons: int = 12
-    """Lessons a scene."""
+    full_rate: float = 1.0
+    """What the learning rate begins at, as a share of the recipe's."""
+    crowds: Scenes | None = None
+    """Further scenes of each step: crowded ones, say, in which looking is taught and nothing is asked."""
 
 
 SEE_STEPS, SEE_IMAGES = 800, 32
@@ -94,7 +106,7 @@ def pretrain(work: Path, seed: int, tracker: Tracker) -> Path:
     """
     folder = _phase(work / f"{seed}-see", partial(_see, seed, tracker))
     for number, phase in enumerate(LANGUAGE_PHASES, 1):
-        folder = _phase(work / f"{seed}-{phase.name}", partial(_teach, folder, phase, seed + number, tracker))
+        folder = _phase(work / f"{seed}-{phase.name}", partial(teach, folder, phase, seed + number, tracker))
     return folder
 
 
@@ -113,6 +125,22 @@ def _phase(folder: Path, run: Callable[[], tuple[Model, Processor]]) -> Path:
 def random_scene(rng: np.random.Generator, counts: tuple[int, ...]) -> tuple[tuple[SceneObject, ...], Any]:
     """Objects, and the picture of them."""
     objects = world.random_objects(rng, int(rng.choice(counts)))
+    return objects, world.render(objects, world.random_backdrop(rng))
+
+
+def lookalike_scene(rng: np.random.Generator, counts: tuple[int, ...]) -> tuple[tuple[SceneObject, ...], Any]:
+    """As `random_scene`, of three colours and three shapes: at most nine objects, no two alike in both."""
+    colours, shapes = (rng.choice(list(words), size=3, replace=False) for words in (world.COLOURS, world.SHAPES))
+    count = int(rng.choice(counts))
+    names, cells = rng.permutation(len(colours) * len(shapes))[:count], rng.permutation(world.GRID**2)[:count]
+    objects = tuple(
+        world.place(
+            rng,
+            {"colour": str(colours[name // 3]), "shape": str(shapes[name % 3])},
+            (int(cell) // world.GRID, int(cell) % world.GRID),
+        )
+        for name, cell in zip(names, cells, strict=True)
+    )
     return objects, world.render(objects, world.random_backdrop(rng))
 
 
@@ -178,12 +206,14 @@ def visual_tokens(model: Model, processor: Processor, images: list[Any]) -> torc
     return torch.cat(model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
 
 
-def _teach(start: Path, phase: LanguagePhase, seed: int, tracker: Tracker) -> tuple[Model, Processor]:
-    """Phases 2 and 3: the language model learns to answer, on the frozen vision tower."""
+def teach(start: Path, phase: LanguagePhase, seed: int, tracker: Tracker) -> tuple[Model, Processor]:
+    """A phase of the language model: it learns to answer, on the frozen vision tower of the model in `start`."""
     model, processor = load_model(str(start)), load_processor(str(start))
     model.train()
     model.model.visual.requires_grad_(False)
-    optimisers = _optimisers(model.model.language_model, MATRIX_RATE)
+    optimisers = [
+        (optimiser, phase.full_rate * rate) for optimiser, rate in _optimisers(model.model.language_model, MATRIX_RATE)
+    ]
     bar = tqdm(range(phase.steps), desc=phase.name, disable=None)
     for step, (images, lessons) in zip(bar, _lesson_batches(phase, seed), strict=False):
         with torch.no_grad():
@@ -203,10 +233,21 @@ def _teach(start: Path, phase: LanguagePhase, seed: int, tracker: Tracker) -> tu
 
 def _lesson_batches(phase: LanguagePhase, seed: int) -> Iterator[tuple[list[Any], list[list[Lesson]]]]:
     rng = np.random.default_rng([seed, 1])
-    while True:
-        scenes = [random_scene(rng, phase.object_counts) for _ in range(phase.images)]
+    while phase.crowds is None:
+        # All scenes before all lessons: the order in which the shipped model's were drawn.
+        scenes = [random_scene(rng, phase.object_counts) for _ in range(int(phase.images))]
         lessons = [draw_lessons(rng, objects, phase.mixture, phase.lessons) for objects, _ in scenes]
         yield [image for _, image in scenes], lessons
+    while True:
+        images, lessons = [], []
+        for part in (phase, phase.crowds):
+            whole = int(part.images)
+            for _ in range(whole + (rng.random() < part.images - whole)):
+                draw = lookalike_scene if part.lookalikes else random_scene
+                objects, image = draw(rng, part.object_counts)
+                images.append(image)
+                lessons.append(draw_lessons(rng, objects, part.mixture, part.lessons))
+        yield images, lessons
 
 
 def _optimisers(part: nn.Module, matrix_rate: float) -> list[tuple[torch.optim.Optimizer, float]]:

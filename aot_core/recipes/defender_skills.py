@@ -68,7 +68,7 @@ def measure(defender: Defender, n: int, counts: Sequence[int] = (2, 3, 4), seed:
     majority: dict[QuestionKind, float] = {}
     boxed = asked = 0
     for kind in KINDS:
-        questions, pictures = _draw(rng, kind, n, tuple(counts))
+        questions, pictures = draw_versions(rng, kind, n, tuple(counts))
         words = [question.answer_text for question in questions]
         majority[kind] = max(words.count(word) for word in set(words)) / n
         for version in pictures[0]:
@@ -88,7 +88,7 @@ Version = tuple[DistractorFamily, int]
 """Whose distractors, and how many; the clean scene is ("semantic", 0)."""
 
 
-def _draw(
+def draw_versions(
     rng: np.random.Generator, kind: QuestionKind, n: int, counts: tuple[int, ...]
 ) -> tuple[list[Question], list[Mapping[Version, Image]]]:
     """`n` questions of a kind, and for each the scene's image in every version."""

@@ -127,11 +127,9 @@ def _plan(
         attacker=_attacker(settings.attacker, ended, where, told),
         pool=_pool(settings, ended),
         bank=_bank(settings, ended, where, told),
-        reference=_reference(ended, version),
-        previous=next(
-            (edition.end.dataset for edition in reversed(ended) if edition.end and edition.end.dataset), None
-        ),
-        exam=next((edition.end.dataset for edition in ended if edition.end and edition.end.dataset), None),
+        reference=_reference(ended, version, where, told),
+        previous=_data("the last edition's", ended[::-1], where, told) if config.prepare_data.growing else None,
+        exam=_data("the fixed exam's", ended, where, told),
         told=tuple(told),
     )
 
@@ -149,6 +147,11 @@ def _defender(
             told.append(f"{config.promotion.model} has no champion yet: the edition begins from the base")
             return None, "", (base,)
         version, tags = leading
+        if ended and ended[-1].end and not ended[-1].end.promoted:
+            told.append(
+                f"edition {ended[-1].plan.number} was {ended[-1].end.outcome}; this one begins from version {version}, "
+                "the champion"
+            )
         return (
             _champion(config, version, tags, where),
             version,
@@ -242,9 +245,21 @@ def _bank(settings: SeriesSettings, ended: list[Edition], where: Surroundings, t
     return None
 
 
-def _reference(ended: list[Edition], version: str) -> ArtifactRef | None:
+def _reference(ended: list[Edition], version: str, where: Surroundings, told: list[str]) -> ArtifactRef | None:
     """The data set of the edition that a version came of."""
-    return next((e.end.dataset for e in reversed(ended) if e.end and version and e.end.version == version), None)
+    made = [edition for edition in reversed(ended) if edition.end and version and edition.end.version == version]
+    return _data("the champion's", made[:1], where, told)
+
+
+def _data(whose: str, editions: list[Edition], where: Surroundings, told: list[str]) -> ArtifactRef | None:
+    """The data set of the first of these editions that has one; one that is gone is said, and the next one taken."""
+    for edition in editions:
+        if edition.end is None or edition.end.dataset is None:
+            continue
+        if _is_there(edition.end.dataset, where.store):
+            return edition.end.dataset
+        told.append(f"{whose} data set, of edition {edition.plan.number}, is gone or damaged, and is done without")
+    return None
 
 
 def _same_attacker_base(attacker: ArtifactRef, where: Surroundings) -> None:

@@ -217,7 +217,9 @@ class S3Store:
         return manifest if manifest is not None and manifest.sha256 == ref.sha256 else None
 
     def _why_absent(self, ref: ArtifactRef) -> str:
-        others = list(self.bucket.folders(f"{_path(ref)}/"))
+        # Some servers go on listing a deleted folder for a while, so an object has to tell.
+        home = f"{_path(ref)}/"
+        others = [sha256 for sha256 in self.bucket.folders(home) if self.bucket.get(f"{home}{sha256}/{_MANIFEST}")]
         if others:
             return (
                 f"artifact {ref.uri} is not the one referred to (sha256 {others[0][:12]}, wanted {ref.sha256[:12]}); "

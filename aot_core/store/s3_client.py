@@ -1,7 +1,7 @@
 """boto3 as the S3 store uses it: one client a store, transfers in parallel and in parts, errors in people's words.
 
-Retries with exponential back-off and jitter are botocore's; so are the checksums that travel with every request and
-that the server compares before it takes a part.
+How long a request is tried says `s3_patience`. The checksums that travel with every request, and that the server
+compares before it takes a part, are botocore's.
 """
 
 # pyright: basic
@@ -23,8 +23,10 @@ from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumErro
 from aot_core.contracts.secrets import redacted, reveal
 from aot_core.contracts.store import S3Settings
 from aot_core.store.protocol import StoreError
+from aot_core.store.s3_patience import Patience
 
 _MIB = 2**20
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
 _ADVICE = {
     "NoSuchBucket": "make the bucket (infra/terraform does), or correct the store's URI",
     "AccessDenied": "the credentials lack s3:GetObject, PutObject, DeleteObject or ListBucket on it",
@@ -55,10 +57,10 @@ class S3Bucket:
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self.bucket, self.prefix, self.settings = bucket, prefix.strip("/"), settings
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": settings.attempts},
+            retries={"mode": "standard", "total_max_attempts": 1},  # `Patience` decides
             s3={"addressing_style": settings.addressing},
-            connect_timeout=10,
-            read_timeout=60,
+            connect_timeout=min(_CONNECT_SECONDS, max(settings.patience, 1)),
+            read_timeout=min(_READ_SECONDS, max(settings.patience, 10)),
             max_pool_connections=32,
         )
         session = boto3.Session()
@@ -66,6 +68,8 @@ class S3Bucket:
         endpoint = self._endpoint.get_secret_value() if self._endpoint else None
         region = settings.region or session.region_name or "us-east-1"
         self._client: Any = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        self._patience = Patience(settings.patience, f"store {self}")
+        self._patience.register(self._client)
         size = settings.multipart_mib * _MIB
         self._transfer = TransferConfig(multipart_threshold=size, multipart_chunksize=size, max_concurrency=16)
 
@@ -80,8 +84,7 @@ class S3Bucket:
     def get(self, key: str) -> tuple[bytes, str] | None:
         """An object's bytes and ETag, None where there is none."""
         with self._said() as absent:
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            return answer["Body"].read(), answer["ETag"]
+            return self._patience.through(lambda: self._read(key))
         assert absent
         return None
 
@@ -193,6 +196,10 @@ class S3Bucket:
         if absent:
             raise StoreError(f"store {self}: there is no bucket {self.bucket!r}: {_ADVICE['NoSuchBucket']}")
 
+    def _read(self, key: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+        return answer["Body"].read(), answer["ETag"]
+
     def _transfers(self) -> Any:
         """A context manager; leaving it waits for what it was given."""
         return create_transfer_manager(self._client, self._transfer)
@@ -221,11 +228,15 @@ class S3Bucket:
             elif code in _PRECONDITION:
                 raise _PreconditionError from error
             else:
+                status = said.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 advice = _clock_advice(said) or _ADVICE.get(code, "see the object store for why")
+                if Patience.passing(status, code):
+                    advice = f"so for {self.settings.patience:g} s (run.s3.patience); is the server's disk full?"
                 raise StoreError(f"store {self}: {error}; {advice}") from error
         except BotoCoreError as error:
             told = (
-                f"store {self}: {error}; is {self._client.meta.endpoint_url} up, and does run.s3.endpoint_url name it?"
+                f"store {self}: {error}; tried for {self.settings.patience:g} s "
+                f"(run.s3.patience); is {self._client.meta.endpoint_url} up, and does run.s3.endpoint_url name it?"
             )
             if self._endpoint is not None and self.settings.endpoint_url is not None:
                 told = redacted(told, self._endpoint, self.settings.endpoint_url)

@@ -55,14 +55,17 @@ def demand_conditional_writes(bucket: S3Bucket) -> None:
 def _acquire(bucket: S3Bucket, key: str, lease: float) -> str:
     seen, since, wait, told = "", time.monotonic(), 0.1, False
     while True:
-        etag = bucket.put_if(key, _body(), None)
+        mine, asked = _body(), time.monotonic()
+        etag = bucket.put_if(key, mine, None)
         if etag is not None:
             return etag
         held = bucket.get(key)
         if held is None:
             continue
         body, current = held
-        if current != seen:
+        if body == mine:
+            return current  # the server took the write, and its answer was lost
+        if current != seen or time.monotonic() - asked > lease / 3:  # while the server is away nobody can renew
             seen, since = current, time.monotonic()
         elif time.monotonic() - since > lease:
             etag = bucket.put_if(key, _body(), current)
@@ -91,8 +94,11 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(self._every):
+            mine = _body()
             try:
-                renewed = self._bucket.put_if(self._lock_key, _body(), self.etag)
+                renewed = self._bucket.put_if(self._lock_key, mine, self.etag)
+                if renewed is None and (held := self._bucket.get(self._lock_key)) and held[0] == mine:
+                    renewed = held[1]  # the server took the write, and its answer was lost
             except StoreError:
                 logger.exception("the lock %s could not be renewed; trying again", self._lock_key)
                 continue

@@ -29,6 +29,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from aot_core.tracking.moved import follow
 from aot_core.tracking.protocol import TrackingError
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ def prepare(uri: str) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_name(f".{file.name}.lock")):
                 _mend(file)
+        follow(file)
+    except sqlite3.Error as error:
+        raise TrackingError(f"MLflow's database {file}: {error}; {_way_out(error)}") from error
     except OSError as error:
         raise TrackingError(f"MLflow's database {file}: {error.strerror or error}; {_way_out(error)}") from error
     _seen.add(uri)

@@ -2,8 +2,8 @@
 
 Two users. A stage, in whatever process, logs live through `MlflowTracker`. The flow opens and closes the runs
 and logs what finished stages have left in their records; every such function finds what an earlier, killed
-process logged already (by tag) and does not log it twice. Nothing here touches MLflow's global state (active
-run, tracking URI), so several campaigns can be tracked from one process.
+process logged already (`tracking.bookkeeping`) and does not log it twice. Nothing here touches MLflow's global state
+(active run, tracking URI), so several campaigns can be tracked from one process.
 """
 
 import json
@@ -11,13 +11,11 @@ import logging
 import math
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -45,6 +43,8 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from aot_core.contracts.artifact import ArtifactRef
+from aot_core.tracking import files
+from aot_core.tracking.bookkeeping import read_stages, write_stages
 from aot_core.tracking.database import open_client
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ if TYPE_CHECKING:
 
 CAMPAIGN_TAG = "aot.campaign"
 ROUND_TAG = "aot.round"
-STAGE_TAG = "aot.stage"
-GALLERY_TAG = "aot.gallery"
 DATA_DOCS_TAG = "aot.data_docs"
 ARTIFACT_SHA_TAG = "aot.artifact_sha256"
 ARTIFACT_URI_TAG = "aot.artifact_uri"
 
+KIND_TAG = "mlflow.experimentKind"
+_KIND = "custom_model_development"
+"""Trainings with metrics and models; without it MLflow's pages take an experiment for one of prompts and traces."""
 _PARAMS_PER_BATCH = 100
 """MLflow's limit."""
 _LONGEST_PARAM = 6000
@@ -107,6 +108,7 @@ def open_campaign_run(
     params: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
     artifact_root: Path | None = None,
+    note: str = "",
 ) -> str:
     """The id of the campaign's parent run, RUNNING: the run that this campaign has already, or a new one.
 
@@ -117,32 +119,42 @@ def open_campaign_run(
         params: nested mappings become dotted names. Logged once: MLflow's params are immutable.
         artifact_root: where a new experiment keeps its files; beside the database (`artifacts/`) unless
             given.
+        note: the run's description; empty leaves it as it is.
     """
     client = open_client(uri)
     experiment_id = _experiment(client, experiment, artifact_root)
-    all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key}
+    all_tags = {**(tags or {}), CAMPAIGN_TAG: campaign_key} | ({MLFLOW_RUN_NOTE: note} if note else {})
     run = _find_run(client, experiment_id, {CAMPAIGN_TAG: campaign_key}, parent=None)
     if run is None:
         run = client.create_run(experiment_id, tags=all_tags, run_name=name)
     else:
         run = _reopen(client, run, all_tags)
-    flat = {key: _param(value) for key, value in _dotted(params).items() if key not in run.data.params}
-    missing = [Param(key, value) for key, value in flat.items()]
-    for first in range(0, len(missing), _PARAMS_PER_BATCH):
-        client.log_batch(run.info.run_id, params=missing[first : first + _PARAMS_PER_BATCH])
+    _log_params(client, run, params)
     return run.info.run_id
 
 
-def open_round_run(uri: str, experiment: str, parent_id: str, round_index: int) -> str:
-    """The id of a round's child run, RUNNING: found again by its tags, or made."""
+def open_round_run(
+    uri: str,
+    experiment: str,
+    parent_id: str,
+    round_index: int,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """The id of a round's child run, RUNNING: found again by its tags, or made.
+
+    Args:
+        params: of the round's stages, as in `open_campaign_run`.
+    """
     client = open_client(uri)
     experiment_id = _experiment(client, experiment, None)
-    tags = {MLFLOW_PARENT_RUN_ID: parent_id, ROUND_TAG: str(round_index)}
-    run = _find_run(client, experiment_id, tags, parent=parent_id)
+    told = {MLFLOW_PARENT_RUN_ID: parent_id, ROUND_TAG: str(round_index)}
+    run = _find_run(client, experiment_id, told, parent=parent_id)
     if run is None:
-        run = client.create_run(experiment_id, tags=tags, run_name=f"round-{round_index}")
+        run = client.create_run(experiment_id, tags={**(tags or {}), **told}, run_name=f"round-{round_index}")
     else:
-        run = _reopen(client, run, {})
+        run = _reopen(client, run, tags or {})
+    _log_params(client, run, {"round": round_index, **(params or {})})
     return run.info.run_id
 
 
@@ -152,20 +164,32 @@ def close_run(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILL
 
 
 def log_stage_summary(
-    uri: str, run_id: str, stage: str, key: str, metrics: Mapping[str, float], seconds: float, step: int = 0
+    uri: str,
+    run_id: str,
+    stage: str,
+    key: str,
+    metrics: Mapping[str, float],
+    seconds: float,
+    step: int = 0,
+    headlines: Mapping[str, float] | None = None,
 ) -> bool:
-    """Log a finished stage's figures as `STAGE/...` and its time as `seconds/STAGE`.
+    """Keep a finished stage's figures in the run's `stages.json`, and log its headlines as metrics.
 
-    Done once for a key: False where the run holds them already (a reused stage, a restarted flow). With
-    `step` the parent run can hold one point a round.
+    Done once for a key: False where the run holds them already (a reused stage, a restarted flow).
+
+    Args:
+        step: of the headlines; with it the parent run can hold one point a round.
+        headlines: name to figure. Raises ValueError, as for `metrics`, where one is not finite.
     """
     client = open_client(uri)
-    tag = f"{STAGE_TAG}.{stage}.{step}" if step else f"{STAGE_TAG}.{stage}"
-    if client.get_run(run_id).data.tags.get(tag) == key:
+    named = f"{stage}.{step}" if step else stage
+    held = read_stages(client, run_id)
+    if held["stages"].get(named, {}).get("key") == key:
         return False
-    named = {f"{stage}/{name}": value for name, value in metrics.items()}
-    _log_metrics(client, run_id, {**named, f"seconds/{stage}": seconds}, step)
-    client.set_tag(run_id, tag, key)
+    _finite({f"{stage}/{name}": value for name, value in metrics.items()})
+    _log_metrics(client, run_id, headlines or {}, step)
+    held["stages"][named] = {"key": key, "seconds": seconds, "figures": dict(metrics)}
+    write_stages(client, run_id, held)
     return True
 
 
@@ -259,18 +283,21 @@ def link_data_docs(uri: str, run_id: str, docs_run_id: str, report: Path) -> str
     address = f"runs:/{docs_run_id}/{path}"
     page = f"#/experiments/{run.info.experiment_id}/runs/{docs_run_id}/artifacts/{path}"
     client.set_tag(run_id, DATA_DOCS_TAG, address)
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, f"[What was checked of the data]({page})")
+    link = f"[What was checked of the data]({page})"
+    note = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE, "")
+    if link not in note:
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, f"{note}\n\n{link}" if note else link)
     return address
 
 
 def log_gallery(uri: str, run_id: str, key: str, image: "Image", step: int) -> bool:
     """Log a picture of a round under `key`, with a slider over the steps; False where it is there already."""
-    client = open_client(uri)
-    tag = f"{GALLERY_TAG}.{key}.{step}"
-    if tag in client.get_run(run_id).data.tags:
+    client, named = open_client(uri), f"{key}.{step}"
+    held = read_stages(client, run_id)
+    if named in held["pictures"]:
         return False
     client.log_image(run_id, image, key=key, step=step)
-    client.set_tag(run_id, tag, "logged")
+    write_stages(client, run_id, {**held, "pictures": [*held["pictures"], named]})
     return True
 
 
@@ -286,24 +313,15 @@ def log_artifact(uri: str, run_id: str, path: Path, folder: str = "") -> None:
 
 
 def fetch_artifact(uri: str, run_id: str, path: str, into: Path) -> Path:
-    """Copy a file or folder of a run's artifacts into a folder; returns where it is then, by the name that it went by.
+    """Copy a file or folder of a run's artifacts into a folder (`tracking.files.fetch_artifact`)."""
+    return files.fetch_artifact(open_client(uri), run_id, path, into)
 
-    MLflow's own download reads names on a local disk as addresses: '#' cuts them off, '%20' gets another file. Raises
-    FileNotFoundError where there is none.
-    """
-    client = open_client(uri)
-    root = urlparse(client.get_run(run_id).info.artifact_uri or "")
-    if root.scheme != "file":
-        return Path(client.download_artifacts(run_id, path, str(into)))
-    folder = Path(url2pathname(root.path)).resolve()
-    source, target = (folder / path).resolve(), into / Path(path).name
-    if not source.is_relative_to(folder) or not source.exists():
-        raise FileNotFoundError(f"run {run_id} has no artifact {path!r}; its page in MLflow lists those it has")
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
-    return target
+
+def _log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> None:
+    flat = {key: _param(value) for key, value in _dotted(params).items() if key not in run.data.params}
+    missing = [Param(key, value) for key, value in flat.items()]
+    for first in range(0, len(missing), _PARAMS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=missing[first : first + _PARAMS_PER_BATCH])
 
 
 def _log_metrics(
@@ -335,11 +353,13 @@ def _experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> 
         client.restore_experiment(found.experiment_id)
         logger.warning("MLflow's experiment %r had been deleted; it is restored, with its runs", name)
     if found is not None:
+        if KIND_TAG not in found.tags:
+            client.set_experiment_tag(found.experiment_id, KIND_TAG, _KIND)
         return found.experiment_id
     root = artifact_root or _beside_database(client.tracking_uri)
     location = (root.expanduser().resolve() / name).as_uri() if root else None
     try:
-        return client.create_experiment(name, location)
+        return client.create_experiment(name, location, tags={KIND_TAG: _KIND})
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise

@@ -44,6 +44,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 BASE_TAG = "aot.base"
 LINEAGE_TAG = "aot.lineage."
+OWNER_TAG = "aot.owner"
 EVALUATION_TAG = f"{LINEAGE_TAG}evaluation"
 EXAM_FILE = "promotion/exam.json"
 """Among a campaign's run's artifacts: the inputs of the evaluation that its version was judged by."""
@@ -220,6 +221,11 @@ def tag_version(uri: str, model_version: str, tags: Mapping[str, str], name: str
     client = open_client(uri)
     for key, value in tags.items():
         client.set_model_version_tag(name, model_version, key, value)
+
+
+def describe_version(uri: str, model_version: str, text: str, name: str = DEFENDER) -> None:
+    """Set a version's description, Markdown: its model card."""
+    open_client(uri).update_model_version(name, model_version, description=text)
 
 
 def show_ledger(uri: str, lines: Mapping[str, str], name: str = DEFENDER) -> None:

@@ -2,11 +2,12 @@
 
     python -m tests.chaos.chaos --kills 100 --folder /tmp/chaos [--seed 0]
 
-A campaign runs undisturbed once. Then, home after home, the same campaign is killed by SIGKILL: half of the kills in
-the first minute of a new home, one after another, the rest in a stage or in the promotion, drawn at random; and half of
-them take the whole family of processes, the others the command alone, whose server and stage go on as orphans. Then the
-campaign runs to its end: exit code 0, no traceback, and artifact hashes, figures, the closing table, the alias and the
-ledger's account of it as undisturbed. The exit code is 1 where one home is not.
+A campaign runs undisturbed once, and tells how long each stage takes. Then, home after home, the same campaign is
+killed by SIGKILL: half of the kills in the first minute of a new home, one after another, the rest stage by stage and
+in the promotion, at a random moment of each. Half of the kills take the whole family of processes, the others the
+command alone, whose server and stage go on as orphans. Then the campaign runs to its end: exit code 0, no traceback,
+and artifact hashes, figures, the closing table, the alias and the ledger's account of it as undisturbed. The exit code
+is 1 where one home is not, or where a stage or the promotion was never killed (with 50 kills or more).
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,10 @@ ROOT = Path(__file__).parents[2]
 YOUNG_SECONDS = 60.0
 """What counts as the first minute of a home."""
 _LONGEST_RUN = 1200.0
-_BEGUN = re.compile(r"running\s+(?:start|round \d+)\s+(\w+)")
+_MEAN_YOUNG_SECONDS = 5.0
+"""How long a new home's run lives on average: most die while it is being set up, a few reach the stages."""
+_STEP = re.compile(r"(running|reused)\s+(start|round \d+)\s+(\w+)")
+_PROMOTION = re.compile(r"there is no champion yet; measuring|registered .* gate:")
 
 
 @dataclass
@@ -41,10 +46,15 @@ class Run:
 
     home: Path
     config: str
+    stages: int = 1000
+    """After how many stages, run or reused, the promotion begins."""
     process: "subprocess.Popen[str]" = field(init=False)
     said: list[str] = field(default_factory=list[str])
     where: str = "start"
-    """The stage that has begun last, or `promotion`."""
+    """The stage that runs, as `round 1 curate`; `start` before the first, and `promotion` after the last."""
+    promoted_since: float = float("inf")
+    """When, by the monotonic clock, the promotion first spoke."""
+    _seen: int = 0
 
     def __post_init__(self) -> None:
         command = [sys.executable, "-m", "aot_core.commands.cli", "run", self.config, "--home", str(self.home)]
@@ -66,17 +76,22 @@ class Run:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
-            if found := _BEGUN.search(line):
-                self.where = found[1]
-            elif line.startswith("registered ") and "gate:" in line:
+            if _PROMOTION.search(line):
                 self.where = "promotion"
+                self.promoted_since = min(self.promoted_since, time.monotonic())
+            elif (found := _STEP.search(line)) and self.where != "promotion":  # which measures the base, too
+                self._seen += 1
+                if found[1] == "running":
+                    self.where = f"{found[2]} {found[3]}"
+                elif self._seen == self.stages:
+                    self.where = "promotion"
 
-    def wait_for(self, where: str, seconds: float) -> bool:
-        """Whether it came there before it ended."""
-        until = time.monotonic() + seconds
-        while self.where != where and self.process.poll() is None and time.monotonic() < until:
+    def comes_to(self, places: Collection[str]) -> bool:
+        """Whether it came to one of these before it ended."""
+        until = time.monotonic() + _LONGEST_RUN
+        while self.where not in places and self.process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        return self.where == where and self.process.poll() is None
+        return self.where in places and self.process.poll() is None
 
     def survive(self, seconds: float) -> bool:
         """Let it run for so long; whether it is running still."""
@@ -108,12 +123,6 @@ class End:
     table: list[str]
     promoted: tuple[object, ...]
     ledger: list[str]
-
-
-def done_stages(home: Path) -> int:
-    """How many stages the campaign of a home has finished; none where it has not come to its first summary."""
-    files = list((home / "campaigns").glob("*/summary.json"))
-    return len(CampaignSummary.model_validate_json(files[0].read_bytes()).steps) if files else 0
 
 
 def end_of(home: Path, said: str) -> End:
@@ -154,14 +163,16 @@ def differences(found: End, wanted: End) -> list[str]:
 class Chaos:
     """So many kills, spread over as many homes as they need."""
 
-    def __init__(self, folder: Path, kills: int, seed: int, config: str, a_home: int) -> None:
+    def __init__(self, folder: Path, kills: int, seed: int, config: str, a_home: int, young: int | None = None) -> None:
         """
         Args:
             a_home: kills of either kind that one home gets at most.
+            young: how many of the kills fall in a home's first minute; half of them unless given.
         """
         self.folder, self.config, self.a_home = folder, config, a_home
-        self.left = {"young": kills - kills // 2, "later": kills // 2}
-        self.kills, self.where = kills, Counter[str]()
+        young = kills - kills // 2 if young is None else young
+        self.left = {"young": young, "later": kills - young}
+        self.kills, self.young, self.where = kills, young, Counter[str]()
         self.random = random.Random(seed)
         self.faults: list[str] = []
         self.homes = 0
@@ -169,51 +180,70 @@ class Chaos:
     def run(self) -> int:
         """Do it all; returns the exit code."""
         clock = time.monotonic()
-        baseline = Run(self.folder / "undisturbed", self.config)
-        said = baseline.finish()
-        assert baseline.process.returncode == 0, said
-        self.wanted = end_of(self.folder / "undisturbed", said)
-        self.places = [*(str(step[1]) for step in self.wanted.steps), "promotion"]
+        self._run_undisturbed()
         print(f"undisturbed: {len(self.wanted.steps)} stages in {time.monotonic() - clock:.0f} s", flush=True)
         while sum(self.left.values()):
             self._one_home()
-        done = sum(self.where.values())
-        places = ", ".join(f"{place} {count}" for place, count in self.where.most_common())
         print(
-            f"{done} kills over {self.homes} homes in {time.monotonic() - clock:.0f} s "
-            f"({self.kills - self.kills // 2} of them in a home's first minute): {places}"
+            f"{sum(self.where.values())} kills over {self.homes} homes in {time.monotonic() - clock:.0f} s, "
+            f"{self.young} of them in a home's first minute"
         )
-        print(f"{self.homes - len(self.faults)} of {self.homes} homes ended as undisturbed", flush=True)
+        for place in ("start", *self.seconds):
+            print(f"  {place:28} {self.where[place]:3}")
+        missed = [place for place in self.seconds if not self.where[place]]
+        if missed and self.kills >= 50:
+            self.faults.append(f"never killed in {', '.join(missed)}")
+        print(f"{self.homes - self.unequal} of {self.homes} homes ended as undisturbed", flush=True)
         for fault in self.faults:
             print(fault)
         return 1 if self.faults else 0
+
+    def _run_undisturbed(self) -> None:
+        """What the campaign comes to by itself, and how many seconds its stages and the promotion take."""
+        self.unequal = 0
+        home = self.folder / "undisturbed"
+        undisturbed = Run(home, self.config)
+        said = undisturbed.finish()
+        assert undisturbed.process.returncode == 0, said
+        self.wanted = end_of(home, said)
+        (file,) = (home / "campaigns").glob("*/summary.json")
+        steps = CampaignSummary.model_validate_json(file.read_bytes()).steps
+        self.seconds = {
+            f"{f'round {s.round}' if s.round else 'start'} {s.record.stage}": s.record.seconds for s in steps
+        }
+        if undisturbed.promoted_since < float("inf"):  # else it stops before there is a Defender
+            self.seconds["promotion"] = time.monotonic() - undisturbed.promoted_since
 
     def _one_home(self) -> None:
         self.homes += 1
         home = self.folder / f"home-{self.homes}"
         born, given = time.monotonic(), 0
         while self.left["young"] and given < self.a_home:
-            after = self.random.uniform(0.2, min(20.0, YOUNG_SECONDS / self.a_home * 1.5))
+            after = 0.2 + self.random.expovariate(1 / _MEAN_YOUNG_SECONDS)
             if time.monotonic() - born + after > YOUNG_SECONDS:
                 break
-            run = Run(home, self.config)
+            run = Run(home, self.config, len(self.wanted.steps))
             if run.survive(after):
                 self._kill(run, "young", after)
             given += 1
-        given = 0
-        while self.left["later"] and given < self.a_home:
-            given += 1
-            place, after = self.random.choice(self.places[done_stages(home) :]), self.random.uniform(0, 6)
-            run = Run(home, self.config)
-            if run.wait_for(place, _LONGEST_RUN) and run.survive(after):
-                self._kill(run, "later", after)
+        places = list(self.seconds)
+        each = max(1, round(self.a_home / len(places)))
+        for place in [place for place in places for _ in range(each)]:
+            if not self.left["later"]:
+                break
+            run = Run(home, self.config, len(self.wanted.steps))
+            if run.comes_to(places[places.index(place) :]):
+                after = self.random.uniform(0, self.seconds[run.where])
+                if run.survive(after):
+                    self._kill(run, "later", after)
         last = Run(home, self.config)
         said = last.finish()
         if last.process.returncode != 0 or "Traceback" in said:
-            self.faults.append(f"{home}: exit code {last.process.returncode}\n{said}")
-            return
-        told = differences(end_of(home, said), self.wanted)
+            told = [f"exit code {last.process.returncode}"]
+        else:
+            told = differences(end_of(home, said), self.wanted)
         if told:
+            self.unequal += 1
             self.faults.append(f"{home}: {'; '.join(told)}\n{said}")
         else:
             shutil.rmtree(home)
@@ -238,7 +268,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="A new folder for the homes; a temporary one unless given.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--config", default="configs/smoke.toml")
-    parser.add_argument("--a-home", type=int, default=5, help="Kills of either kind that one home gets at most.")
+    parser.add_argument("--a-home", type=int, default=20, help="Kills of either kind that one home gets at most.")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="aot-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)

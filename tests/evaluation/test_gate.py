@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aot_core.contracts.promotion import GateSettings, HardStop
-from aot_core.evaluation.gate import GateError, attempt_alpha, decide, exam_of
+from aot_core.evaluation.gate import GateError, attempt_alpha, decide, exam_of, right_throughout
 from aot_core.evaluation.items import Item
 
 N = 400
@@ -188,3 +188,45 @@ def test_the_gate_is_seldom_wrong() -> None:
     assert promoted["equal"] <= 6
     assert promoted["5 points better under every attack"] >= 42
     assert promoted["the same, and 3 points lost on clean"] <= 6
+
+
+def item(condition: str, question: str, sample: str, *, right: bool) -> Item:
+    return Item(condition, question, sample, "count", "A", ("A",) if right else ("B",))
+
+
+def test_edits_of_one_question_are_one_pair_of_the_regression_suite() -> None:
+    """Five edits of one question that are lost together show no more than one of them."""
+    suite = {f"e{k}": "the same" if k < 5 else f"q{k}" for k in range(20)}
+    before = exam_of([item("regression_suite", key, key, right=True) for key in suite], suite)
+    after = exam_of([item("regression_suite", key, key, right=int(key[1:]) >= 5) for key in suite], suite)
+    assert len(before["regression_suite"]) == 16
+    better = exam(clean=380, semantic=340, attacker_1=350)
+    verdict = decide(better | after, CHAMPION | before, SETTINGS)
+    line = next(test for test in verdict.tests if test.name == "regression/suite")
+    assert (line.n, line.p_value, line.passed) == (16, 0.5, True)
+    apart = {key: key for key in suite}
+    pairs = [
+        exam_of([item("regression_suite", k, k, right=int(k[1:]) >= 5 or all_) for k in suite], apart)
+        for all_ in (0, 1)
+    ]
+    assert not decide(better | pairs[0], CHAMPION | pairs[1], SETTINGS).promote, "five questions do: 2^-5"
+    mixed = exam_of([item("regression_suite", key, key, right=key != "e3") for key in suite], suite)
+    assert not mixed["regression_suite"]["the same"], "right is who is right in all edits"
+
+
+def test_the_fixed_exam_is_a_condition_and_no_attack() -> None:
+    """Better on this edition's questions, and worse on the first edition's: what data with wrong labels would teach."""
+    better = exam(clean=380, semantic=340, attacker_1=350)
+    asked = [
+        [item(c, f"{i}", f"{i}", right=i < right) for c in ("clean", "unseen") for i in range(40)] for right in (40, 20)
+    ]
+    fixed = [{"fixed_exam": right_throughout(items)} for items in asked]
+    assert sum(fixed[1]["fixed_exam"].values()) == 20
+    verdict = decide(better | fixed[1], CHAMPION | fixed[0], SETTINGS)
+    assert not verdict.promote
+    assert verdict.reason == "regression/fixed_exam: 0 questions won, 20 lost (McNemar p = 9.5e-07, level 0.05)"
+    assert decide(better | fixed[0], CHAMPION | fixed[0], SETTINGS).promote
+    worst = next(test for test in verdict.tests if test.name == "superior/worst_case")
+    assert worst.passed, "it is not among the attacks"
+    one_wrong = right_throughout([item("clean", "1", "1", right=True), item("unseen", "1", "2", right=False)])
+    assert one_wrong == {"1": False}

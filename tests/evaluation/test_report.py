@@ -7,10 +7,14 @@ import pytest
 from PIL import Image
 
 from aot_core.contracts.artifact import ArtifactRef, StageIdentity, StageName, StageRecord
+from aot_core.contracts.promotion import Decision, GateSettings, GateTest
 from aot_core.contracts.summary import CampaignSummary, StageStep
 from aot_core.data.gallery import GalleryRow, gallery
+from aot_core.evaluation.attack_gallery import gallery_of
 from aot_core.evaluation.charts import accuracy_curves, conditions_of
+from aot_core.evaluation.closing_table import closing_table
 from aot_core.evaluation.figures import summarise
+from aot_core.evaluation.headline import tiles
 from aot_core.evaluation.items import Item
 from aot_core.evaluation.report import (
     accuracy_rows,
@@ -20,11 +24,11 @@ from aot_core.evaluation.report import (
     funnels,
     render_report,
     report_markdown,
-    tiles,
     write_report,
 )
 from aot_core.worlds.shapes import world
 from aot_core.worlds.shapes.questions import ask_world
+from tests.data.curated import Made, write_curated
 
 RIGHT = {
     0: {"clean": 97, "semantic": 62, "irrelevant": 80, "unseen": 70},
@@ -129,7 +133,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-        if tag not in ("meta", "img", "source", "link", "br"):
+        if tag not in ("meta", "img", "source", "link", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -141,10 +145,15 @@ def test_the_report_stands_alone(summary: CampaignSummary, tmp_path: Path) -> No
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert "url(" not in text and "<script" not in text and "@import" not in text
+    assert page.addresses and all(address.startswith("data:image/webp;base64,") for address in page.addresses)
+    assert (
+        "url(" not in text.replace("url(data:image/webp;base64,", "")
+        and "<script" not in text
+        and "@import" not in text
+    )
     # 3 charts in light and dark, 2 pictures a round; one of the three files of a round is gone.
     assert len(page.addresses) == 3 * 2 + 2 * 2
+    assert path.stat().st_size < 3_000_000
     assert text.count("no longer in the store") == 2
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
@@ -153,7 +162,7 @@ def test_the_report_says_what_was_measured(summary: CampaignSummary) -> None:
     text = render_report(summary)
     assert "tiny &lt;seed 0&gt;" in text
     assert re.search(r"82\.0<small>73\.3–88\.3</small><small>n = 100</small>", text)
-    assert "Attacker 2" in text and "before 62.0 %" in text and "+20.0" in text
+    assert "Attacker 2" in text and "under semantic distractors" in text and "+20.0 since the warm start" in text
     assert "Curation, round 2" in text and "there is no champion yet" in text
     assert "aot://defender_round/" in text and "dddddddddddd" in text and "aaaaaaaaaaaa, bbbbbbbbbbbb" in text
 
@@ -190,11 +199,87 @@ def test_prefect_and_mlflow_are_given_the_same(summary: CampaignSummary) -> None
     assert "# tiny" in report_markdown(summary.model_copy(update={"steps": ()}))
 
 
-def test_tiles_compare_what_both_ends_measured(summary: CampaignSummary) -> None:
-    found = {tile.label: (tile.before.value, tile.after.value) for tile in tiles(evaluations_of(summary))}
-    assert found["clean scenes"] == pytest.approx((97, 96))
-    assert found["under semantic distractors"] == pytest.approx((62, 82))
-    assert len(found) == 4
+def test_the_worst_case_comes_first_and_says_how_it_moved(summary: CampaignSummary) -> None:
+    first, *others = tiles(evaluations_of(summary))
+    assert (first.label, first.note, first.now.value) == ("worst case", "under Attacker 2", pytest.approx(73))
+    # On what both rounds met: Attacker 1 was the worst at 70, and semantic and unseen at 82 and 81 are left.
+    assert [movement.text for movement in first.movements] == [
+        "+11.0 since round 1 (then Attacker 1)",
+        "+19.0 since the warm start (then semantic distractors)",
+    ]
+    found = {tile.label: [movement.text for movement in tile.movements] for tile in others}
+    assert found["under semantic distractors"] == ["+20.0 since the warm start"]
+    assert found["under Attacker 1"] == ["+14.0 since round 1"] and found["under Attacker 2"] == []
+    assert others[0].label == "clean scenes"
+
+
+def test_a_round_that_lost_to_one_attack_says_so(summary: CampaignSummary) -> None:
+    lost = step("evaluate", 2, {**evaluation(2).record.outputs})
+    lost.record.outputs["strict"]["attacker_1"] = 0.641
+    (first, *_) = tiles(evaluations_of(summary.model_copy(update={"steps": (*summary.steps[:-1], lost)})))
+    assert first.now.value == pytest.approx(64.1)
+    assert "-5.9 under Attacker 1 since the last round (the largest fall)" in [m.text for m in first.movements]
+    assert {movement.colour for movement in first.movements} == {"up", "down"}
+
+
+def test_the_gates_difference_stands_beside_the_worst_case(summary: CampaignSummary) -> None:
+    worst = GateTest(
+        name="superior/worst_case",
+        what="",
+        passed=False,
+        n=100,
+        difference=0.03,
+        low=-0.011,
+        champion=0.7,
+        challenger=0.73,
+    )
+    decision = Decision(
+        model="aot-defender", challenger="2", challenger_sha256="2" * 64, champion="1", promote=False,
+        reason="unproven", alpha=0.05, settings=GateSettings(), tests=(worst,),
+    )  # fmt: skip
+    first = tiles(evaluations_of(summary), decision)[0]
+    assert first.movements[-1].text == "+3.0 against champion version 1 (lower bound -1.1)"
+
+
+def test_what_changed_since_the_last_campaign_is_told(summary: CampaignSummary) -> None:
+    earlier = summary.model_copy(update={"key": "b" * 64, "steps": summary.steps[:6]})
+    text = render_report(summary, earlier)
+    assert "Since the last campaign" in text and "bbbbbbbbbbbb" in text
+    assert re.search(
+        r"<td>worst case</td><td>70\.0<small>.*?\+3\.0</td>\s*<td class=\"soft\">intervals overlap", text, re.DOTALL
+    )
+    assert "Since the last campaign" not in render_report(summary)
+
+
+def test_the_closing_table_holds_the_worst_case_first(summary: CampaignSummary) -> None:
+    config = {**summary.config, "evaluate": {"samples": 3}}
+    found = closing_table(summary.model_copy(update={"config": config}))
+    assert found is not None and found.headline == "worst case 73.0 % under Attacker 2"
+    assert found.heads == ("", "warm start", "round 1", "round 2")
+    assert found.rows[0] == ("worst case", "62.0 52-71", "70.0 60-78", "73.0 64-81")
+    assert found.rows[-1] == ("Attacker 2", "", "", "73.0 64-81") and "n = 100" in found.note
+    tiny = closing_table(summary.model_copy(update={"config": {**config, "rounds": 3}, "name": "tiny"}))
+    assert tiny is not None and tiny.heads[-1] == "five seeds"
+    assert all(re.fullmatch(r"\d\d\.\d-\d\d\.\d", row[-1]) for row in tiny.rows)
+
+
+def test_attacks_can_be_browsed_by_what_they_are(summary: CampaignSummary, tmp_path: Path) -> None:
+    write_curated(tmp_path / "curated", [Made(number, edited=number / 8) for number in range(8)])
+    (tmp_path / "curated" / "pictures").mkdir()
+    shown = tmp_path / "curated" / "pictures" / "curated.png"
+    Image.new("RGB", (8, 8)).save(shown)
+    steps = tuple(
+        s.model_copy(update={"pictures": (str(shown),)}) if s.record.stage == "curate" else s for s in summary.steps
+    )
+    found = gallery_of(summary.model_copy(update={"steps": steps}))
+    assert found.kept == 16 and len(found.attacks) == 16
+    assert {attack.round for attack in found.attacks} == {1, 2}
+    assert {"never right", "seldom right", "half right", "mostly right"} == {
+        attack.learnable for attack in found.attacks
+    }
+    text = render_report(summary.model_copy(update={"steps": steps}))
+    assert text.count('type="radio" name="attack"') == 16 and Page(text).open == []
+    assert "Attacker 2 against Defender 1" in text and "16 of 16 edits" in text
 
 
 def test_several_evaluations_of_a_round_are_joined(summary: CampaignSummary) -> None:
@@ -243,3 +328,28 @@ def test_the_regression_suite_is_shown_and_counts_as_no_attack() -> None:
     assert [tile.label for tile in tiles({0: outputs, 1: outputs})][-1] == "on the regression suite"
     assert {attack for _, attacks, _ in change_tables({0: outputs}) for attack in attacks} == {"semantic", "Attacker 1"}
     assert accuracy_curves({0: outputs}, False)[:4] == b"\x89PNG"
+
+
+def test_drift_is_told_with_its_columns() -> None:
+    outputs = {
+        "divergence": {"kind": 0.004, "box_size": 0.31, "class": 2.5},
+        "chance": {"kind": 0.003, "box_size": 0.01, "class": 0.02},
+        "unseen": {"class": ["<zebra>", "okapi"]},
+        "drifted": ["class", "box_size"],
+    }
+    compared = step("compare_data", 0, outputs)
+    config = compared.record.identity.model_copy(update={"config": {"limit": 0.1}})
+    compared = compared.model_copy(update={"record": compared.record.model_copy(update={"identity": config})})
+    summary = CampaignSummary(
+        name="c", key="k" * 64, config={}, started_at="2026-11-23T20:00:00+00:00",
+        updated_at="2026-11-23T20:00:00+00:00", steps=(compared,),
+    )  # fmt: skip
+    told = "The data has drifted from the champion&#39;s, more than 0.1 nats beyond chance: class, box size."
+    page = render_report(summary)
+    assert told in page and "&lt;zebra&gt;, okapi" in page
+    assert page.count(">drifted</td>") == 2 and page.count(">same</td>") == 1
+    assert "| box size | 0.3100 | 0.0100 |" in report_markdown(summary)
+    calm = compared.record.model_copy(update={"outputs": outputs | {"drifted": []}})
+    quiet = summary.model_copy(update={"steps": (compared.model_copy(update={"record": calm}),)})
+    assert "No column of the data lies more than 0.1 nats beyond chance" in report_markdown(quiet)
+    assert "<h2>Drift</h2>" not in render_report(summary.model_copy(update={"steps": ()}))

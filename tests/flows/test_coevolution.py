@@ -103,6 +103,16 @@ def test_mlflow_holds_a_parent_and_a_child_a_round(finished: Path) -> None:
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     live = {key for key in runs["round-1"].data.metrics if key.startswith(("attacker/", "defender/", "eval/"))}
     assert {"attacker/reward", "defender/reward", "eval/clean"} <= live
+    heads = runs["smoke"].data.metrics
+    wanted = ("worst", "clean", "semantic", "own_attacker", "attacker_success", "lessons_kept")
+    assert {f"headline/{name}" for name in wanted} <= set(heads) and len(runs["smoke"].data.params) < 100
+    assert len(heads) <= 16 and not any(tag.startswith("aot.stage") for tag in runs["smoke"].data.tags)
+    assert runs["smoke"].data.tags["aot.verdict"] in ("promoted", "not promoted")
+    assert "orst case" in runs["smoke"].data.tags["mlflow.note.content"]
+    assert runs["round-1"].data.params["round"] == "1" and "attacker_round.updates" in runs["round-1"].data.params
+    card = client.get_model_version_by_alias("aot-defender", "champion").description
+    assert card is not None and "Worst case" in card and "aot promote" in card and "generated" in card
+    assert "mlflow models serve" in card and summary.key[:12] in card
     models = client.search_logged_models([experiment.experiment_id])
     assert {"attacker-round-1", "defender-round-1", "defender-round-0"} <= {model.name for model in models}
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from aot_core.series.book import SeriesBook
 from aot_core.store import LocalStore
 from aot_core.tracking import registry
+from aot_core.tracking.database import open_client
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.timeout(1800)
 def aot(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "aot_core", *arguments, "--home", str(home)]
     return subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True, check=False)
+
+
+def said(done: "subprocess.CompletedProcess[str]") -> str:
+    """What was said, without the terminal's line breaks."""
+    return " ".join(done.stderr.split())
 
 
 def test_the_second_edition_goes_on_from_the_champion_within_its_budget(tmp_path: Path) -> None:
@@ -52,3 +59,35 @@ def test_the_second_edition_goes_on_from_the_champion_within_its_budget(tmp_path
     assert unknown.returncode == 2 and "this store holds weekly" in unknown.stderr
     missing = aot(tmp_path, *run, "--edition", "7")
     assert missing.returncode == 2 and "has 2 editions, so the next is 3" in missing.stderr
+
+    # A picture of the newest bank is gone, and somebody else is running the series: planned, told, and refused.
+    assert two.end.bank is not None
+    bank = tmp_path / "store" / "bank" / two.end.bank.uri.rpartition("/")[2]
+    next((bank / "files" / "images").iterdir()).unlink()
+    with FileLock(tmp_path / "locks" / "series-weekly.lock"):
+        refused = aot(tmp_path, *run)
+    assert refused.returncode != 0 and "Traceback" not in refused.stderr
+    assert "an edition of series 'weekly' is being run by another process on this home" in said(refused)
+    three = SeriesBook(LocalStore(tmp_path / "store"), "weekly").editions()[2]
+    assert three.end is None and three.plan.bank != two.end.bank
+    assert any("gone or damaged" in line for line in three.plan.told)
+
+
+def test_a_champion_of_another_base_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    client = open_client(uri)
+    client.create_registered_model("aot-defender")
+    tags = {
+        "aot.artifact_uri": f"aot://defender_round/{'0' * 64}",
+        "aot.artifact_sha256": "0" * 64,
+        "aot.base": "aot-tiny-vl",
+        "aot.lineage.base": f"aot-tiny-vl {'a' * 64}",
+    }
+    version = client.create_model_version("aot-defender", source=str(tmp_path), tags=tags).version
+    client.set_registered_model_alias("aot-defender", "champion", str(version))
+    refused = aot(tmp_path, "run", "configs/smoke.toml", "--set", "series.name=weekly")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "champion aot-defender 1 was trained from 'aot-tiny-vl' (aaaaaaaaaaaa)" in said(refused)
+    assert SeriesBook(LocalStore(tmp_path / "store"), "weekly").editions() == []
+    again = aot(tmp_path, "run", "configs/smoke.toml", "--set", "series.name=weekly", "--from", "curate")
+    assert again.returncode == 2 and "say which edition is to be made anew, with --edition N" in said(again)

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,38 @@ def test_the_vision_tower_s_targets_name_what_each_cell_holds() -> None:
     assert contents[1 * 4 + 2].tolist() == [1, 6 + 3]
     assert contents[3 * 4 + 0].tolist() == [0, 6 + 5]
     assert (contents == 12).all(-1).sum() == 14  # the others are empty
+
+
+def test_crowds_stand_beside_the_uncrowded_scenes_and_only_looking_is_taught_in_them() -> None:
+    crowds = pretraining.Scenes(
+        mixture={"where": 1, "what": 1}, object_counts=(9,), images=0.5, lessons=4, lookalikes=True
+    )
+    phase = dataclasses.replace(pretraining.ASK, images=2, lessons=4, crowds=crowds)
+    shown = [len(images) for images, _ in islice(pretraining._lesson_batches(phase, 3), 60)]
+    assert set(shown) == {2, 3} and 20 <= shown.count(3) <= 40  # a fraction is a chance
+    for images, lessons in islice(pretraining._lesson_batches(phase, 3), 20):
+        assert len(images) == len(lessons)
+        for lesson in (lesson for of_crowd in lessons[2:] for lesson in of_crowd):
+            assert lesson.prompt.startswith(("Where is the", "What is at row")) and "seen from" not in lesson.prompt
+    objects, image = pretraining.lookalike_scene(np.random.default_rng(4), (9,))
+    assert image.size == (world.SIZE, world.SIZE) and len({world.cell_of(thing.box) for thing in objects}) == 9
+    colours, shapes = ({thing.attributes[axis] for thing in objects} for axis in ("colour", "shape"))
+    assert (len(colours), len(shapes), len({thing.name for thing in objects})) == (3, 3, 9)
+
+
+def test_a_phase_of_no_rate_leaves_the_language_model_as_it_was(untrained, tmp_path: Path) -> None:
+    for part in untrained:
+        part.save_pretrained(tmp_path)
+    before = load_file(tmp_path / "model.safetensors")
+    changed = {}
+    for rate in (0.0, 0.3):
+        phase = dataclasses.replace(pretraining.LOOK, steps=1, images=2, lessons=3, full_rate=rate)
+        model, _ = pretraining.teach(tmp_path, phase, 1, NullTracker())
+        model.save_pretrained(tmp_path / str(rate))
+        after = load_file(tmp_path / str(rate) / "model.safetensors")
+        changed[rate] = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not changed[0.0]
+    assert changed[0.3] and not [name for name in changed[0.3] if ".visual." in f".{name}"]
 
 
 def test_lessons_tell_the_truth() -> None:

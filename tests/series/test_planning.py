@@ -131,6 +131,34 @@ def test_it_begins_with_the_champion_pinned_while_it_runs(world: World) -> None:
     assert world.ask().lineage == (f"version {new}", f"version {old}", "aot-tiny-vl")
 
 
+def test_after_an_edition_that_was_refused_it_says_whom_it_begins_from(world: World) -> None:
+    champion = world.champion(world.artifact("defender_round", "old"))
+    world.end(world.ask())
+    quiet = world.ask()
+    assert quiet.told == (), "the last one was promoted"
+    refused = EditionEnd(number=2, campaign="k", outcome="not promoted: regression/fixed_exam: 0 won, 20 lost")
+    SeriesBook(world.where.store, "weekly").write_end(refused)
+    plan = world.ask()
+    assert plan.defender_version == champion
+    assert plan.told == (
+        "edition 2 was not promoted: regression/fixed_exam: 0 won, 20 lost; this one begins "
+        "from version 1, the champion",
+    )
+
+
+def test_a_data_set_that_is_gone_is_done_without_and_said(world: World) -> None:
+    first, second = world.artifact("prepare_data", "first"), world.artifact("prepare_data", "second")
+    version = world.champion(world.artifact("defender_round", "old"))
+    world.end(world.ask(), dataset=first, version=version)
+    world.end(world.ask(), dataset=second)
+    store = world.where.store
+    assert isinstance(store, LocalStore)
+    (store.root / "prepare_data" / first.uri.rpartition("/")[2] / "files" / "name").write_text("damaged")
+    plan = world.ask()
+    assert (plan.exam, plan.reference) == (second, None), "the next one is the exam; drift has nothing to compare with"
+    assert sum("edition 1, is gone or damaged" in line for line in plan.told) == 2
+
+
 def test_a_champion_that_cannot_be_begun_from_is_refused_with_the_fix(world: World) -> None:
     champion = world.artifact("defender_round", "other")
     world.champion(champion, base=ExternalRef(name="aot-tiny-vl", sha256="a" * 64))
@@ -205,3 +233,21 @@ def test_what_editions_refer_to_is_no_garbage(world: World) -> None:
 )
 def test_slots(told: str, kept: str) -> None:
     assert slot_of(told) == kept
+
+
+def test_photographs_that_would_change_splits_between_editions_are_refused() -> None:
+    data = {"source": {"type": "coco"}, "implantation": {"evaluated": ["semantic"]}}
+    photos = {"name": "c", "series": {"name": "weekly"}, "prepare_data": data}
+    with pytest.raises(ValueError, match=r"series.data = \"redraw\" would draw.*set prepare_data.growing = true"):
+        CampaignConfig.model_validate(photos)
+    CampaignConfig.model_validate(photos | {"series": {"name": "weekly", "data": "same"}})
+    CampaignConfig.model_validate(photos | {"prepare_data": data | {"growing": True}})
+    CampaignConfig.model_validate({"name": "c", "prepare_data": data})
+
+
+def test_what_the_suite_may_ask_is_kept_out_of_warm_start_and_rounds_alike(world: World) -> None:
+    config = CampaignConfig.model_validate({"name": "c", "series": {"name": "weekly"}, "bank": {"suite": 0.4}})
+    edition = find_edition(config, "next", world.where)
+    for stage in ("warm_start_defender", "defender_round"):
+        assert edition.stage_config(stage).model_dump()["held_back"] == 0.4
+        assert config.stage_config(stage).model_dump()["held_back"] == 0.0, "a campaign by itself has no suite"

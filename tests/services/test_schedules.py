@@ -40,10 +40,10 @@ def aot(home: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "aot_core", *arguments, "--home", str(home)]
 
 
-def deploy(home: Path, *overrides: str) -> None:
+def deploy(home: Path, *overrides: str, launcher: str = "subprocess") -> None:
     chosen = [part for override in overrides for part in ("--set", override)]
     command = aot(home, "deploy", str(ROOT / "configs" / "smoke.toml"), "--schedule", "* * * * *", "--gpus", "1")
-    subprocess.run([*command, "--launcher", "subprocess", *chosen], cwd=ROOT, env=CLEAN, check=True, timeout=300)
+    subprocess.run([*command, "--launcher", launcher, *chosen], cwd=ROOT, env=CLEAN, check=True, timeout=300)
 
 
 class Runs:

@@ -18,7 +18,7 @@ from aot_core.tracking import registry
 from tests.services.test_schedules import CLEAN, ROOT, Runs, aot, api, deploy, home, worker
 
 __all__ = ["api", "home"]
-pytestmark = [pytest.mark.services, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(7200)]
 
 SERIES = "series.name=weekly"
 MISSED = "2026-01-02T20:00"
@@ -39,9 +39,9 @@ def wait_for(home: Path, ended: int, seconds: float) -> list[Edition]:
 
 def test_four_editions_by_themselves_a_killed_fifth_and_a_missed_slot(home: Path, api: str) -> None:
     runs, uri = Runs(api), f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
-    deploy(home, SERIES)
+    deploy(home, SERIES, launcher="inprocess")  # one import of torch an edition instead of one a stage
     with worker(home) as process:
-        editions = wait_for(home, ended=4, seconds=2400)
+        editions = wait_for(home, ended=4, seconds=3600)
         slots = {slot_of(run["expected_start_time"]) for run in runs.all() if run["auto_scheduled"]}
         assert [edition.plan.number for edition in editions] == [1, 2, 3, 4]
         assert {edition.plan.slot for edition in editions} <= slots, "each is told by its run's scheduled start"
@@ -72,12 +72,11 @@ def test_four_editions_by_themselves_a_killed_fifth_and_a_missed_slot(home: Path
     assert book(home).editions()[4].end is None, "it died on its way"
 
     with worker(home):
-        editions = wait_for(home, ended=5, seconds=1200)
+        editions = wait_for(home, ended=5, seconds=1800)
         assert editions[4].plan == killed, "resumed by the next slot's run, as the same edition"
     subprocess.run(aot(home, "pool"), cwd=ROOT, env=CLEAN, check=True, timeout=300)
 
     command = aot(home, "run", str(ROOT / "configs" / "smoke.toml"), "--set", SERIES, "--edition", MISSED)
-    command += ["--set", "run.launcher=subprocess"]
     subprocess.run(command, cwd=ROOT, env=CLEAN, check=True, timeout=1200)
     made_up = book(home).editions()[-1]
     assert made_up.plan.slot == f"{MISSED}Z" and made_up.end is not None

@@ -24,7 +24,8 @@ from aot_core.contracts.learning import DefenderModelSettings, LoraSettings
 from aot_core.contracts.scene import Sample, Scene, Split
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, WarmStartDefenderInputs
-from aot_core.data.dataset import save_image, write_dataset
+from aot_core.data.bank import held_back
+from aot_core.data.dataset import read_samples, save_image, write_dataset
 from aot_core.defender.checkpoints import load_defender
 from aot_core.engine.context import StageContext
 from aot_core.engine.identity import stage_spec
@@ -218,6 +219,17 @@ def test_a_data_set_without_warm_start_samples_says_so(store: LocalStore, curate
     inputs = WarmStartDefenderInputs(dataset=curated, base=BASE)
     with pytest.raises(ValueError, match=r"warm_start` is empty.*prepare_data.splits.warm_start"):
         run_warm_start_defender(WarmStartDefenderConfig(), inputs, context(store, tmp_path))
+
+
+def test_a_warm_start_leaves_out_what_the_regression_suite_may_ask(
+    store: LocalStore, warm_dataset: ArtifactRef, tmp_path: Path
+) -> None:
+    samples = read_samples(store.fetch(warm_dataset), "warm_start")
+    taught = sum(not held_back(sample, 0.5) for sample in samples)
+    assert 0 < taught < len(samples)
+    inputs, here = WarmStartDefenderInputs(dataset=warm_dataset, base=BASE), context(store, tmp_path / "half")
+    outputs = run_warm_start_defender(WarmStartDefenderConfig(batch_size=8, held_back=0.5), inputs, here)
+    assert outputs.samples == taught
 
 
 def round_in(

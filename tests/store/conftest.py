@@ -1,4 +1,5 @@
-"""Every store that there is, behind one fixture; the S3 ones talk to moto's server over loopback."""
+"""Every store that there is, behind one fixture. The S3 ones talk to moto's server over loopback, with `make test-s3`
+to SeaweedFS (`AOT_WEED`)."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from aot_core.contracts.artifact import ArtifactRef, StageIdentity, StageRecord
 from aot_core.contracts.store import S3Settings
 from aot_core.store import LocalStore, Store
 from aot_core.store.s3 import S3Store
+from tests.store.weed import Weed
 
 RecordMaker = Callable[..., StageRecord]
 
@@ -17,7 +19,7 @@ os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  #
 
 
 @pytest.fixture(scope="session")
-def endpoint() -> Iterator[str]:
+def moto() -> Iterator[str]:
     """An S3 server of this process, and a bucket `bucket` in it."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -29,6 +31,19 @@ def endpoint() -> Iterator[str]:
     boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="bucket")
     yield url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An S3 server with a bucket `bucket`."""
+    program = os.environ.get("AOT_WEED")
+    if program is None:
+        yield request.getfixturevalue("moto")
+        return
+    weed = Weed(program, tmp_path_factory.mktemp("weed"))
+    weed.start()
+    yield weed.url
+    weed.stop()
 
 
 @pytest.fixture

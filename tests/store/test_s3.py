@@ -25,9 +25,9 @@ Application = Callable[[dict[str, Any], Any], Any]
 
 
 @pytest.fixture
-def served(endpoint: str) -> Iterator[Callable[[Callable[[Application], Application]], S3Settings]]:
-    """An S3 server whose every answer passes through what the test puts before it; `endpoint` has made its bucket."""
-    assert endpoint
+def served(moto: str) -> Iterator[Callable[[Callable[[Application], Application]], S3Settings]]:
+    """An S3 server whose every answer passes through what the test puts before it; `moto` has made its bucket."""
+    assert moto
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     servers: list[Any] = []
@@ -67,6 +67,65 @@ def test_an_unreliable_server_is_asked_again(
     assert store.find("curate", record.key) == record
     assert (store.fetch(record.artifact) / "a.txt").read_text() == "a"
     assert seen["refused"] > 5
+
+
+def test_a_server_that_is_out_of_order_is_told_after_the_patience_for_it(
+    served: Callable[..., S3Settings], tmp_path: Path, folder: Path, record_of: RecordMaker
+) -> None:
+    broken = True
+
+    def breaks(application: Application) -> Application:
+        def answer(environ: dict[str, Any], start_response: Any) -> Any:
+            if not broken:
+                return application(environ, start_response)
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("500 Internal Server Error", [("Content-Length", "0")])
+            return [b""]
+
+        return answer
+
+    settings = served(breaks).model_copy(update={"patience": 1.5})
+    store, begun = S3Store(f"s3://bucket/{tmp_path.name}", settings, cache=tmp_path / "cache"), time.monotonic()
+    with pytest.raises(StoreError, match=r"so for 1\.5 s \(run\.s3\.patience\); is the server's disk full"):
+        store.bucket.put("a", b"a")
+    assert 1.5 <= time.monotonic() - begun < 10
+    broken = False
+    store.seal(record := record_of(store, folder))
+    assert store.find("curate", record.key) == record
+
+
+def test_a_lock_whose_answer_was_lost_is_held_all_the_same(
+    served: Callable[..., S3Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is tried again, and its condition refuses what it has itself written."""
+    lost = {"PUT": 0}
+
+    def loses_answers(application: Application) -> Application:
+        def answer(environ: dict[str, Any], start_response: Any) -> Any:
+            is_lock = environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].endswith(".locks/curate-k")
+            if not is_lock or lost["PUT"] % 2:
+                lost["PUT"] += is_lock
+                return application(environ, start_response)
+            lost["PUT"] += 1
+            b"".join(application(environ, lambda *_: None))
+            start_response("503 Slow Down", [("Content-Length", "0")])
+            return [b""]
+
+        return answer
+
+    settings = served(loses_answers).model_copy(update={"lease_seconds": 3})
+    store, begun = S3Store(f"s3://bucket/{tmp_path.name}", settings, cache=tmp_path / "cache"), time.monotonic()
+    with store.lock("curate", "k"):
+        assert time.monotonic() - begun < 3, "it did not wait for itself"
+        time.sleep(2.5)  # two renewals
+    assert lost["PUT"] >= 4 and not list(store.bucket.list(".locks/curate"))
+    assert not [line for line in caplog.messages if "lost the lock" in line or "took over" in line]
+
+
+def test_the_setting_of_old_is_read_and_a_chosen_one_told() -> None:
+    assert S3Settings.model_validate({"attempts": 8}) == S3Settings()
+    with pytest.raises(ValueError, match="say how many seconds a request is tried: patience"):
+        S3Settings.model_validate({"attempts": 3})
 
 
 @pytest.mark.parametrize("server_knows_checksums", [True, False])
@@ -143,9 +202,9 @@ def test_what_is_cached_is_not_fetched_again_and_not_trusted_either(
 
 
 def test_encryption_is_asked_for_with_every_object(
-    s3: S3Settings, tmp_path: Path, folder: Path, record_of: RecordMaker
+    moto: str, tmp_path: Path, folder: Path, record_of: RecordMaker
 ) -> None:
-    settings = s3.model_copy(update={"encryption": "aws:kms", "kms_key": "alias/aot"})
+    settings = S3Settings(endpoint_url=moto, encryption="aws:kms", kms_key="alias/aot")
     store = S3Store(f"s3://bucket/{tmp_path.name}", settings, cache=tmp_path / "cache")
     store.seal(record_of(store, folder))
     objects = list(store.bucket.list())
@@ -207,7 +266,7 @@ def test_a_bucket_that_is_not_there_is_named_with_the_fix(s3: S3Settings) -> Non
 
 def test_a_server_that_is_not_there_is_named_with_the_fix() -> None:
     with pytest.raises(StoreError, match=r"run\.s3\.endpoint_url"):
-        open_store("s3://bucket/x", S3Settings(endpoint_url="http://127.0.0.1:1", attempts=1))
+        open_store("s3://bucket/x", S3Settings(endpoint_url="http://127.0.0.1:1", patience=0))
 
 
 def test_no_credentials_are_said_with_the_fix(s3: S3Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from aot_core.contracts.artifact import ArtifactRef
 from aot_core.tracking.mlflow_tracking import (
     MlflowTracker,
     close_run,
+    fetch_artifact,
     log_artifact,
     log_checkpoint,
     log_dataset,
@@ -19,6 +20,8 @@ from aot_core.tracking.mlflow_tracking import (
     open_campaign_run,
     open_round_run,
 )
+from aot_core.tracking.registry import lent_tracking_uri
+from aot_core.tracking.story import describe_run, log_table, origin_tags
 
 PARAMS = {"seed": 3, "attacker_round": {"lr": 1e-4, "lora": None}, "wide": {f"p{i}": i for i in range(150)}}
 
@@ -100,17 +103,49 @@ def test_nan_is_refused_and_nothing_of_the_batch_is_logged(uri: str) -> None:
     with pytest.raises(ValueError, match="evaluate/strict"):
         log_stage_summary(uri, run_id, "evaluate", "key", {"strict": nan}, 1.0)
     run = MlflowClient(uri).get_run(run_id)
-    assert run.data.metrics == {} and "aot.stage.evaluate" not in run.data.tags
+    assert run.data.metrics == {} and artifacts(uri, run_id) == []
 
 
-def test_a_stage_is_summed_up_once_for_a_key_and_step(uri: str) -> None:
+def test_a_stage_is_summed_up_once_for_a_key_and_step(uri: str, tmp_path: Path) -> None:
     run_id = open_campaign_run(uri, "stages", "key", "tiny", {})
-    assert log_stage_summary(uri, run_id, "evaluate", "a", {"strict/clean": 0.9}, 2.5, step=1)
-    assert not log_stage_summary(uri, run_id, "evaluate", "a", {"strict/clean": 0.9}, 2.5, step=1)
-    assert log_stage_summary(uri, run_id, "evaluate", "b", {"strict/clean": 0.8}, 2.5, step=2)
-    history = MlflowClient(uri).get_metric_history(run_id, "evaluate/strict/clean")
-    assert [(m.step, m.value) for m in history] == [(1, 0.9), (2, 0.8)]
-    assert MlflowClient(uri).get_run(run_id).data.metrics["seconds/evaluate"] == 2.5
+    client = MlflowClient(uri)
+
+    def sum_up(key: str, share: float, step: int) -> bool:
+        figures = {"strict/clean": share, "n/clean": 10.0}
+        return log_stage_summary(uri, run_id, "evaluate", key, figures, 2.5, step, {"clean": share})
+
+    assert [sum_up("a", 0.9, 1), sum_up("a", 0.9, 1), sum_up("b", 0.8, 2)] == [True, False, True]
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "clean")] == [(1, 0.9), (2, 0.8)]
+    run = client.get_run(run_id)
+    assert run.data.metrics == {"clean": 0.8} and not any(tag.startswith("aot.stage") for tag in run.data.tags)
+    held = json.loads(fetch_artifact(uri, run_id, "stages.json", tmp_path).read_text())
+    assert held["stages"]["evaluate.1"] == {
+        "key": "a", "seconds": 2.5, "figures": {"strict/clean": 0.9, "n/clean": 10.0}
+    }  # fmt: skip
+    # A process that died while it wrote: what stood there is logged anew, and nothing stops.
+    client.log_text(run_id, '{"stages": {"eval', "stages.json")
+    assert sum_up("b", 0.8, 2)
+
+
+def test_the_pages_tell_who_made_a_run_and_what_came_of_it(uri: str) -> None:
+    tags = origin_tags("aot run", "c" * 40)
+    run_id = open_campaign_run(uri, "told", "key", "tiny", {}, tags)
+    child = open_round_run(uri, "told", run_id, 2, {"attacker_round": {"updates": 3}}, tags)
+    describe_run(uri, run_id, "**worst case**")
+    for _ in range(2):
+        log_table(uri, run_id, "accuracy", [{"round": 1, "strict": 90.0}, {"round": 2, "strict": 91.0}])
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    assert run.data.tags["mlflow.note.content"] == "**worst case**"
+    assert run.data.tags["mlflow.source.name"] == "aot run" and run.data.tags["mlflow.user"]
+    assert run.data.tags["mlflow.source.git.commit"] == "c" * 40
+    with lent_tracking_uri(uri):
+        table = client.load_table(run.info.experiment_id, "tables/accuracy.json", [run_id])
+    assert table.to_dict("list") == {"round": [1, 2], "strict": [90.0, 91.0]}
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "tables/accuracy.json", "type": "table"}]
+    assert client.get_run(child).data.params == {"round": "2", "attacker_round.updates": "3"}
+    experiment = client.get_experiment_by_name("told")
+    assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_benchmarks_categories_become_names_that_mlflow_takes(uri: str) -> None:
