@@ -211,7 +211,7 @@ class OpenCampaign:
     def stage(
         self, name: StageName, round_index: int, key: str, held: bool, *, numbered: bool = True
     ) -> Generator[None]:
-        """Tell the terminal that a stage begins: the how-manieth, if it is one of the plan, and when."""
+        """Tell the terminal that a stage begins: its number, if the plan has it, and the time."""
         where = f"round {round_index}" if round_index else "start"
         verb = "[dim]reused" if held else "[bold]running"
         total = len(self._planned)

@@ -93,7 +93,7 @@ class Decision(Frozen):
     reason: str
     """In a sentence: the first thing that stood in the way, or what was shown."""
     attempt: int = Field(default=1, ge=1)
-    """The how-manieth challenger of this champion."""
+    """1-based index among the challengers of this champion."""
     alpha: float
     """The level that was left for it."""
     settings: GateSettings

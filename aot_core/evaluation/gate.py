@@ -103,7 +103,7 @@ def decide(
             benchmarks as `bench/NAME`.
         champion: the same questions under the same conditions; None where there is no champion.
         stops: what was looked into besides the figures.
-        attempt: the how-manieth challenger of this champion it is.
+        attempt: 1-based index of this challenger among those of the champion.
         base: where there is no champion, the base model's answers, which are a floor: the same questions, of benchmarks
             none. None: there is no floor, and whatever no stop holds up may lead.
 

@@ -314,7 +314,7 @@ def line(entry: LedgerEntry) -> str:
 
 
 def attempt_number(entries: list[LedgerEntry], challenger_sha256: str, champion_sha256: str) -> int:
-    """The how-manieth challenger of a champion this one is; one that was judged before keeps its number."""
+    """1-based index of this challenger among its champion's; one that was judged before keeps its number."""
     met = dict.fromkeys(
         entry.challenger_sha256
         for entry in entries

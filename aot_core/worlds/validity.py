@@ -23,7 +23,7 @@ VISIBLE = 16
 @dataclass(frozen=True)
 class Verdict:
     """What was found on one edited image. Everything is measured, whether or not an earlier check failed;
-    but a judge is only asked about what is fair otherwise."""
+    but a judge is only asked about edits that pass the other checks."""
 
     ssim: float
     """Localized, on the protected boxes."""
