@@ -1,6 +1,6 @@
 """Attack a model of your own: anything that answers a question about a picture.
 
-    python examples/attack_your_model.py
+    .venv/bin/python examples/attack_your_model.py
 
 Replace `MyModel.answer` by a call to your model. Nothing is trained.
 """

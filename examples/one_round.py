@@ -1,6 +1,6 @@
 """One round of Adversarial Opponent Training by hand, on the tiny pair and a CPU.
 
-    python examples/one_round.py
+    .venv/bin/python examples/one_round.py
 
 No Prefect, no MLflow, no store: the loop as the paper describes it (arXiv 2602.22227), from scenes to a trained
 Defender. The numbers are small and the result is noisy.

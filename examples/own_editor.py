@@ -1,6 +1,6 @@
 """An editor of your own: anything that returns an edited picture. This one follows a rule and learns nothing.
 
-    python examples/own_editor.py
+    .venv/bin/python examples/own_editor.py
 
 The checks do not care who painted: they parse the result, and refuse what touches the question's object or changes the
 truth. To *train* an editor, write an `EditorAdapter` instead (docs/extending.md).

@@ -1,6 +1,6 @@
 """A reward of your own for the Defender: a function of a batch, one finite number for each answer.
 
-    python examples/own_reward.py                                       # score two answers
+    .venv/bin/python examples/own_reward.py                                       # score two answers
     PYTHONPATH=examples .venv/bin/aot run configs/smoke.toml --home smoke-home \\
         --set 'defender_round.rewards=[{name="accuracy", weight=0.8}, {name="own_reward:brief", weight=0.2}]'
 

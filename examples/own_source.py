@@ -1,6 +1,6 @@
 """A source of your own: write annotations in COCO's format, and build a guarded data set of clean and edited pairs.
 
-    python examples/own_source.py FOLDER
+    .venv/bin/python examples/own_source.py FOLDER
     .venv/bin/aot data build examples/own_source.toml DATA --set source_folder=FOLDER
     .venv/bin/aot data show DATA --output pairs.html
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -123,6 +124,17 @@ def main() -> int:
 def _deploy(given: argparse.Namespace) -> None:
     demand_cron(given.schedule)
     keep_own_server()
+    try:
+        _deploy_all(given)
+    except httpx.ConnectError as error:
+        asked = os.environ.get("PREFECT_API_URL") or "this home's address"
+        raise ValueError(
+            f"no Prefect server answers at {asked}; start this home's by `aot ui --home {given.home}`, or let "
+            "PREFECT_API_URL name one that runs"
+        ) from error
+
+
+def _deploy_all(given: argparse.Namespace) -> None:
     overrides: list[str] = given.overrides
     if slots := make_slots(given.gpus):
         overrides = [*overrides, f"run.gpu_slots={json.dumps(slots)}"]

@@ -52,7 +52,7 @@ from aot_core.evaluation.stops import (
     unreadable_answers,
 )
 from aot_core.home import Home
-from aot_core.promotion.commands import open_promoter
+from aot_core.promotion.commands import decided, open_promoter
 from aot_core.promotion.leaders import Leader, discrepancy, leaders
 from aot_core.promotion.remedy import remedy
 from aot_core.promotion.transaction import Promoter, PromotionError, attempt_number
@@ -104,7 +104,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         dtype=campaign.config.evaluate.dtype,
     )
     version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
-    decision = _decide(campaign, version, course, lineage)
+    decision = _standing(campaign, version, defender) or _decide(campaign, version, course, lineage)
     _publish(campaign, decision, exam)
     campaign.update(
         registered_version=version,
@@ -114,6 +114,19 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
     )
     write_model_card(campaign, decision, "nothing has been done by it yet")
     return decision
+
+
+def _standing(campaign: OpenCampaign, version: str, defender: ArtifactRef) -> Decision | None:
+    """The decision that made this very Defender the champion, where it still leads: a campaign that is run again keeps
+    it, with what it was compared with then."""
+    settings = campaign.config.promotion
+    leading = registry.get_champion(campaign.home.mlflow_uri, settings.model)
+    if leading is None or leading[0] != version or leading[1].get(ARTIFACT_SHA_TAG) != defender.sha256:
+        return None
+    try:
+        return decided(open_promoter(campaign.home, settings, campaign.store), version)
+    except PromotionError:
+        return None  # its ledger is another store's
 
 
 def settle(campaign: OpenCampaign, decision: Decision) -> None:

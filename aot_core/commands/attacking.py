@@ -165,7 +165,7 @@ def probe(
             instruction=proposal.instruction,
             answers=said,
             right=_right(said, sample),
-            misled=verdict.valid and earned.success == 1.0,
+            misled=verdict.valid and earned.success == 1.0 and _right(clean, sample) == 1.0,
             **{name: getattr(verdict, name) for name in ("valid", "intact", "confined", "semantic", "truth_kept")},
             **{name: getattr(verdict, name) for name in ("ssim", "outside", "confidence")},
             **{name: getattr(earned, name) for name in ("reward", "efficacy", "margin")},
@@ -201,7 +201,7 @@ def print_report(report: AttackReport, output: Path) -> None:
     """A row an edit, the most successful first, and the figures."""
     title = f"{report.question.text} ({report.question.answer}) clean: {_said(report.clean_answers)}"
     figures = ("SSIM", "reward")
-    printed = table(title, "edit", "told", "answers", "SSIM", "valid", "reward", right=figures, whole=figures)
+    printed = table(title, "edit", "instruction", "answers", "SSIM", "valid", "reward", right=figures, whole=figures)
     for edit in report.edits[:SHEET_ROWS]:
         told = edit.instruction.partition(" Question: ")[0]
         colour = "red" if edit.misled else ""
@@ -213,10 +213,14 @@ def print_report(report: AttackReport, output: Path) -> None:
     console = Console()
     console.print(printed)
     console.print(
-        f"{report.misled} of {report.valid} valid edits ({len(report.edits)} in all) mislead {report.defender} every "
-        f"time; wrong answers: {1 - report.clean_right:.0%} to the clean picture, {report.wrong:.0%} to valid edits; "
-        f"truth checked by the {report.truth_by}. All of it: {output / PAGE}"
+        f"{len(report.edits)} edits, {report.valid} valid; {report.misled} fool {report.defender} every time. "
+        f"Wrong answers: {1 - report.clean_right:.0%} on the clean picture, {report.wrong:.0%} on valid edits. "
+        f"Truth checked by the {report.truth_by}. Full report: {output / PAGE}"
     )
+    if report.clean_right < 1:
+        console.print("The clean picture is not always answered right, so no edit can be said to mislead.")
+    if len(report.edits) > SHEET_ROWS:
+        console.print(f"The table shows the first {SHEET_ROWS} edits; – is an answer that names no option.")
 
 
 def _proposals(policy: "AttackPolicy", sample: Sample, picture: "Image", settings: ProbeSettings) -> "list[Attempt]":

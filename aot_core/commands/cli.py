@@ -74,9 +74,7 @@ def run(
     home: HomeOption = DEFAULT_HOME,
     edition: Annotated[
         str | None,
-        typer.Option(
-            help="Of a config with [series]: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."
-        ),
+        typer.Option(help="In a series: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."),
     ] = None,
     restart: Annotated[
         str | None,

@@ -51,8 +51,11 @@ def _named(store: Store, series: str | None) -> str:
     if series is None and len(known) == 1:
         return next(iter(known))
     if series not in known:
-        listed = ", ".join(sorted(known)) or "none yet; a config with [series] begins one"
-        raise ValueError(f"series: {series or 'name one'!r}; this store holds {listed}")
+        if not known:
+            raise ValueError("this store holds no series yet; `aot run` of a config with [series] starts one")
+        listed = ", ".join(sorted(known))
+        asked = f"there is no series {series!r}" if series else "name a series"
+        raise ValueError(f"{asked}; this store holds {listed}")
     return series
 
 

@@ -46,7 +46,7 @@ class AttackedEdit(Frozen):
     right: float
     """Share of right answers, 0..1."""
     misled: bool
-    """The edit is valid and every answer is wrong."""
+    """The edit is valid, every answer to it is wrong, and every answer to the clean picture was right."""
     valid: bool
     """Intact, confined, semantic, and the truth holds."""
     intact: bool

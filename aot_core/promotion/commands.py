@@ -41,7 +41,7 @@ def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -
         version = challenger[0]
     if force and not why:
         raise PromotionError("--force wants --why TEXT: the ledger keeps it")
-    decision = _forced(promoter, version) if force else _decided(promoter, version)
+    decision = _forced(promoter, version) if force else decided(promoter, version)
     action: LedgerAction = "force" if force else "promote"
     entry = promoter.promote(decision, why or decision.reason, action)
     if entry is None:
@@ -109,7 +109,7 @@ def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) ->
     return ledger
 
 
-def _decided(promoter: Promoter, version: str) -> Decision:
+def decided(promoter: Promoter, version: str) -> Decision:
     """The newest decision about a version that the ledger holds."""
     there = registered(promoter.uri, promoter.model, version)
     for entry in reversed(promoter.ledger.entries()):

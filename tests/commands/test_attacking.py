@@ -62,9 +62,9 @@ def test_an_attack_leaves_pictures_answers_and_the_rewards_parts(scene: Path, at
     for edit in report.edits:
         assert edit.right == sum(answer == "A" for answer in edit.answers) / 2
         assert edit.valid == (edit.intact and edit.confined and edit.semantic and edit.truth_kept)
-        assert edit.misled == (edit.valid and edit.right == 0)
+        assert edit.misled == (edit.valid and edit.right == 0 and report.clean_right == 1)
         assert (edit.reward > 0) == edit.valid
-    assert f"{report.misled} of {report.valid} valid edits (6 in all)" in " ".join(told.split())
+    assert f"6 edits, {report.valid} valid; {report.misled} fool" in " ".join(told.split())
     assert any(edit.valid for edit in report.edits)
 
 

@@ -155,6 +155,14 @@ def test_a_second_run_reuses_every_stage(finished: Path) -> None:
     assert "running" not in said
 
 
+def test_a_second_run_keeps_the_decision_that_made_its_champion(finished: Path) -> None:
+    """What it was compared with then, and not that it leads already."""
+    before = read_summary(finished).decision
+    assert before is not None and before.promote and "no champion yet" in before.reason
+    finish(aot(finished))
+    assert read_summary(finished).decision == before
+
+
 def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> None:
     before = results(finished)
     steps = {step.record.stage: step.record for step in read_summary(finished).steps}

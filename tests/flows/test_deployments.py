@@ -158,6 +158,13 @@ def test_the_default_working_folder_is_the_pools_affair() -> None:
     assert "working_dir" not in deployment_of(schedule, "aot").job_variables
 
 
+def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    done = aot("deploy", str(SMOKE), "--home", str(tmp_path), PREFECT_API_URL=address)
+    assert done.returncode == 2, done
+    assert f"no Prefect server answers at {address}" in " ".join(done.stderr.split()) and "aot ui" in done.stderr
+
+
 def test_a_port_that_is_taken_is_named(served: Served, tmp_path: Path) -> None:
     for option, address in (("--mlflow-port", served.mlflow), ("--prefect-port", served.prefect)):
         port = address.rpartition(":")[2]
