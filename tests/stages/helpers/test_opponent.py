@@ -142,7 +142,7 @@ def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path, monkeypatch
 def test_a_reward_that_wants_probabilities_is_refused(server: Server, reward: dict[str, object]) -> None:
     asked = RewardSettings.model_validate(reward)
     with pytest.raises(
-        ValidationError, match=r'set reward\.efficacy = "share" or "consecutive", and reward\.dense = 0'
+        ValidationError, match=r'set reward\.efficacy = "share" or "consecutive", and reward\.dense = reward\.learn'
     ):
         AttackerRoundConfig(opponent=settings(server), reward=asked)
 
