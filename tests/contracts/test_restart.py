@@ -1,5 +1,6 @@
 import pytest
 
+from aot_core.contracts.artifact import StageName
 from aot_core.contracts.restart import Restart, parse_restart
 
 
@@ -33,10 +34,18 @@ def test_a_campaign_without_rounds_trains_nobody() -> None:
 
 def test_what_follows_is_covered_and_nothing_else() -> None:
     curate = Restart(stage="curate", round=2)
-    covered = [("curate", 2), ("defender_round", 2), ("evaluate", 2), ("bank", 2), ("attacker_round", 3), ("curate", 3)]
-    kept = [("prepare_data", 0), ("warm_start_defender", 0), ("attacker_round", 2), ("curate", 1), ("evaluate", 1)]
-    assert [one for one in covered + kept if curate.covers(*one)] == covered  # type: ignore[arg-type]
+    covered: list[tuple[StageName, int]] = [
+        ("curate", 2), ("defender_round", 2), ("evaluate", 2), ("bank", 2), ("attacker_round", 3), ("curate", 3),
+    ]  # fmt: skip
+    kept: list[tuple[StageName, int]] = [
+        ("prepare_data", 0),
+        ("warm_start_defender", 0),
+        ("attacker_round", 2),
+        ("curate", 1),
+        ("evaluate", 1),
+    ]
+    assert [one for one in covered + kept if curate.covers(*one)] == covered
     looked = Restart(stage="evaluate", round=1)
     assert looked.covers("evaluate", 2) and not looked.covers("evaluate", 0)
     assert not looked.covers("curate", 2), "nothing builds on an evaluation"
-    assert all(Restart(stage="prepare_data").covers(stage, k) for stage, k in covered + kept)  # type: ignore[arg-type]
+    assert all(Restart(stage="prepare_data").covers(stage, k) for stage, k in covered + kept)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import psutil
@@ -54,7 +55,7 @@ class Services(BaseHTTPRequestHandler):
     """The webhook and the opponent, one behind the other's port."""
 
     protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, str]] = []  # noqa: RUF012
+    asked: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -20,9 +21,9 @@ ENTRY = LedgerEntry(
 
 
 class Hook(BaseHTTPRequestHandler):
-    codes: list[int] = []  # noqa: RUF012
-    heard: list[dict[str, object]] = []  # noqa: RUF012
-    bodies: list[tuple[str, bytes]] = []  # noqa: RUF012
+    codes: ClassVar[list[int]] = []
+    heard: ClassVar[list[dict[str, object]]] = []
+    bodies: ClassVar[list[tuple[str, bytes]]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
