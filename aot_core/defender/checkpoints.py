@@ -37,7 +37,12 @@ def load_defender(
 
     Raises CheckpointError where the folder holds neither `model/` nor `adapter/`.
     """
-    settings: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    settings: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+    }
     if folder is None:
         return Defender.load(base, **settings)
     if _kind(folder) == MODEL:

@@ -83,9 +83,7 @@ def adapted(attacker: Attacker, folder: Path, settings: ModelSettings) -> tuple[
 def test_in_half_precision_the_attacker_that_edits_is_the_one_that_was_trained(attacker: Attacker, tmp_path: Path):
     """Merged, most of what an adapter has learned would be rounded away."""
     base, learner = adapted(attacker, tmp_path, ModelSettings(dtype="bfloat16", lora=LoraSettings(rank=2, alpha=4)))
-    kept, merged = (
-        Attacker.load(base, tmp_path / "round1", dtype="bfloat16", merge=merge) for merge in (False, True)
-    )
+    kept, merged = (Attacker.load(base, tmp_path / "round1", dtype="bfloat16", merge=merge) for merge in (False, True))
     condition = learner.encode(SCENES, TOLD)
     latents = learner.noise(5, torch.Generator().manual_seed(0))
     time = latents.new_full((5,), 0.5)
