@@ -1,7 +1,7 @@
 """What the Defender's two trainers (SFT and GRPO, both TRL's) have in common.
 
-Trainer logs go to the stage's tracker as `defender/NAME`; a loss or a gradient that is not finite ends the stage with an
-error that names step and fix, before any weight is written.
+Trainer logs go to the stage's tracker as `defender/NAME`. A loss or a gradient that is not finite ends the stage before
+any weight is written, with an error that names the step and the fix.
 """
 
 import math
