@@ -104,14 +104,14 @@ def stochastic_step(
     Raises ValueError where `next_time` does not lie in [0, time), or the step has no noise (CPS at its end).
     """
     if not 0 <= next_time < time:
-        raise ValueError(f"next_time {next_time} must lie in [0, time), time being {time}")
+        raise ValueError(f"next_time {next_time} must lie in [0, time) with time = {time}")
     x, v = latents.float(), velocity.float()
     if settings.sampler == "cps":
         mean, std = cps_transition(x, v, time, next_time, level=settings.noise_level)
     else:
         mean, std = sde_transition(x, v, time, next_time, level=settings.noise_level, cap=settings.noise_cap)
     if std == 0:
-        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} is without noise: use ode_step")
+        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} has no noise: use ode_step")
     if next_latents is None:
         noise = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         next_latents = (mean + std * noise).detach()

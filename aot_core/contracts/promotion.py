@@ -43,7 +43,7 @@ class GateSettings(Frozen):
     """Whoever tries often enough is lucky once. "spend" gives the k-th challenger of one champion
     alpha / (k (k + 1)), all of them together alpha; "ignore" gives each the whole of it."""
     require_commit: bool = False
-    """Whether a stage made by code that no commit names (no checkout, or a changed one) counts as a gap in the
+    """Whether a stage made by code without a commit (no checkout, or a changed one) counts as a gap in the
     lineage."""
 
 

@@ -34,8 +34,8 @@ def run_attacker_round(
     targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
     if not targets:
         raise AttackError(
-            f"the Defender is sure of none of {len(right)} clean scenes, so there is nothing to attack; raise "
-            "attacker_round.candidates or train the Defender longer"
+            f"the Defender answers none of {len(right)} clean scenes right every time, so there is nothing to attack; "
+            "raise attacker_round.candidates or train the Defender longer"
         )
     folder = context.fetch(inputs.attacker)
     attacker = Attacker.load_trainable(

@@ -178,7 +178,7 @@ def test_rounds_and_curation_give_the_defender_the_tokens_that_the_config_says(
     config = CurateConfig(seed=4, scenes=6, edits_per_scene=1, minimum=1, gallery_rows=0, max_new_tokens=2)
     outputs = run_curate(config, CurateInputs(**inputs, **bases), context(store, tmp_path / "curate"))
     assert outputs.hopeless == outputs.valid, "two tokens hold no answer"
-    with pytest.raises(ValueError, match="the Defender is sure of none of 24 clean scenes"):
+    with pytest.raises(ValueError, match="the Defender answers none of 24 clean scenes"):
         run_attacker_round(
             ROUND.model_copy(update={"max_new_tokens": 2}),
             AttackerRoundInputs(**inputs, **bases),
