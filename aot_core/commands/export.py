@@ -54,6 +54,6 @@ def _merge(packed: registry.Packed, ready: Path) -> None:
     from aot_core.defender.answering import Defender
 
     check_model(packed.config["base"], packed.config.get("base_sha256", ""))
-    merged = Defender.load(packed.config["base"], packed.weights, "cpu", packed.config["dtype"])
+    merged = Defender.load(packed.config["base"], packed.weights, "cpu", packed.config["dtype"], merge=True)
     merged.model.save_pretrained(ready)
     merged.processor.save_pretrained(ready)

@@ -94,7 +94,11 @@ def _opponent(config: AttackerRoundConfig, inputs: AttackerRoundInputs, context:
     if config.opponent is not None:
         return EndpointDefender(config.opponent, context.scratch / "opponent")
     return load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+        context.fetch(inputs.defender),
+        context.model(inputs.defender_base),
+        context.device,
+        config.defender_dtype,
+        max_new_tokens=config.max_new_tokens,
     )
 
 

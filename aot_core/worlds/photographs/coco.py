@@ -72,7 +72,8 @@ class CocoSource:
                 partial.replace(index)
             finally:
                 partial.unlink(missing_ok=True)
-        self._index = sqlite3.connect(f"file:{index}?mode=ro", uri=True, check_same_thread=False)
+        # `as_uri` escapes what has a meaning in an address: folders may be named "scans #2".
+        self._index = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         rows = self._index.execute("SELECT name, supercategory, implied FROM categories ORDER BY number").fetchall()
         self._kinds = {name: kind for name, kind, _ in rows}
         self._implies = {name: tuple(json.loads(implied)) for name, _, implied in rows}

@@ -36,6 +36,13 @@ def test_a_good_folder_is_read(work: Path, coco: Coco) -> None:
     assert picture.scene.objects[1].box == Box(x=120, y=20, width=36, height=36)
 
 
+def test_the_index_may_lie_in_a_folder_of_any_name(tmp_path: Path, coco: Coco) -> None:
+    """SQLite opens it by an address, in which "#", "?" and "%" have a meaning."""
+    folder = coco()
+    for name in ("scans #2", "100%41", "what?"):
+        assert CocoSource(folder, SETTINGS, tmp_path / name).size == 4
+
+
 def test_pictures_can_be_scaled_down_with_their_boxes(work: Path, coco: Coco) -> None:
     picture = CocoSource(coco(), CocoSettings(type="coco", max_side=100), work).picture(0)
     assert picture.image.size == (100, 75)
