@@ -78,14 +78,14 @@ def answers(url: str) -> bool:
 def announce_prefect(prefect_home: Path, api: str) -> Path:
     """Let other commands of this home find the Prefect server that serves it; returns the file, to be removed."""
     file = prefect_home / "served-at"
-    file.write_text(f"{os.getpid()} {api}\n")
+    file.write_text(f"{os.getpid()} {api}\n", encoding="utf-8")
     return file
 
 
 def announced_prefect(prefect_home: Path) -> str | None:
     """The API of the Prefect server that serves this home, where `aot ui` runs and it answers."""
     try:
-        starter, api = (prefect_home / "served-at").read_text().split()
+        starter, api = (prefect_home / "served-at").read_text(encoding="utf-8").split()
         os.kill(int(starter), 0)
     except (OSError, ValueError):
         return None

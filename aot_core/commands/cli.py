@@ -118,7 +118,7 @@ def run(
         from aot_core.commands.dry_run import stages_told
 
         typer.echo(campaign.model_dump_json(indent=2))
-        typer.echo("\n".join(stages_told(campaign, Home(home))), err=True)
+        typer.echo("\n".join(stages_told(campaign, Home(home), edition)), err=True)
         return
     demand_places(campaign)
     demand_functions(campaign)
@@ -243,15 +243,16 @@ def collect_garbage(
     Example: aot store gc --keep-days 14 --delete
     """
     from aot_core.commands.housekeeping import collect_garbage
+    from aot_core.commands.looking import demand_home, existing_store
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
 
     place = Home(home)
-    place.create()
+    demand_home(place)
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
+    collect_garbage(place, existing_store(place, store or settings.store, settings.s3), keep_days, delete=delete)
 
 
 @store_commands.command("verify")
@@ -265,6 +266,7 @@ def verify_store(
     Example: aot store verify --store s3://bucket/aot
     """
     from aot_core.commands.housekeeping import verify_store
+    from aot_core.commands.looking import existing_store
     from aot_core.contracts.campaign import RunSettings
     from aot_core.contracts.loading import load_campaign
     from aot_core.home import Home
@@ -272,7 +274,7 @@ def verify_store(
     place = Home(home)
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    whole = verify_store(store or settings.store or str(place.store), settings.s3)
+    whole = verify_store(existing_store(place, store or settings.store, settings.s3))
     raise typer.Exit(0 if whole else FOUND)
 
 
@@ -340,14 +342,16 @@ def export(
 
     Example: aot export defender --version champion
     """
+    from aot_core.commands.looking import demand_home
     from aot_core.home import Home
 
     place = Home(home)
+    demand_home(place)
     os.environ.update(place.environment())
     from aot_core.commands.export import export_defender
 
     number = export_defender(place.mlflow_uri, model, version, output)
-    typer.echo(f"{model} version {number} stands in {output}")
+    typer.echo(f"{model} version {number} written to {output}")
 
 
 @app.command()
@@ -356,11 +360,11 @@ def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOptio
 
     Example: aot pool --store s3://bucket/aot
     """
+    from aot_core.commands.looking import existing_store
     from aot_core.commands.status import print_pool
     from aot_core.home import Home
-    from aot_core.store import open_store
 
-    print_pool(open_store(store or str(Home(home).store)), as_json=as_json)
+    print_pool(existing_store(Home(home), store), as_json=as_json)
 
 
 @app.command()
@@ -377,14 +381,15 @@ def trend(
 
     Example: aot trend weekly --html trend.html
     """
+    from aot_core.commands.looking import existing_store
     from aot_core.commands.trend import print_trend, write_trend
     from aot_core.home import Home
-    from aot_core.store import open_store
 
+    kept = existing_store(Home(home), store)
     if html is not None:
-        typer.echo(f"written: {write_trend(open_store(store or str(Home(home).store)), series, html)}")
+        typer.echo(f"written: {write_trend(kept, series, html)}")
         return
-    print_trend(open_store(store or str(Home(home).store)), series, as_json=as_json)
+    print_trend(kept, series, as_json=as_json)
 
 
 def main() -> None:

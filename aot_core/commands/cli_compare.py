@@ -27,9 +27,9 @@ def compare(
         aot compare 9fa0f5 d54e4d
     """
     from aot_core.commands.comparing import compare_campaigns, print_comparison
+    from aot_core.commands.looking import existing_store
     from aot_core.home import Home
-    from aot_core.store import open_store
 
     place = Home(home)
-    found = compare_campaigns(place, open_store(store or str(place.store)), first, second)
+    found = compare_campaigns(place, existing_store(place, store), first, second)
     print_comparison(found, as_json=as_json)

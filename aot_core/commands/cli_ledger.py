@@ -77,10 +77,11 @@ def reevaluate(
 
     place = Home(home)
     os.environ.update(place.environment())
+    from aot_core.commands.looking import demand_home, existing_store
     from aot_core.commands.reevaluation import reevaluate as measure
-    from aot_core.store import open_store
 
-    kept = open_store(store or str(place.store))
+    demand_home(place)
+    kept = existing_store(place, store)
     found = measure(place.mlflow_uri, model, version, kept, device, threads)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
@@ -113,11 +114,9 @@ def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promot
 
     place = Home(home)
     os.environ.update(place.environment())
+    from aot_core.commands.looking import existing_store
     from aot_core.promotion import commands
-    from aot_core.store import open_store
 
-    if store is None and not place.store.is_dir():
-        raise ValueError(f"{place.root} holds no store; name the home of a campaign with --home, or --store")
-    told = act(commands.open_promoter(place, PromotionSettings(model=model), open_store(store) if store else None))
+    told = act(commands.open_promoter(place, PromotionSettings(model=model), existing_store(place, store)))
     if told:
         typer.echo(told)

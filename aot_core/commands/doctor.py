@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from aot_core.base_models.names import UnknownModelError, model_folder
+from aot_core.contracts.explaining import without_credentials
 from aot_core.contracts.terminal import console, print_json, table
 from aot_core.home import Home
 
@@ -62,7 +63,8 @@ def diagnose(root: Path) -> Iterator[Finding]:
         "docker socket", docker or "-", "ok" if docker else "note", "" if docker else "for --launcher docker alone"
     )
     for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        yield Finding(variable, os.environ.get(variable, "not set"), "ok", "unset: the embedded one in --home")
+        address = without_credentials(os.environ.get(variable, "not set"))
+        yield Finding(variable, address, "ok", "unset: the embedded one in --home")
 
 
 def _disk(root: Path) -> Finding:

@@ -8,7 +8,6 @@ at a model that loads. What was left open is settled by whoever takes the lock n
 is then again where the alias points.
 """
 
-import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from aot_core.promotion.remedy import remedy
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
 from aot_core.tracking.smoke import SmokeError
+from aot_core.tracking.story import user
 
 
 class PromotionError(ValueError):
@@ -46,7 +46,7 @@ class Smoke(Protocol):
 
 def whoami() -> str:
     """`AOT_ACTOR` where it is set (a service account's name), else user@machine."""
-    return os.environ.get("AOT_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+    return os.environ.get("AOT_ACTOR") or f"{user()}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)
@@ -224,11 +224,12 @@ class Promoter:
             return self._done(action, from_version, to_version, why, **fields)
 
     def _done(self, action: LedgerAction, from_version: str, to_version: str, why: str, **fields: Any) -> LedgerEntry:
-        entry = self._append("done", action, from_version, to_version, why, **fields)
-        self.step("done")
+        # The entry comes last: once it stands, nobody looks for what was left to do.
         challenger = registry.get_alias(self.uri, registry.CHALLENGER, self.model)
         if challenger is not None and challenger[0] == to_version:
             registry.remove_alias(self.uri, registry.CHALLENGER, self.model)
+        entry = self._append("done", action, from_version, to_version, why, **fields)
+        self.step("done")
         return entry
 
     def _back(self, version: str) -> None:

@@ -34,7 +34,7 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
     }
     file = folder / "auth.ini"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         auth.write(stream)
     command = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",

@@ -70,8 +70,13 @@ class SmokeTest:
 
 
 def read_answer(address: str, line: str) -> str:
-    """The answer in a line of JSON. Raises SmokeError where it tells of an error."""
-    said = json.loads(line)
+    """The answer in a line of JSON. Raises SmokeError where it reports an error, or is something else."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not {"answer", "error"} & set(said):
+        raise SmokeError(f"{address}: its process wrote {line.strip()[:200]!r} where an answer was expected")
     if "error" in said:
         raise SmokeError(f"{address}: {said['error']}")
     return said["answer"]

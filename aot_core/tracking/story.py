@@ -19,6 +19,14 @@ from aot_core.tracking.database import open_client
 from aot_core.tracking.mlflow_tracking import DATA_DOCS_TAG
 
 
+def user() -> str:
+    """Who runs this process; "unknown" for a user without a name, as a container may have."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
 def origin_tags(source: str, commit: str) -> dict[str, str]:
     """What fills MLflow's columns "Created by" and "Source".
 
@@ -26,11 +34,7 @@ def origin_tags(source: str, commit: str) -> dict[str, str]:
         source: what was started: `aot run`.
         commit: of the source tree, "" where there is none.
     """
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        user = "unknown"
-    tags = {MLFLOW_USER: user, MLFLOW_SOURCE_NAME: source, MLFLOW_SOURCE_TYPE: "LOCAL"}
+    tags = {MLFLOW_USER: user(), MLFLOW_SOURCE_NAME: source, MLFLOW_SOURCE_TYPE: "LOCAL"}
     return tags | ({MLFLOW_GIT_COMMIT: commit} if commit else {})
 
 
