@@ -43,10 +43,10 @@ class Home:
                 writable = os.access(folder, os.W_OK)
             except OSError as error:
                 raise HomeError(
-                    f"home {self.root}: {folder} cannot be made ({error.strerror}); give --home a folder to write to"
+                    f"home {self.root}: {folder} cannot be created ({error.strerror}); give --home a writable folder"
                 ) from error
             if not writable:
-                raise HomeError(f"home {self.root}: {folder} is not to be written to; free it, or give another --home")
+                raise HomeError(f"home {self.root}: {folder} is not writable; make it so, or give another --home")
 
     @property
     def store(self) -> Path:
@@ -150,8 +150,8 @@ def no_room(error: Exception) -> str:
     if not (isinstance(error, OSError) and error.errno in _NO_ROOM) and not any(words in str(error) for words in _FULL):
         return ""
     return (
-        f"{said}; free some room on the home's disk and among the temporary files, and give the same command again: it "
-        "goes on where it stopped"
+        f"{said}; free some space on the home's disk and for temporary files, and run the same command again: it "
+        "resumes where it stopped"
     )
 
 

@@ -40,7 +40,7 @@ def obstacle(port: int) -> str | None:
             probe.bind((_ADDRESS, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            return "is taken by another program" if taken else f"cannot be had: {error.strerror}"
+            return "is taken by another program" if taken else f"cannot be used: {error.strerror}"
     return None
 
 

@@ -48,7 +48,9 @@ def interruptible(told: str) -> Iterator[None]:
         nonlocal interrupted
         interrupted = True
         signal.signal(signal.SIGINT, _end_at_once)
-        print(f"interrupted: closing the campaign, Ctrl-C again ends at once; {told}", file=sys.stderr, flush=True)
+        print(
+            f"interrupted: closing the campaign; press Ctrl-C again to end at once; {told}", file=sys.stderr, flush=True
+        )
         logging.disable(logging.ERROR)
         raise KeyboardInterrupt
 
@@ -107,7 +109,7 @@ def set_damaged_aside(database: Path) -> Path | None:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 database.with_name(database.name + suffix).rename(aside.with_name(aside.name + suffix))
-        print(f"Prefect's database is damaged: set aside as {aside}, and made anew", file=sys.stderr, flush=True)
+        print(f"Prefect's database is damaged: set aside as {aside}, and recreated", file=sys.stderr, flush=True)
         return aside
     return None
 

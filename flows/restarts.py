@@ -36,7 +36,7 @@ def tell_restart(campaign: OpenCampaign) -> None:
     if restart is None:
         return
     where = f"round {restart.round}" if restart.round else "start"
-    campaign.say(f"made anew from [bold]{restart.stage}[/] ({where}) on; what there was stays. {restart.asked_at}")
+    campaign.say(f"rerunning from [bold]{restart.stage}[/] ({where}) on; earlier results are kept. {restart.asked_at}")
 
 
 def _restart_of(known: Mapping[str, Any], config: CampaignConfig) -> Restart | None:

@@ -62,33 +62,33 @@ def run(
     overrides: SetOption = None,
     launcher: Annotated[Launcher | None, typer.Option(help="How a stage gets its process.")] = None,
     device: Annotated[
-        Device | None, typer.Option(help="Where stages compute; auto takes a GPU if there is one.")
+        Device | None, typer.Option(help="Where stages compute; auto uses a GPU if there is one.")
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(parser=store_uri, metavar="URI", help="A folder or s3://BUCKET/PREFIX; HOME/store unless given."),
+        typer.Option(parser=store_uri, metavar="URI", help="A folder or s3://BUCKET/PREFIX; default: HOME/store."),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     edition: Annotated[
         str | None,
-        typer.Option(help="In a series: next, a number, or the scheduled start that was missed (2026-11-27T20:00)."),
+        typer.Option(help="In a series: next, a number, or a missed scheduled start (2026-11-27T20:00)."),
     ] = None,
     restart: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="STAGE[:ROUND]",
-            help="Make this stage and what follows anew (curate, evaluate:2); what there was stays.",
+            help="Rerun from this stage on (curate, evaluate:2); earlier results are kept.",
         ),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Who answers for it; user@machine unless given.")] = None,
-    note: Annotated[str | None, typer.Option(help="What it is for: its description in MLflow.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who is responsible for it; default: user@machine.")] = None,
+    note: Annotated[str | None, typer.Option(help="Its purpose: the run's description in MLflow.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A tag in MLflow; repeat it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the config and which stages would run; run nothing.")
     ] = False,
 ) -> None:
-    """Run a campaign, or go on with it where it stopped.
+    """Run a campaign, or resume it where it stopped.
 
     Example: aot run configs/tiny.toml --set seed=1
     """
@@ -137,11 +137,11 @@ def run(
 def setup(
     gpus: Annotated[
         int | None,
-        typer.Option(min=0, max=1024, help="GPUs of this machine; those that its kernel knows of unless given."),
+        typer.Option(min=0, max=1024, help="GPUs of this machine; default: those that its kernel reports."),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a slot for each GPU on this home's Prefect, or on PREFECT_API_URL's: stages queue for them.
+    """Create a slot for each GPU on this home's Prefect server, or PREFECT_API_URL's; stages queue for them.
 
     Example: aot setup --gpus 2
     """
@@ -165,11 +165,11 @@ def plan(
     overrides: SetOption = None,
     prompt_tokens: Annotated[
         int | None,
-        typer.Option(min=2, max=2**20, help="Tokens of a prompt, image and text; the longest allowed unless given."),
+        typer.Option(min=2, max=2**20, help="Tokens of a prompt, image and text; default: the longest allowed."),
     ] = None,
     peak_tflops: Annotated[
         float | None,
-        typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; this CPU unless given."),
+        typer.Option(min=0.1, max=1e6, help="A GPU's peak in the config's precision; default: this CPU, measured."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -196,7 +196,7 @@ def status(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None
 
 @app.command()
 def doctor(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Say what this machine can run, what is missing, and how to get it.
+    """Report what this machine can run, what is missing, and how to get it.
 
     Example: aot doctor --home /data/aot
     """
@@ -233,9 +233,11 @@ def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
     store: StoreOption = None,
     keep_days: Annotated[
-        float, typer.Option(min=0, max=36_500, help="Keep every stage that was run so recently.")
+        float, typer.Option(min=0, max=36_500, help="Keep every stage that was run within so many days.")
     ] = 30,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete; without, only say what would go.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete; without it, only report what would be deleted.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Delete finished stages that no registered version, running campaign or recent record reaches.
@@ -258,10 +260,10 @@ def collect_garbage(
 @store_commands.command("verify")
 def verify_store(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; default: HOME/store.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was.
+    """Check every hash in the store; what is damaged is set aside and made again. Exit code 1 if anything is.
 
     Example: aot store verify --store s3://bucket/aot
     """
@@ -284,7 +286,7 @@ def attack(
     question: Annotated[str, typer.Option(help="What the Defender is asked.")],
     answer: Annotated[str, typer.Option(help="The right option, or its letter.")],
     output: Annotated[Path, typer.Option(help="A new folder.")],
-    option: Annotated[list[str] | None, typer.Option(help="An option; repeat it. yes and no unless given.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An answer option; repeat it. Default: yes and no.")] = None,
     boxes: Annotated[
         list[str] | None, typer.Option(help="X,Y,WIDTH,HEIGHT of what the question is about; may be repeated.")
     ] = None,
@@ -295,17 +297,17 @@ def attack(
     judge: Annotated[
         str | None, typer.Option(help="A model that is asked whether a photograph's edits are fair.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=1024, help="Edits made.")] = 8,
-    samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled a picture.")] = 3,
+    count: Annotated[int, typer.Option(min=1, max=1024, help="Number of edits.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled per picture.")] = 3,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps of an edit.")] = 6,
     resolution: Annotated[
-        int | None, typer.Option(min=16, max=16_384, help="A big editor's frame, pixels a side: a multiple of 16.")
+        int | None, typer.Option(min=16, max=16_384, help="A large editor's frame, pixels per side; a multiple of 16.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED)] = 0,
     device: DeviceOption = "auto",
     dtype: DTypeOption = "float32",
 ) -> None:
-    """Probe a model: edit a picture so that the answer should stay, and see whether it does. Nothing is trained.
+    """Probe a model: edit a picture without changing the right answer, and see whether the model changes its own.
 
     Example: aot attack scene.png --question "Is there a red ring?" --answer no --output probe
     """
@@ -369,7 +371,7 @@ def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOptio
 
 @app.command()
 def trend(
-    series: Annotated[str | None, typer.Argument(help="A series; may be left out where the store holds one.")] = None,
+    series: Annotated[str | None, typer.Argument(help="A series; may be omitted if the store holds only one.")] = None,
     as_json: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the page with plots to this file instead of the table.")
@@ -377,7 +379,7 @@ def trend(
     store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show how a series has fared, an edition a line: what it began from, its figures, what became of it.
+    """Show a series, one edition per line: its starting point, its figures, its outcome.
 
     Example: aot trend weekly --html trend.html
     """

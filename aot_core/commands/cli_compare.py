@@ -20,7 +20,7 @@ def compare(
     store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Hold two campaigns' last Defenders against each other: config, data, figures, kinds of question.
+    """Compare two campaigns' last Defenders: config, data, figures, kinds of question.
 
     Paired where both were asked the same questions. Example:
 

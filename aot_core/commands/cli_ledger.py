@@ -22,19 +22,23 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-WhyOption = Annotated[str, typer.Option(help="Kept in the ledger.")]
+WhyOption = Annotated[str, typer.Option(help="The reason; kept in the ledger.")]
 
 
 @app.command()
 def promote(
-    version: Annotated[str | None, typer.Option(help="The version; else the one with the alias challenger.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version; default: the one with the alias challenger.")
+    ] = None,
     why: WhyOption = "",
-    force: Annotated[bool, typer.Option("--force", help="Against the gate, or without it; wants --why.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Override the gate, or promote without one; needs --why.")
+    ] = False,
     model: ModelOption = "aot-defender",
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a version the champion, if the gate let it pass; also the answer where a promotion waits for a person.
+    """Make a version the champion if it passed the gate; also approves a promotion that waits for a person.
 
     Example: aot promote --version 4 --why "checked by hand"
     """
@@ -45,13 +49,13 @@ def promote(
 
 @app.command()
 def rollback(
-    to: Annotated[str | None, typer.Option(help="The version; else the one that led before.")] = None,
+    to: Annotated[str | None, typer.Option(help="The version; default: the previous champion.")] = None,
     why: WhyOption = "",
     model: ModelOption = "aot-defender",
     store: StoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Let an earlier champion lead again.
+    """Restore an earlier champion.
 
     Example: aot rollback --to 3 --why "wrong on photographs"
     """
@@ -66,10 +70,12 @@ def reevaluate(
     model: ModelOption = "aot-defender",
     store: StoreOption = None,
     device: DeviceOption = "auto",
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; the campaign's for the same bits.")] = 2,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="CPU threads; use the campaign's number for identical results.")
+    ] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask a registered version everything again; the exit code is 1 where a single answer differs.
+    """Evaluate a registered version again; exit code 1 if a single answer differs.
 
     Example: aot reevaluate --version champion
     """
@@ -94,7 +100,7 @@ def history(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 where the alias is elsewhere.
+    """Show the ledger of promotions: who, when, why, from, to, figures. Exit code 1 if the alias disagrees with it.
 
     Example: aot history --json
     """
@@ -108,7 +114,7 @@ def history(
 
 
 def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promoter], str | None]") -> None:
-    """Do something with the alias of a home's model, and say what happened, or why it did not."""
+    """Act on the alias of a home's model, and report what happened."""
     from aot_core.contracts.promotion import PromotionSettings
     from aot_core.home import Home
 

@@ -1,4 +1,4 @@
-"""The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
+"""The bodies of `aot promote`, `aot rollback` and `aot history`: a home and options in, lines for the terminal out."""
 
 from collections.abc import Mapping
 
@@ -40,19 +40,23 @@ def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -
             raise PromotionError(f"{promoter.model} has no challenger; name a version with --version")
         version = challenger[0]
     if force and not why:
-        raise PromotionError("--force wants --why TEXT: the ledger keeps it")
+        raise PromotionError("--force needs --why TEXT; the ledger keeps it")
     decision = _forced(promoter, version) if force else decided(promoter, version)
     action: LedgerAction = "force" if force else "promote"
     entry = promoter.promote(decision, why or decision.reason, action)
     if entry is None:
-        return f"{promoter.model} version {version} leads already"
-    return f"{promoter.model} version {version} leads now, in place of {entry.from_version or 'none'}"
+        return f"{promoter.model} version {version} is the champion already"
+    return f"{promoter.model} version {version} is the champion now{_replaced(entry)}"
 
 
 def rollback(promoter: Promoter, to: str | None, why: str) -> str:
     """Restore an earlier champion; returns what happened. Raises PromotionError and SmokeError."""
     entry = promoter.rollback(to, why or "no reason given")
-    return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
+    return f"{promoter.model} version {entry.to_version} is the champion again{_replaced(entry)}"
+
+
+def _replaced(entry: LedgerEntry) -> str:
+    return f", replacing version {entry.from_version}" if entry.from_version else ""
 
 
 def print_history(promoter: Promoter, *, as_json: bool = False) -> str:

@@ -42,8 +42,8 @@ _PATIENCE_SECONDS = 60.0
 _HOLDS = ("runs", "registered_models", "logged_models")
 """The tables of which a single row is worth keeping."""
 _RESTORE = (
-    "put its backup in its place, or move it away and give the same command again: finished stages stand in the store "
-    "and are noted anew, earlier registered versions are not"
+    "restore its backup, or move it away and run the same command again: finished stages are in the store and are "
+    "logged again, but earlier registered versions are lost"
 )
 _seen: set[str] = set()
 
@@ -102,7 +102,7 @@ def _mend(file: Path) -> None:
     if state == "current":
         return
     if state == "garbage":
-        raise TrackingError(f"MLflow's database {file} is no SQLite database, or is damaged; {_RESTORE}")
+        raise TrackingError(f"MLflow's database {file} is not an SQLite database, or is damaged; {_RESTORE}")
     making = file.with_name(f".{file.name}.making-{os.getpid()}")
     if state == "absent":
         _make(making)
@@ -148,7 +148,7 @@ def _state(file: Path) -> State:
             if time.monotonic() > until:
                 raise TrackingError(
                     f"MLflow's database {file} is locked by another process, for {_PATIENCE_SECONDS:g} s now; end that "
-                    f"process (`fuser {file}` names it), and give the same command again"
+                    f"process (`fuser {file}` names it), and run the same command again"
                 ) from error
             if not asked:
                 logger.warning("waiting for MLflow's database %s, which another process has locked", file)
@@ -190,7 +190,7 @@ def _rows(file: Path) -> str:
             except sqlite3.OperationalError:  # no such table yet
                 continue
             if count:
-                held.append(f"{count} {table.replace('_', ' ')}")
+                held.append(f"{count} {(table if count > 1 else table[:-1]).replace('_', ' ')}")
     return ", ".join(held)
 
 
@@ -210,12 +210,12 @@ def _sentence(error: SQLAlchemyError) -> str:
 def _way_out(error: object) -> str:
     said = str(error)
     if "locked" in said:
-        return "another process has held it for too long: end that process, and give the same command again"
+        return "another process has held it for too long; end that process, and run the same command again"
     if "full" in said or "No space" in said:
-        return "free some room, and give the same command again: it goes on where it stopped"
+        return "free some space, and run the same command again: it resumes where it stopped"
     if "readonly" in said or "Read-only" in said or "ermission" in said:
-        return "let this user write to it, or give another --home"
-    return "give the same command again; if it stays so, put the database's backup in its place"
+        return "make it writable for this user, or give another --home"
+    return "run the same command again; if that does not help, restore the database's backup"
 
 
 def _first(error: Exception) -> str:
