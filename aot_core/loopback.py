@@ -45,7 +45,7 @@ def obstacle(port: int) -> str | None:
 
 
 class PortError(ValueError):
-    """A port that cannot be had, and the way out."""
+    """A port that cannot be used, and what to do."""
 
 
 def choose_port(option: str, wanted: int | None, usual: int, but: int | None = None) -> int:
@@ -53,7 +53,7 @@ def choose_port(option: str, wanted: int | None, usual: int, but: int | None = N
 
     Args:
         option: how the wish is spelled on the command line.
-        but: a port that is spoken for.
+        but: a port that is already reserved.
     """
     if wanted is not None:
         if reason := "is the other server's" if wanted == but else obstacle(wanted):

@@ -1,7 +1,7 @@
 """The Prefect server that a command starts for itself where no PREFECT_API_URL is set, and its end.
 
-Prefect ends it at the interpreter's exit. A process that dies of a signal has no such exit: its server would go on for
-ever, polling and holding the home's database.
+Prefect ends it at the interpreter's exit. A process that dies of a signal has no such exit: its server would run
+forever, polling and holding the home's database.
 """
 
 import logging
@@ -40,7 +40,7 @@ def interruptible(told: str) -> Iterator[None]:
     """Ctrl-C inside the block ends the process with a line instead of a traceback; the second one at once.
 
     The first lets the stage and the campaign's runs be closed, which takes seconds. A terminal interrupts the server
-    too: that the run's end cannot be told to it is no news then.
+    too: that the run's end cannot be reported to it is expected then.
     """
     interrupted = False
 

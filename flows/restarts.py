@@ -1,4 +1,4 @@
-"""Which restart of a campaign it is: the one that has not come to its end, or a new one."""
+"""Which restart of a campaign it is: an unfinished one, or a new one."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ def dated(config: CampaignConfig, home: Home) -> CampaignConfig:
 
 
 def tell_restart(campaign: OpenCampaign) -> None:
-    """Say on the terminal from where it is made anew."""
+    """Print from where the campaign is rerun."""
     restart = campaign.config.restart
     if restart is None:
         return

@@ -65,8 +65,8 @@ def scheduled_coevolution(
 ) -> CampaignSummary | State[Any]:
     """A campaign from a config file, or the edition of its series that this run was scheduled for.
 
-    The edition is told by the run's scheduled start, never by the clock: a run that is late, retried or restarted is
-    the same edition, and the next slot is the next one.
+    The edition is identified by the run's scheduled start, never by the clock: a run that is late, retried or restarted
+    is the same edition, and the next slot is the next one.
 
     Args:
         edition: one to run instead, as `aot run --edition` takes it.
@@ -116,8 +116,8 @@ def _slot() -> str:
 
 @flow(name="reevaluation")
 def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
-    """Ask the champion everything again. Fails where a single answer is not what it was when it was promoted: a changed
-    library, another machine, weights that somebody touched."""
+    """Evaluate the champion again. Fails if a single answer differs from the one that it was promoted by: because of a
+    changed library, another machine, or changed weights."""
     try:
         place, campaign = _at(home), resolve(config, overrides)
         from aot_core.commands.reevaluation import reevaluate
@@ -145,7 +145,7 @@ def evaluate_champion(config: str, overrides: list[str], home: str, newest: int)
 
 @flow(name="promotion")
 def promotion(config: str, overrides: list[str], home: str, version: str | None, why: str) -> State[Any]:
-    """`aot promote` from Prefect's pages: the challenger, or the version that is named, by the leave of its gate."""
+    """`aot promote` from Prefect's pages: the challenger, or the version that is named, if it passed the gate."""
     try:
         place, campaign = _at(home), resolve(config, overrides)
         store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
@@ -171,7 +171,7 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
 
 
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
-    """Tidy up; returns what was done, in words."""
+    """Tidy up; returns a description of what was done."""
     done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
     if settings.launcher == "docker":
         from aot_core.launch.leftovers import reap

@@ -1,4 +1,4 @@
-"""What a flow says when it cannot go on: its state's message and the terminal's sentence, in one place.
+"""What a flow reports when it cannot continue: its state's message and the terminal's sentence, in one place.
 
 A flow that raises leaves Prefect to print a traceback, for a misspelt folder too. So every flow ends in `failed`, and
 every process that runs one in `run_flow`.

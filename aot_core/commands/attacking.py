@@ -64,7 +64,7 @@ class Player(NamedTuple):
 
 @dataclass(frozen=True)
 class AskedPicture:
-    """A picture that somebody brings along, and what the Defender is asked about it (see `sample_of`)."""
+    """A picture from outside, and what the Defender is asked about it (see `sample_of`)."""
 
     image: Path
     question: str
@@ -159,7 +159,7 @@ def probe(
     verdicts = world.check(reward.validity, samples, proposals, pictures, edited, judge)
     questions = [sample.question] * len(attempts)
     rewards = attack_rewards(reward, defender, edited, questions, verdicts, settings.seed)
-    # Training does not ask about edits that are not valid; here somebody wants to see what they would have done.
+    # Training does not ask about invalid edits; here their effect is of interest too.
     how = (settings.samples, settings.temperature, settings.seed)
     rest = [number for number, verdict in enumerate(verdicts) if not verdict.valid]
     others = answered_letters(defender, [edited[i] for i in rest], [questions[i] for i in rest], *how)
@@ -221,12 +221,12 @@ def print_report(report: AttackReport, output: Path) -> None:
     console = Console()
     console.print(printed)
     console.print(
-        f"{len(report.edits)} edits, {report.valid} valid; {report.misled} fool {report.defender} every time. "
+        f"{len(report.edits)} edits, {report.valid} valid; {report.misled} mislead {report.defender} every time. "
         f"Wrong answers: {1 - report.clean_right:.0%} on the clean picture, {report.wrong:.0%} on valid edits. "
         f"Truth checked by the {report.truth_by}. Full report: {output / PAGE}"
     )
     if report.clean_right < 1:
-        console.print("The clean picture is not always answered right, so no edit can be said to mislead.")
+        console.print("The clean picture is not always answered right, so no edit counts as misleading.")
     if len(report.edits) > SHEET_ROWS:
         console.print(f"The table shows the first {SHEET_ROWS} edits; – is an answer that names no option.")
 

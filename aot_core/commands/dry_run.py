@@ -1,6 +1,6 @@
 """What `aot run --dry-run` says beside the resolved config: which stages would run, which the store holds.
 
-A stage's key follows from the artifacts of the stages before it, so that nothing is known of what lies behind the first
+A stage's key follows from the artifacts of the stages before it, so nothing is known about the stages after the first
 one that has to run. What the store holds is read from the campaign's own summary; how long a stage will take, from the
 last time that this home ran it. Of a series, the edition is planned as the run would plan it, and not entered into the
 book.
@@ -89,8 +89,7 @@ def _edition_told(plan: EditionPlan | None) -> list[str]:
 def _earlier_run(
     summaries: list[CampaignSummary], config: CampaignConfig
 ) -> tuple[CampaignSummary | None, Restart | None]:
-    """The last run of this campaign, and from where on its stages are made anew; a restart that did not come to its end
-    goes on."""
+    """The last run of this campaign, and from where on it is rerun; an unfinished restart is continued."""
     known = [summary for summary in reversed(summaries) if _same(summary, config)]
     asked = config.restart
     begun = [summary for summary in known if summary.status != "finished" and _restarts(summary, asked)]

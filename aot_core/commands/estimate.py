@@ -5,7 +5,7 @@ The Attacker's, where it is a big editor, are in `aot_core.commands.estimate_att
 From the model's config (of a folder, or the published shapes of Qwen2.5-VL) and the campaign's. Imports without torch.
 Counts of parameters are exact; floating point operations are those of the matrix products; memory is what must be held
 at once, without an allocator's fragments; time is operations by the speed that a machine keeps up, which is measured
-here on a CPU and must be told for a GPU. `tests/commands/test_estimate.py` compares it with real models and measured
+here on a CPU and must be given for a GPU. `tests/commands/test_estimate.py` compares it with real models and measured
 steps.
 
 Symbols: P prompts a generation, G answers a prompt, L prompt tokens, T answer tokens at most.

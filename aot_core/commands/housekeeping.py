@@ -35,7 +35,7 @@ def collect_garbage(home: Home, store: Store, keep_days: float, *, delete: bool)
         logger.warning("%s", told)
     if unreadable and delete:
         raise StoreError(
-            "what those campaigns made is unknown, so nothing is deleted: run them again, or move the files away"
+            "what those campaigns made is unknown, so nothing is deleted; run them again, or move the files away"
         )
     registered = registered_artifacts(home.mlflow_uri)
     if delete and not registered and _had_champions(store):

@@ -1,4 +1,4 @@
-"""What a campaign says on the terminal while it runs: which stage of how many, the clock, its outcome, the rest."""
+"""What a campaign prints while it runs: the stage and their number, the time, its outcome, the time left."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the campaigns of a home have done, read from their summaries alone; and the Attackers that a store holds."""
+"""What the campaigns of a home have done, read from their summaries only; and the Attackers in a store."""
 
 import os
 from pathlib import Path
@@ -87,7 +87,7 @@ def print_pool(store: Store, *, as_json: bool = False) -> None:
         )
         return
     if not attackers:
-        printed.print("No Attacker in this store yet; a campaign's rounds make them.")
+        printed.print("No Attackers in this store yet; a campaign's rounds train them.")
     for record in attackers:
         success = 100 * float(record.outputs["success_after"])
         base = str(record.identity.inputs["attacker_base"])[:12]
@@ -104,7 +104,7 @@ def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
             summaries.append(CampaignSummary.model_validate_json(plain_bytes(file)))
         except (OSError, ValueError) as error:
             why = str(error).partition("\n")[0]
-            unreadable.append(f"{file} cannot be read ({why}); its campaign writes it again when it is run again")
+            unreadable.append(f"{file} cannot be read ({why}); running its campaign again rewrites it")
     return summaries, unreadable
 
 

@@ -1,7 +1,7 @@
 """A store in a folder: `ROOT/STAGE/KEY/{files/, manifest.json, record.json}`.
 
 Every step is atomic: files are copied beside their place and renamed into it, the record is written last. So a kill
-at any moment leaves either a finished stage or none, and the next start clears what lies about.
+at any moment leaves either a finished stage or none, and the next start removes the leftovers.
 """
 
 import json
@@ -184,7 +184,7 @@ class LocalStore:
 
     @contextmanager
     def _moving(self) -> Generator[None]:
-        """Held for a moment by whoever puts a folder in its place or takes one away: `find` needs no stage's lock."""
+        """Held briefly while a folder is moved into or out of its place, since `find` takes no stage's lock."""
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
         with FileLock(folder / "moving.lock"):

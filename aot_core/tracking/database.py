@@ -2,7 +2,7 @@
 
 MLflow makes its tables by some sixty migrations in place, and none of them is a transaction: a process that dies
 meanwhile leaves a file that never opens again. So the file is made, and migrated to a newer MLflow, under another name
-and renamed. What cannot be used is told in a sentence; nothing is ever deleted.
+and renamed. What cannot be used raises an error in one sentence; nothing is ever deleted.
 
     open_client(uri) --first time in a process--> absent: made
                                                   of an earlier MLflow: a copy is migrated, the old one kept
@@ -38,7 +38,7 @@ State = Literal["absent", "current", "other", "garbage"]
 
 _SCHEME = "sqlite:///"
 _PATIENCE_SECONDS = 60.0
-"""How long another process may hold the file before that is told as the reason to stop."""
+"""How long another process may hold the file before this one gives up."""
 _HOLDS = ("runs", "registered_models", "logged_models")
 """The tables of which a single row is worth keeping."""
 _RESTORE = (
@@ -47,7 +47,7 @@ _RESTORE = (
 )
 _seen: set[str] = set()
 
-# It logs a traceback of what it raises all the same, and what is raised is told (`told`).
+# It logs a traceback of what it also raises, and what it raises is reported by `told`.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database reports some 60 migrations
 
@@ -82,7 +82,7 @@ def prepare(uri: str) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Trouble with MLflow's database or server inside the block becomes a TrackingError: a sentence."""
+    """An error of MLflow's database or server inside the block becomes a TrackingError: one sentence."""
     try:
         yield
     except MlflowException as error:
@@ -97,7 +97,7 @@ def told() -> Iterator[None]:
 def _mend(file: Path) -> None:
     """Make the file what MLflow expects. To be called under its lock."""
     for left in file.parent.glob(f".{file.name}.making-*"):
-        left.unlink()  # its maker died; it never was in anybody's hands
+        left.unlink()  # its maker died, and nobody else ever used it
     state = _state(file)
     if state == "current":
         return
@@ -123,8 +123,8 @@ def _mend(file: Path) -> None:
     aside = _aside(file)
     shutil.copy2(file, aside)
     making.replace(file)
-    why = "of another MLflow; it is migrated" if held else "left half made, with no run in it; it is made anew"
-    logger.warning("MLflow's database %s was %s, and as it was it stands in %s", file, why, aside.name)
+    why = "of another MLflow; it is migrated" if held else "left half made, with no run in it; it is recreated"
+    logger.warning("MLflow's database %s was %s; the previous file is kept as %s", file, why, aside.name)
 
 
 def _state(file: Path) -> State:
@@ -181,7 +181,7 @@ def _make(file: Path) -> None:
 
 
 def _rows(file: Path) -> str:
-    """What of worth a database holds, in words; "" for nothing."""
+    """What a database holds that is worth keeping, in words; "" for nothing."""
     held: list[str] = []
     with closing(sqlite3.connect(file)) as database:
         for table in _HOLDS:

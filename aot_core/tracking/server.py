@@ -1,7 +1,7 @@
 """`python -m aot_core.tracking.server`: MLflow's server as a team runs it, on Postgres and S3, with basic auth.
 
-Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), nothing has a default password; what
-holds one is written to a file that its owner alone can read. Ends by becoming `mlflow server`.
+Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), there are no default passwords, and a
+file that holds one is readable by its owner only. Ends by becoming `mlflow server`.
 """
 
 import configparser
@@ -43,7 +43,7 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "--allowed-hosts", settings["AOT_MLFLOW_ALLOWED_HOSTS"], "--workers", settings.get("AOT_MLFLOW_WORKERS", "2"),
     ]  # fmt: skip
     return command, {
-        # By the environment: a command line is read by everybody on the machine.
+        # By the environment: every user of the machine can read command lines.
         "MLFLOW_BACKEND_STORE_URI": settings["AOT_MLFLOW_BACKEND"],
         "MLFLOW_AUTH_CONFIG_PATH": str(file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings["AOT_MLFLOW_PASSWORD"],

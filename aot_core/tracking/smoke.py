@@ -1,4 +1,4 @@
-"""Does a registered model load, and does it answer? Asked in a process of its own, which a broken model may take down.
+"""Does a registered model load, and does it answer? Asked in a process of its own, which a broken model may crash.
 
 `python -m aot_core.tracking.smoke TRACKING_URI` reads model addresses (`models:/aot-defender@champion`), a line each,
 loads each as its users do, asks it its own input example, and writes a line of JSON back: the answers, or the error.

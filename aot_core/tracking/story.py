@@ -1,4 +1,4 @@
-"""What MLflow's pages tell people of a run: its description, its tables, who started it."""
+"""What MLflow's pages show of a run: its description, its tables, who started it."""
 
 import getpass
 import json
@@ -39,7 +39,7 @@ def origin_tags(source: str, commit: str) -> dict[str, str]:
 
 
 def describe_run(uri: str, run_id: str, text: str) -> None:
-    """Set a run's description, Markdown. What was checked of its data stays linked below it."""
+    """Set a run's description, Markdown. The link to its data checks stays below it."""
     client = open_client(uri)
     run = client.get_run(run_id)
     if docs := run.data.tags.get(DATA_DOCS_TAG, ""):
