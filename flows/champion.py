@@ -1,4 +1,4 @@
-"""The champion against whatever attacks by now: the campaign's held-out questions, and the store's newest Attackers.
+"""The champion against today's attacks: the campaign's held-out questions, and the store's newest Attackers.
 
 The figures stand in MLflow (a run of their own, and the version's tags `aot.lately.*`) and go out as a Prefect event
 for automations. Where no new Attacker has come since the last time the store answers, in seconds.
@@ -27,7 +27,7 @@ _LONGEST_NAME = 63
 
 
 def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
-    """Evaluate the model that leads; returns what came of it, in words.
+    """Evaluate the champion; returns a description of the result.
 
     Args:
         config: whose data set, base models and `[evaluate]` are taken; its own campaign is left alone.

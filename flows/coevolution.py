@@ -218,7 +218,7 @@ def main() -> int:
             lend_blocks(config)
             config = edition_of(config, Home(home), asked[0])
         config = dated(config, Home(home))
-        with interruptible("`aot run` goes on where it stopped"), tags(TAG):
+        with interruptible("`aot run` resumes where it stopped"), tags(TAG):
             state = coevolution(config, home, return_state=True)
         print_closing_table(value_of(state), Home(home))
 

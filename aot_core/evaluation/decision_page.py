@@ -4,6 +4,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.markdown import as_text
 from aot_core.contracts.promotion import Decision, GateTest
+from aot_core.evaluation.smoke_size import smoke_size
 
 
 def decision_page(decision: Decision) -> str:
@@ -16,7 +17,11 @@ def decision_page(decision: Decision) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("decision.html.j2").render(
-        decision=decision, row=row, sides=_sides(decision), figures=headline_figures(decision)
+        decision=decision,
+        row=row,
+        sides=_sides(decision),
+        figures=headline_figures(decision),
+        smoke_size=smoke_size(decision),
     )
 
 
@@ -40,6 +45,7 @@ def decision_markdown(decision: Decision) -> str:
         "",
         as_text(decision.reason),
         "",
+        *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
         f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
         f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
     ]

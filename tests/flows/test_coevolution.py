@@ -221,7 +221,7 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     again = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure as they were", again.stdout)
+    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure are unchanged", again.stdout)
     assert found is not None, again.stdout + again.stderr
     evaluation = read_summary(finished).find("evaluate", 1)
     assert evaluation is not None and int(found[1]) == sum(evaluation.outputs["n"].values())
@@ -269,9 +269,9 @@ def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> N
     assert "ask more questions" in rival.promotion_reason
     assert command(finished, "promote", "--force").returncode == 2, "not without saying why"
     forced = command(finished, "promote", "--force", "--version", "2", "--why", "to see it")
-    assert "version 2 leads now, in place of 1" in forced.stdout, forced.stderr
+    assert "version 2 is the champion now, replacing version 1" in forced.stdout, forced.stderr
     back = command(finished, "rollback", "--why", "seen")
-    assert "version 1 leads again, in place of 2" in back.stdout, back.stderr
+    assert "version 1 is the champion again, replacing version 2" in back.stdout, back.stderr
     history = command(finished, "history").stdout
     for told in ("promote refused", "force done", "rollback done", "to see it", "champion: version 1"):
         assert told in history

@@ -108,7 +108,7 @@ def test_a_no_stands_and_nobody_is_asked_again(home: Home) -> None:
     assert act(home, about) == "declined by Ada; `aot promote` still can"
     assert len(questions(about)) == 1 and len(told(home)) == 2
     # Whoever overrules it does so by name.
-    assert "leads now" in promote(
+    assert "is the champion now" in promote(
         promoter(home, ASKED, LocalStore(home.store), RunSettings()), "3", "holidays are over", force=False
     )
     assert leading(home) == "3"
