@@ -2,9 +2,9 @@
 
     .venv/bin/python examples/one_round.py
 
-No Prefect, no MLflow, no store: the loop as the paper describes it (arXiv 2602.22227), from scenes to a trained
-Defender. It takes about 90 CPU seconds (4 min 54 s by the clock on two cores at a load of 8 to 14). With 100 questions a
-rise from 69 to 73 % under semantic distractors, as in that run, is within the noise; `make demo` asks more.
+No Prefect, no MLflow, no store: the loop of the paper (arXiv 2602.22227), from scenes to a trained Defender, in about 90
+CPU seconds (4 min 54 s by the clock on two cores at a load of 8 to 14). With 100 questions the rise from 69 to 73 % under
+semantic distractors, seen in that run, is within the noise; `make demo` asks 200.
 """
 
 import argparse
@@ -126,12 +126,11 @@ def examine(name: str, defender: Defender, scenes: Path, size: Size) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a few scenes and updates: shows that all parts work together")
-    size = (
-        Size(scenes=60, attacker_updates=1, generations=1, questions=8, group=2, batch=3)
-        if parser.parse_args().quick
-        else Size()
+    parser.add_argument(
+        "--quick", action="store_true", help="a few scenes and updates: shows that all parts work together"
     )
+    quick = Size(scenes=60, attacker_updates=1, generations=1, questions=8, group=2, batch=3)
+    size = quick if parser.parse_args().quick else Size()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,10 +13,8 @@ import pytest
 import typer.main
 
 from aot_core.commands.cli import app
+from tests.docs_commands import PAGES, ROOT, commands
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCED = re.compile(r"```(?:bash|console|text)?\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"`((?:aot_core|flows|tests|benchmarks|configs|docker|docs|examples|infra)/[\w./-]*)`")
 TEMPLATE = {"x", "test_x", "tally", "test_tally", "ours"}
 """Files that the pages on extending tell the reader to make."""
@@ -53,30 +51,12 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     assert not missing
 
 
-def commands(text: str) -> list[list[str]]:
-    """The command lines of a page's code blocks, continued lines joined, comments and variables off."""
-    lines = "\n".join(FENCED.findall(text)).replace("\\\n", " ").splitlines()
-    split = []
-    for line in lines:
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError:
-            continue  # a line of Python or of output
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            words = words[1:]
-        if "&" in words:
-            words = words[: words.index("&")]
-        if words:
-            split.append(words)
-    return split
-
-
 def test_every_aot_command_in_the_pages_exists_with_its_options() -> None:
     """Each is parsed by the real command line, down to the names of its options."""
     found = 0
     for page in PAGES:
-        for words in commands(page.read_text()):
-            if Path(words[0]).name != "aot":
+        for words in map(shlex.split, commands(page.read_text())):
+            if words[0] != "aot":
                 continue
             command: Any = typer.main.get_command(app)
             rest = words[1:]
