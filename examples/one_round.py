@@ -3,8 +3,8 @@
     .venv/bin/python examples/one_round.py
 
 No Prefect, no MLflow, no store: the loop of the paper (arXiv 2602.22227), from scenes to a trained Defender. It takes
-about 90 CPU seconds (4 min 54 s by the clock on two cores at a load of 8 to 14). In that run strict accuracy under semantic
-distractors rose from 69 to 73 % of 100 questions, which is within the noise; `make demo` asks 200.
+about 90 CPU seconds (4 min 54 s by the clock on two cores at a load of 8 to 14). In that run strict accuracy under
+semantic distractors rose from 69 to 73 % of 100 questions, which is within the noise; `make demo` asks 200.
 """
 
 import argparse
