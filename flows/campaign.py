@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from prefect.exceptions import TerminationSignal
 from rich.console import Console
+from rich.markup import escape
 
 from aot_core.commands.handover import write_private
 from aot_core.commands.progress import clock, outcome, planned_stages, seconds_of, time_left
@@ -230,6 +231,11 @@ class OpenCampaign:
     def say(self, text: str) -> None:
         """A line on the terminal, in Rich's markup."""
         self._console.print(text, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """A warning on the terminal that the report repeats."""
+        self.say(f"[yellow]{escape(text)}[/]")
+        self.update(warnings=(*self.summary.warnings, text))
 
     def note(self, record: StageRecord, round_index: int, *, reused: bool, label: str = "") -> None:
         """Take a finished stage into the summary and, once, into MLflow, by the stage's name or the label."""

@@ -43,6 +43,7 @@ from flows.series import (
     end_edition,
     keep_in_bank,
     look_for_drift,
+    look_for_wrong_labels,
     one_at_a_time,
     sit_fixed_exam,
     tell_plan,
@@ -82,6 +83,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
         return None
     look_for_drift(campaign, data)
     course = _begin(campaign, data)
+    look_for_wrong_labels(campaign, course)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
     try:
@@ -89,7 +91,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
             _play_round(campaign, course, k)
     except BudgetSpentError as spent:
         course.over_budget = str(spent)
-        campaign.say(f"[yellow]{spent}: the edition ends here, with what it has[/]")
+        campaign.warn(f"{spent}: the edition ends here, with what it has")
     _sit_exam(campaign, course, campaign.benchmarks)
     if campaign.config.crossplay == "pool":
         for k, later in unplayed(course.exam.attackers).items():

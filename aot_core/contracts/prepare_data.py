@@ -12,7 +12,7 @@ from aot_core.contracts.scene import DistractorFamily
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import Line, ModelName, Name, Prompt, StageSeed
 
-VERSION = 4
+VERSION = 5
 """Raised by hand when the stage gives another result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True, promoted_with=True)
 

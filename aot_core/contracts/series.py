@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from aot_core.contracts.artifact import ArtifactRef
-from aot_core.contracts.base import Frozen
+from aot_core.contracts.base import LATER, Frozen
 
 SERIES_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 AttackerUri = Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")]
@@ -62,7 +62,11 @@ class SeriesSettings(Frozen):
     bank: bool = True
     """Whether edits that fooled a Defender are stored, replayed and used as a regression suite (`[bank]`)."""
     on_drift: Literal["warn", "stop", "ignore"] = "warn"
-    """What happens if the data has drifted from the champion's (`[compare_data]`)."""
+    """What happens if the data has drifted from the champion's (`[compare_data]`, `clean_drop`)."""
+    clean_drop: Annotated[float, LATER, Field(gt=0, le=1)] = 0.1
+    """Before training, the edition's initial Defender is asked this edition's clean questions. If its strict accuracy
+    (0..1) is at least this much lower than on the first edition's questions, and Fisher's exact test confirms the fall
+    at the 1 % level, labels or images are in doubt, and `on_drift` applies."""
     unfinished: Literal["resume", "leave"] = "resume"
     """What a scheduled run does first with an earlier edition that died: finish it, or leave it for
     `aot run --edition N`."""
