@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -96,6 +97,25 @@ def test_the_readme_is_short_and_its_map_complete() -> None:
     folders = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and tracked(path)}
     named = set(re.findall(r"`(\w+/)`", readme))
     assert folders <= named
+
+
+@pytest.mark.parametrize("page", pages())
+def test_sentences_are_short(page: Path) -> None:
+    """25 words at most on average."""
+    assert mean(len(sentence.split()) for sentence in sentences(page.read_text())) <= 25
+
+
+def sentences(page: str) -> list[str]:
+    """The prose of a page: no code, tables, headings, pictures or comments; an item of a list ends a sentence."""
+    text = re.sub(r"^( *)```.*?^\1```$|<!--.*?-->", "", page, flags=re.DOTALL | re.MULTILINE)
+    item = re.compile(r" *(?:[-*]|\d+\.) ")
+    kept = [
+        "\n\n" + item.sub("", line) if item.match(line) else line.strip()
+        for line in text.splitlines()
+        if not re.match(r" *(?:\||#|!\[|:::)", line)
+    ]
+    parts = re.split(r"\n\s*\n|(?<=[.!?:])[*_]*\s+(?=[A-Z`*\"\[(])", "\n".join(kept))
+    return [" ".join(part.split()) for part in parts if len(part.split()) > 1]
 
 
 def tracked(path: Path) -> bool:
