@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aot_core.contracts.summary import CampaignSummary
+from tests.docs_commands import ON_A_FINISHED_CAMPAIGN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)
@@ -161,6 +162,18 @@ def test_a_second_run_keeps_the_decision_that_made_its_champion(finished: Path) 
     assert before is not None and before.promote and "no champion yet" in before.reason
     finish(aot(finished))
     assert read_summary(finished).decision == before
+
+
+def test_the_documented_commands_run_on_it(finished: Path, tmp_path: Path) -> None:
+    """As README and docs write them, in a folder whose `.aot` is the campaign's home."""
+    (tmp_path / ".aot").symlink_to(finished)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in ON_A_FINISHED_CAMPAIGN:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout
 
 
 def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> None:
