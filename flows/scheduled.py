@@ -4,9 +4,11 @@ Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deploymen
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -27,6 +29,7 @@ from aot_core.tracking import registry
 from flows.cancellation import watch_this_run
 from flows.champion import measure_champion
 from flows.coevolution import coevolution
+from flows.events import tell_astray, tell_changed, tell_failure, tell_overdue
 from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
 from flows.secrets import lend_blocks
@@ -34,6 +37,8 @@ from flows.sentences import failed
 from flows.series import edition_of
 from flows.slots import gpu_slot
 
+_OVERDUE = timedelta(hours=1)
+"""An edition that was planned so long ago, and that nobody runs or has finished, is told of."""
 _REAP_SECONDS = 1800.0
 """A container whose campaign's process died is left alone for so long: a restart would take its result over."""
 
@@ -86,6 +91,7 @@ def scheduled_coevolution(
                 return ended  # whoever cancelled this run meant all of it
         return coevolution.fn(edition_of(campaign, place, asked), str(place.root))
     except Exception as error:
+        tell_failure(Path(config).stem, None, home, error)
         return failed(error, home)
 
 
@@ -130,6 +136,8 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
             )
     except Exception as error:
         return failed(error, home)
+    if not found.same:
+        tell_changed(campaign.promotion.model, found.told())
     return (Completed if found.same else Failed)(message=found.told())
 
 
@@ -163,11 +171,29 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
         place, campaign = _at(home), resolve(config, overrides)
         settings = campaign.run
         done = _tidied(place, settings, keep_days, delete)
-        ledger = Ledger(open_store(settings.store or str(place.store), settings.s3), campaign.promotion.model)
+        store = open_store(settings.store or str(place.store), settings.s3)
+        if campaign.series is not None:
+            _tell_overdue(SeriesBook(store, campaign.series.name), place)
+        ledger = Ledger(store, campaign.promotion.model)
         astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+        if astray:
+            tell_astray(campaign.promotion.model, astray)
         return Failed(message=f"{done}; {astray}") if astray else Completed(message=done)
     except Exception as error:
         return failed(error, home)
+
+
+def _tell_overdue(book: SeriesBook, place: Home) -> None:
+    """Tell of the editions that were planned long enough ago, have no end, and are run by no process of this home."""
+    lock = FileLock(place.lock_file(f"series-{book.series}"), timeout=0)
+    try:
+        with lock:
+            left = [edition for edition in book.editions() if edition.end is None]
+    except Timeout:
+        return  # an edition is being run, and the next one finishes what is left
+    for edition in left:
+        if datetime.now(UTC) - datetime.fromisoformat(edition.planned_at) > _OVERDUE:
+            tell_overdue(edition.plan, edition.planned_at)
 
 
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
