@@ -62,6 +62,7 @@ StoreOption = Annotated[
     typer.Option(
         parser=store_uri,
         metavar="URI",
+        envvar="AOT_STORE",
         help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
     ),
 ]
@@ -70,6 +71,7 @@ PlaceOption = Annotated[
     typer.Option(
         parser=store_uri,
         metavar="URI",
+        envvar="AOT_STORE",
         help="The store that is looked into, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
     ),
 ]
