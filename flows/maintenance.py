@@ -20,7 +20,7 @@ _TAG = "campaign-key:"
 def take_over(campaign_key: str) -> list[UUID]:
     """Mark this flow run as the campaign's, and every other one still Running as Crashed; returns those.
 
-    To be called inside a flow run that holds the campaign's lock: whoever else claims to run it is dead.
+    To be called inside a flow run that holds the campaign's lock: any other run that claims the campaign is dead.
     """
     tag = _TAG + campaign_key
     own = flow_run.get_id()
@@ -33,7 +33,7 @@ def take_over(campaign_key: str) -> list[UUID]:
         client.update_flow_run(UUID(own), tags=[*client.read_flow_run(UUID(own)).tags, tag])  # it replaces them
         dead = [run.id for run in client.read_flow_runs(flow_run_filter=running) if run.id != UUID(own)]
         for run_id in dead:
-            state = Crashed(message=f"Its process died; flow run {own} goes on with the campaign.")
+            state = Crashed(message=f"Its process died; flow run {own} has taken the campaign over.")
             client.set_flow_run_state(run_id, state, force=True)
     return dead
 

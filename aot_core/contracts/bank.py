@@ -28,21 +28,21 @@ CONFIG_FILE = "bank.json"
 
 
 class BankConfig(Frozen):
-    """How much of the past is kept."""
+    """The replay bank: which edits of earlier editions are kept."""
 
     seed: StageSeed = 0
-    """Of the choice of what goes where there is too much."""
+    """Seed of the choice of edits that are dropped above the capacity."""
     capacity: int = Field(default=2000, ge=1, le=10_000_000)
-    """Edits that the bank holds at most, suite included. Beyond it each edition's hardest stay, in equal shares."""
+    """Maximum number of edits in the bank, suite included. Beyond it, each edition's hardest stay, in equal shares."""
     suite: float = Field(default=0.25, ge=0, le=0.9)
-    """Share of the questions that is held back from lessons as the regression suite. It stays as it is for a bank's
-    whole life: with another, questions that were trained on would enter the suite."""
+    """Share of the questions that is held out of training as the regression suite. It is fixed for a bank's whole life:
+    with another share, questions that were trained on would enter the suite."""
     fooled: float = Field(default=0.5, ge=0, lt=1)
-    """An edit has fooled the Defender where at most this share of its answers was right, and more than this share on
-    the clean scene."""
+    """An edit has fooled the Defender if at most this share of its answers was right, and more than this share on the
+    clean scene."""
     near_duplicate_bits: int = Field(default=8, ge=0, le=192)
-    """Two edited pictures look the same where their perceptual hashes differ in at most so many bits of 192. Edits of
-    one scene by different instructions differ in about 30."""
+    """Two edited images are duplicates if their perceptual hashes differ in at most this many of 192 bits. Edits of one
+    scene by different instructions differ in about 30."""
 
 
 class BankInputs(Frozen):

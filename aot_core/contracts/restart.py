@@ -24,13 +24,13 @@ _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
 
 
 class Restart(Frozen):
-    """From which stage on a campaign is made anew."""
+    """The stage from which a campaign is recomputed."""
 
     stage: StageName
     round: int = Field(default=0, ge=0, le=999)
-    """0: data, warm starts, the first evaluation."""
+    """The round of that stage. 0: data, warm starts and the first evaluation."""
     asked_at: str = Field(default="", max_length=40)
-    """UTC, ISO 8601; part of the keys of what is made anew. Filled in when it begins."""
+    """UTC, ISO 8601; part of the keys of the recomputed stages. Filled in at the start."""
 
     def covers(self, stage: StageName, round_index: int) -> bool:
         """Whether a stage of a round is the chosen one, or follows it."""

@@ -40,6 +40,8 @@ class CampaignSummary(Frozen):
     status: Literal["running", "finished", "failed"] = "running"
     message: str = ""
     """Why it failed."""
+    warnings: tuple[str, ...] = ()
+    """What whoever reads its figures has to know: drift, a budget that was used up, an edition that was refused."""
     started_at: str
     updated_at: str
     mlflow_uri: str = ""

@@ -9,6 +9,7 @@ from aot_core.evaluation.closing_table import closing_table
 from aot_core.evaluation.decision_page import row
 from aot_core.evaluation.headline import figure, gate_test, rival, spoken, worst_of, worst_tile
 from aot_core.evaluation.report import evaluations_of
+from aot_core.evaluation.smoke_size import smoke_size
 
 ALIASES = (
     "**Promote with `aot promote`, not with MLflow's alias button.** The button bypasses the gate, the smoke test and "
@@ -40,6 +41,7 @@ def model_card(
         "",
         f"**The gate: {verdict}.** {_sentence(decision.reason)} {_sentence(outcome)}",
         "",
+        *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
         *_gate_table(decision),
         ALIASES,
         "",

@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 
 CONFIDENCE = 0.95
 _CHUNK = 1000
@@ -85,6 +85,13 @@ def mcnemar(lost: int, won: int, alternative: Literal["two-sided", "greater", "l
         alternative: "greater" asks whether the second is better, "less" whether it is worse.
     """
     return float(binomtest(won, won + lost, alternative=alternative).pvalue) if won + lost else 1.0
+
+
+def fell(before: Proportion, now: Proportion) -> float:
+    """The p-value of Fisher's exact test, one-sided: how unusual so low a share would be if it had not fallen. For
+    shares of different questions; of the same questions `mcnemar` shows more."""
+    table = [[round(share.value * share.n), share.n - round(share.value * share.n)] for share in (now, before)]
+    return float(fisher_exact(table, alternative="less").pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

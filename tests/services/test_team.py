@@ -168,7 +168,7 @@ def test_a_worker_measures_the_champion_and_promotes_by_the_gates_leave(team: An
         cursor.execute("SELECT value FROM model_version_tags WHERE key = 'aot.lately.attackers'")
         assert cursor.fetchall() == [("1",)]
     ((ended, told),) = prefect.end(prefect.begin("promotion", version="1", why="to see"))
-    assert (ended, told) == ("COMPLETED", "aot-defender version 1 leads already")
+    assert (ended, told) == ("COMPLETED", "aot-defender version 1 is the champion already")
     ((ended, told),) = prefect.end(prefect.begin("promotion", version="7"))
     assert ended == "FAILED" and "no gate has judged version 7" in told
 
