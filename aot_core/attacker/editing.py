@@ -190,13 +190,14 @@ class Attacker:
         """
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} images but {len(instructions)} instructions; give one each")
-        noise = self.noise(len(images), torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
         sigmas = self.sigmas(self.steps).tolist()
         edited: list[Image.Image] = []
         for first in range(0, len(images), self.batch_size):
             batch = slice(first, first + self.batch_size)
             condition = self.encode([image.convert("RGB") for image in images[batch]], instructions[batch])
-            latents = noise[batch]
+            # Batch by batch: a round of a big editor's noise would fill the device. The numbers are the same.
+            latents = self.noise(len(instructions[batch]), generator)
             for time, next_time in pairwise(sigmas):
                 velocity = self.velocity(latents, latents.new_full((len(latents),), time), condition)
                 latents = ode_step(latents, velocity, time, next_time)

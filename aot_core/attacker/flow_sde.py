@@ -94,12 +94,12 @@ def stochastic_step(
 ) -> GaussianStep:
     """One step of the settings' sampler, from `time` to an earlier `next_time`.
 
-    With `next_latents` given the step is not sampled: its log-probability is evaluated, which is how the updated
-    policy's ratio is had.
+    With `next_latents` given, the step is not sampled: its log-probability is evaluated, for the updated policy's
+    ratio.
 
-    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: a ratio of summed
-    ones leaves any clip at the smallest update when dimensions are many. It is the log of the geometric mean
-    of the densities; the clip's bounds must be chosen accordingly (around 1e-3 and below for large latents).
+    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: with many dimensions a ratio of
+    sums leaves any clip range at the smallest update. It is the log of the geometric mean of the densities; the clip's
+    bounds must be chosen accordingly (around 1e-3 and below for large latents).
 
     Raises ValueError where `next_time` does not lie in [0, time), or the step has no noise (CPS at its end).
     """
