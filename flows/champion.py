@@ -47,7 +47,7 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
     campaign = OpenCampaign(config.model_copy(update={"name": name}), home)
     open_launcher(config.run, execute, find).check(campaign.any_place())
     with campaign:
-        take_over(campaign.key)
+        take_over(campaign.key, home)
         data = tasks.prepare_data(campaign, campaign.data_inputs()).artifact
         attackers = newest_attackers(campaign, newest)
         exam = EvaluateInputs(

@@ -172,7 +172,7 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
 
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
     """Tidy up; returns a description of what was done."""
-    done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
+    done = [f"{len(crash_silent_runs(place, lambda key: is_running(place, key)))} runs marked Crashed"]
     if settings.launcher == "docker":
         from aot_core.launch.leftovers import reap
 
