@@ -4,6 +4,7 @@ The figures stand in MLflow (a run of their own, and the version's tags `aot.lat
 for automations. Where no new Attacker has come since the last time the store answers, in seconds.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from prefect.events import emit_event
@@ -20,6 +21,7 @@ from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
 from flows import tasks
 from flows.campaign import OpenCampaign
+from flows.events import fell, tell_fall
 from flows.maintenance import take_over
 
 _LATELY = "aot.lately."
@@ -60,14 +62,19 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
             judge=campaign.judge(config.evaluate.validity),
         )
         figures = EvaluateOutputs.model_validate(tasks.evaluate(campaign, exam).outputs)
+    reference = _reference(tags)
+    fallen = fell(reference, figures)
     told = {
         CLEAN: repr(figures.strict[CLEAN]),
         "worst": repr(figures.worst),
         "worst_condition": figures.worst_condition,
         "attackers": str(len(attackers)),
+        "reference": repr(figures.worst if fallen or reference is None else reference),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     registry.tag_version(home.mlflow_uri, version, {_LATELY + key: value for key, value in told.items()}, model)
+    if fallen and reference is not None:
+        tell_fall(model, version, reference, figures, len(attackers), home)
     emit_event(
         event="aot.champion.measured",
         resource={"prefect.resource.id": f"aot.model.{model}"},
@@ -77,6 +84,14 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
         f"{model} version {version}: clean {100 * figures.strict[CLEAN]:.1f} %, worst {100 * figures.worst:.1f} % "
         f"({figures.worst_condition}), {len(attackers)} Attackers met"
     )
+
+
+def _reference(tags: Mapping[str, str]) -> float | None:
+    """The worst case that a fall is told against: the one that the version was promoted by, and after a fall the one
+    that was told."""
+    if kept := tags.get(f"{_LATELY}reference"):
+        return float(kept)
+    return registry.gate_figures(tags).get("challenger/worst")
 
 
 def newest_attackers(campaign: OpenCampaign, newest: int) -> tuple[ArtifactRef, ...]:

@@ -11,6 +11,7 @@ and a question whose asker died is asked again.
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 from filelock import FileLock, Timeout
@@ -24,7 +25,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
@@ -66,8 +66,10 @@ from aot_core.tracking.smoke import SmokeError
 from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.course import Course
+from flows.events import tell_ledger
+from flows.links import prefect_pages
 from flows.series import fixed_exam
-from flows.telling import write_model_card
+from flows.telling import write_model_card, write_question
 
 _POLL_SECONDS = 5
 """How often it is looked whether a person has answered."""
@@ -133,7 +135,7 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
     """Act on a decision, and bring the campaign's summary up to date. The campaign may be closed by now."""
     home, settings = campaign.home, campaign.config.promotion
     try:
-        told = act_on(decision, home, settings, campaign.store, campaign.config.run)
+        told = act_on(decision, home, settings, campaign.store, campaign.config.run, write_question(campaign, decision))
     except (PromotionError, SmokeError) as error:
         told = f"not promoted: {error}"
     version = decision.challenger
@@ -160,17 +162,24 @@ def promoter(home: Home, settings: PromotionSettings, store: Store, run: RunSett
 
     def notify(entry: LedgerEntry) -> None:
         acting.notify(entry)
-        emit_event(
-            event=f"aot.promotion.{entry.kind}",
-            resource={"prefect.resource.id": f"aot.model.{entry.model}"},
-            payload=entry.model_dump(mode="json"),
-        )
+        tell_ledger(entry, home)
 
     return replace(acting, notify=notify)
 
 
-def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> str:
+def act_on(
+    decision: Decision,
+    home: Home,
+    settings: PromotionSettings,
+    store: Store,
+    run: RunSettings,
+    asked: Path | None = None,
+) -> str:
     """Do what a decision allows; returns what became of it, in words.
+
+    Args:
+        asked: the file with what a person is shown who is asked (`aot_core.evaluation.approval_page`); the decision
+            alone where there is none.
 
     Raises PromotionError and SmokeError (`aot_core.promotion.transaction.Promoter.promote`).
     """
@@ -190,12 +199,12 @@ def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: S
     acting.note("proposed", decision, decision.reason, page)
     try:
         with FileLock(home.lock_file(f"approval-{decision.sha256[:12]}"), timeout=0):
-            return _with_leave(decision, settings, acting)
+            return _with_leave(decision, settings, acting, asked)
     except Timeout:
         return "another process is waiting for a person's answer"
 
 
-def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promoter) -> str:
+def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promoter, page: Path | None) -> str:
     """Promote if a person says so. A no stands: nobody is asked twice about one decision."""
     declined = [entry for entry in acting.ledger.entries() if _is_no(entry, decision)]
     if declined:
@@ -203,7 +212,7 @@ def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promote
     _close_questions(decision)
     asked, seconds = time.monotonic(), round(settings.approval_hours * 3600)
     with tags(_question_tag(decision)):
-        leave = approval(decision, seconds, return_state=True).result(raise_on_failure=False)
+        leave = approval(decision, seconds, page, return_state=True).result(raise_on_failure=False)
     if acting.champion() == decision.challenger:
         return "promoted by hand meanwhile"
     if isinstance(leave, Leave):
@@ -219,10 +228,17 @@ def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promote
 
 
 @flow(name="promotion-approval", flow_run_name="{decision.model} {decision.challenger}", validate_parameters=False)
-def approval(decision: Decision, seconds: int) -> Leave | None:
-    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
+def approval(decision: Decision, seconds: int, page: Path | None = None) -> Leave | None:
+    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone.
+
+    What there is to see stands in the question, and in an artifact of this run.
+    """
+    shown = decision_markdown(decision) if page is None else page.read_text(encoding="utf-8")
+    key = f"approval-{decision.model}".lower().replace("_", "-").replace(".", "-")
+    number = create_markdown_artifact(key=key, markdown=shown, description="The gate's table; edits before and after.")
+    wide = f"[The same on a page of its own]({prefect_pages()}/artifacts/artifact/{number})\n\n"
     # No initial `who`: with one, Prefect would take an answer without a name.
-    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False)
+    question = Leave.with_initial_data(description=wide + shown, promote=False)
     try:
         return pause_flow_run(wait_for_input=question, timeout=seconds, poll_interval=_POLL_SECONDS)
     except FlowPauseTimeout:

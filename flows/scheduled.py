@@ -4,9 +4,11 @@ Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deploymen
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -15,6 +17,7 @@ from aot_core.commands.housekeeping import collect_garbage, is_running
 from aot_core.commands.places import demand_functions
 from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.home import Home
 from aot_core.promotion import commands
@@ -27,6 +30,7 @@ from aot_core.tracking import registry
 from flows.cancellation import watch_this_run
 from flows.champion import measure_champion
 from flows.coevolution import coevolution
+from flows.events import tell_astray, tell_changed, tell_failure, tell_overdue
 from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
 from flows.secrets import lend_blocks
@@ -34,6 +38,13 @@ from flows.sentences import failed
 from flows.series import edition_of
 from flows.slots import gpu_slot
 
+if TYPE_CHECKING:
+    from aot_core.commands.reevaluation import Reevaluation
+
+_OVERDUE = timedelta(hours=1)
+"""An edition that was planned so long ago, and that nobody runs or has finished, is told of."""
+_LONGEST_HOURS = 168.0
+"""Of a re-evaluation whose campaign sets no `run.stage_hours`: the next one is due."""
 _REAP_SECONDS = 1800.0
 """A container whose campaign's process died is left alone for so long: a restart would take its result over."""
 
@@ -86,6 +97,7 @@ def scheduled_coevolution(
                 return ended  # whoever cancelled this run meant all of it
         return coevolution.fn(edition_of(campaign, place, asked), str(place.root))
     except Exception as error:
+        tell_failure(Path(config).stem, None, home, error)
         return failed(error, home)
 
 
@@ -120,17 +132,34 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
     changed library, another machine, or changed weights."""
     try:
         place, campaign = _at(home), resolve(config, overrides)
-        from aot_core.commands.reevaluation import reevaluate
-
-        store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
-        settings = campaign.run
-        with gpu_slot(settings.gpu_slots, watch_this_run()):
-            found = reevaluate(
-                place.mlflow_uri, campaign.promotion.model, registry.CHAMPION, store, settings.device, settings.threads
-            )
+        with gpu_slot(campaign.run.gpu_slots, watch_this_run()):
+            found = _reevaluated(place, campaign.promotion.model, campaign.run)
     except Exception as error:
         return failed(error, home)
+    if not found.same:
+        tell_changed(campaign.promotion.model, found.told())
     return (Completed if found.same else Failed)(message=found.told())
+
+
+def _reevaluated(home: Home, model: str, settings: RunSettings) -> "Reevaluation":
+    """With the docker launcher in a container: the worker's image has no torch."""
+    place = Place(
+        store=settings.store or str(home.store),
+        s3=settings.s3,
+        device=settings.device,
+        threads=settings.threads,
+        tracking=TrackingTarget(uri=home.mlflow_uri, run_id=""),
+        home=str(home.root),
+    )
+    if settings.launcher == "docker":
+        from aot_core.commands.reevaluation_errand import reevaluate_in_container
+
+        seconds = 3600 * (settings.stage_hours or _LONGEST_HOURS)
+        return reevaluate_in_container(home.mlflow_uri, model, registry.CHAMPION, place, settings.docker, seconds)
+    from aot_core.commands.reevaluation import reevaluate
+
+    store = open_store(place.store, place.s3)
+    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads)
 
 
 @flow(name="evaluate-champion", flow_run_name="{config}")
@@ -163,11 +192,29 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
         place, campaign = _at(home), resolve(config, overrides)
         settings = campaign.run
         done = _tidied(place, settings, keep_days, delete)
-        ledger = Ledger(open_store(settings.store or str(place.store), settings.s3), campaign.promotion.model)
+        store = open_store(settings.store or str(place.store), settings.s3)
+        if campaign.series is not None:
+            _tell_overdue(SeriesBook(store, campaign.series.name), place)
+        ledger = Ledger(store, campaign.promotion.model)
         astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+        if astray:
+            tell_astray(campaign.promotion.model, astray)
         return Failed(message=f"{done}; {astray}") if astray else Completed(message=done)
     except Exception as error:
         return failed(error, home)
+
+
+def _tell_overdue(book: SeriesBook, place: Home) -> None:
+    """Tell of the editions that were planned long enough ago, have no end, and are run by no process of this home."""
+    lock = FileLock(place.lock_file(f"series-{book.series}"), timeout=0)
+    try:
+        with lock:
+            left = [edition for edition in book.editions() if edition.end is None]
+    except Timeout:
+        return  # an edition is being run, and the next one finishes what is left
+    for edition in left:
+        if datetime.now(UTC) - datetime.fromisoformat(edition.planned_at) > _OVERDUE:
+            tell_overdue(edition.plan, edition.planned_at)
 
 
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:

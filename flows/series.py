@@ -26,6 +26,7 @@ from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.course import Course, Ended
+from flows.events import tell_drift
 
 _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
 _DROP_LEVEL = 0.01
@@ -92,6 +93,7 @@ def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
         return
     columns = ", ".join(f"{name} ({found.divergence[name]:.2f})" for name in found.drifted)
     told = f"the data has drifted from the champion's (limit {campaign.config.compare_data.limit:g} nats): {columns}"
+    tell_drift(campaign, told, {name: found.divergence[name] for name in found.drifted})
     if series.on_drift == "stop":
         raise StageBadInputError(
             f"{told}; look at drift.html in the stage's artifact, then mend the source, or set "
@@ -196,6 +198,7 @@ def end_edition(campaign: OpenCampaign, ended: Ended) -> None:
         campaign=campaign.key,
         outcome=f"{'promoted' if promoted else 'not promoted'}: {summary.promotion_reason}",
         version=ended.decision.challenger,
+        model=ended.decision.model,
         defender=course.defender,
         attackers=course.exam.attackers,
         warm_attacker=course.warm_attacker,
@@ -231,7 +234,7 @@ def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, ba
 
 
 def _is_headline(name: str) -> bool:
-    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/")) or name == f"mean/{CLEAN}"
+    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/", "flips/")) or name == f"mean/{CLEAN}"
 
 
 def _own_records(campaign: OpenCampaign) -> dict[str, StageRecord]:

@@ -30,6 +30,13 @@ def deploy(
     launcher: Annotated[Launcher | None, typer.Option(help="How a stage gets its process.")] = None,
     overrides: SetOption = None,
     gpus: Annotated[int, typer.Option(min=0, max=1024, help="GPU slots that the runs' stages queue for.")] = 0,
+    tell: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE/NAME",
+            help="A Prefect block that is told of events: webhook/NAME, slack-webhook/NAME. May be repeated.",
+        ),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Schedule a campaign on the Prefect server, with its measurements, promotion and maintenance.
@@ -51,6 +58,7 @@ def deploy(
     command += ["--pool", pool, "--gpus", str(gpus)]
     command += [] if schedule is None else [f"--schedule={schedule}"]
     command += [f"--set={override}" for override in overrides]
+    command += [f"--tell={block}" for block in tell or []]
     if _leans_on_this_folder(campaign):
         command.append(f"--working-folder={Path.cwd()}")
     os.execve(sys.executable, command, environment)

@@ -62,6 +62,7 @@ StoreOption = Annotated[
     typer.Option(
         parser=store_uri,
         metavar="URI",
+        envvar="AOT_STORE",
         help="The store that holds the ledger, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
     ),
 ]
@@ -70,6 +71,7 @@ PlaceOption = Annotated[
     typer.Option(
         parser=store_uri,
         metavar="URI",
+        envvar="AOT_STORE",
         help="The store to read, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
     ),
 ]

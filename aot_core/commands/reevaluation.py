@@ -138,7 +138,13 @@ def _same_weights(uri: str, model: str, number: str, store: Store, inputs: Evalu
 
 
 def _measure(config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext) -> dict[str, float]:
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ReevaluationError(
+            "there is no torch here to ask a model with; run `aot reevaluate` where the stages run, or deploy with the "
+            "docker launcher, which asks in a stage's container"
+        ) from error
 
     from aot_core.engine.runner import resolve_device
     from aot_core.stages.evaluate import run_evaluate

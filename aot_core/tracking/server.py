@@ -41,6 +41,8 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "--artifacts-destination", settings["AOT_MLFLOW_ARTIFACTS"], "--serve-artifacts",
         "--host", settings.get("AOT_MLFLOW_HOST", "127.0.0.1"), "--port", settings.get("AOT_MLFLOW_PORT", "5000"),
         "--allowed-hosts", settings["AOT_MLFLOW_ALLOWED_HOSTS"], "--workers", settings.get("AOT_MLFLOW_WORKERS", "2"),
+        # uvicorn kills a worker that is silent for 5 s: on a busy host every one while it still imports, for ever.
+        "--uvicorn-opts", "--timeout-worker-healthcheck 120",
     ]  # fmt: skip
     return command, {
         # By the environment: every user of the machine can read command lines.

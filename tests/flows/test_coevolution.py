@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.data.dataset import read_samples
+from aot_core.evaluation.approval_page import approval_page
+from aot_core.store import LocalStore
 from tests.docs_commands import ON_A_FINISHED_CAMPAIGN
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +222,27 @@ def test_prefect_and_mlflow_show_the_report(finished: Path) -> None:
     }
     assert {"report.html", "report/report.md", "report/accuracy.png", "report/crossplay.png"} <= held
     assert {"promotion/decision.json", "promotion/decision.html", "promotion/exam.json"} <= held
+
+
+def test_its_promotion_is_an_event_on_the_server(finished: Path) -> None:
+    with sqlite3.connect(finished / "prefect" / "prefect.db") as database:
+        found = database.execute("SELECT payload FROM events WHERE event = 'aot.promotion.done'").fetchall()
+    (payload,) = (json.loads(text) for (text,) in found)
+    assert payload["message"].startswith("aot-defender: version 1 leads now, in place of none")
+    assert payload["version"].endswith("/#/models/aot-defender/versions/1") and payload["action"] == "promote"
+
+
+def test_whoever_is_asked_sees_edits_side_by_side(finished: Path) -> None:
+    summary = read_summary(finished)
+    assert summary.decision is not None
+    page = approval_page(summary, summary.decision, {"MLflow run": "http://127.0.0.1:5000/", "file": "decision.html"})
+    assert "| floor/clean | " in page and "| worst case | " in page and "[MLflow run](" in page and "file" not in page
+    picture = r"\(data:image/webp;base64,(\S+)\)"
+    pairs = re.findall(rf"\| !\[before\]{picture} \| !\[after\]{picture} \|", page)
+    (curated,) = (step.record for step in summary.steps if step.record.stage == "curate")
+    samples = read_samples(LocalStore(finished / "store").fetch(curated.artifact))
+    assert len(pairs) == min(6, len({sample.scene.scene_id for sample in samples}))
+    assert all(before != after for before, after in pairs) and len(page) < 150_000
 
 
 def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:

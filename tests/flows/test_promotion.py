@@ -1,5 +1,6 @@
 """What becomes of a decision, on a real Prefect: a person says yes, says no, says nothing; an asker that died."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,12 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas import FlowRun, StateType
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterTags,
+)
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -49,8 +55,8 @@ def home(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path)
 
 
-def act(home: Home, about: Decision, settings: PromotionSettings = ASKED) -> str:
-    return act_on(about, home, settings, LocalStore(home.store), RunSettings())
+def act(home: Home, about: Decision, settings: PromotionSettings = ASKED, page: Path | None = None) -> str:
+    return act_on(about, home, settings, LocalStore(home.store), RunSettings(), page)
 
 
 def told(home: Home) -> list[tuple[str, str]]:
@@ -91,9 +97,25 @@ def answered(home: Home, about: Decision, **answer: object) -> str:
     return outcome[0]
 
 
-def test_with_a_persons_leave_it_is_promoted(home: Home) -> None:
+def test_with_a_persons_leave_it_is_promoted_and_they_saw_what_there_is_to_see(home: Home) -> None:
     about = decision(2, 1)
-    assert answered(home, about, promote=True, who="Ada", why="looks sound") == "promoted with Ada's leave"
+    page = home.root / "approval.md"
+    page.write_text("# version 2\n\n![before](data:image/webp;base64,AAAA)")
+    outcome: list[str] = []
+    asker = threading.Thread(target=lambda: outcome.append(act(home, about, page=page)))
+    asker.start()
+    asked = wait_for_question(about)
+    with get_client(sync_client=True) as client:
+        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[asked]))
+        (artifact,) = client.read_artifacts(artifact_filter=mine)
+        state = client.read_flow_run(asked).state
+        assert state is not None and state.state_details.run_input_keyset
+        question = client.read_flow_run_input(asked, state.state_details.run_input_keyset["description"])
+    assert artifact.data == page.read_text() and artifact.key == "approval-aot-defender"
+    assert page.read_text() in json.loads(question) and str(artifact.id) in question, "and leads to the wide page"
+    resume_flow_run(asked, run_input={"promote": True, "who": "Ada", "why": "looks sound"})
+    asker.join(120)
+    assert outcome == ["promoted with Ada's leave"]
     assert leading(home) == "2"
     assert [kind for kind, _ in told(home)] == ["proposed", "intent", "done"]
     last = promoter(home, ASKED, LocalStore(home.store), RunSettings()).ledger.entries()[-1]
