@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from prefect import State, flow
+from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -116,7 +116,13 @@ def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
         settings = campaign.run
         with gpu_slot(settings.gpu_slots, watch_this_run()):
             found = reevaluate(
-                place.mlflow_uri, campaign.promotion.model, registry.CHAMPION, store, settings.device, settings.threads
+                place.mlflow_uri,
+                campaign.promotion.model,
+                registry.CHAMPION,
+                store,
+                settings.device,
+                settings.threads,
+                get_run_logger().info,
             )
     except Exception as error:
         return failed(error, home)

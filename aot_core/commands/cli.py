@@ -16,6 +16,7 @@ from aot_core.commands.cli_bench import bench_app
 from aot_core.commands.cli_compare import app as compare_app
 from aot_core.commands.cli_data import data_app
 from aot_core.commands.cli_deploy import app as deploy_app
+from aot_core.commands.cli_webhook import app as webhook_app
 from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
 from aot_core.commands.options import (
     DEFAULT_HOME,
@@ -159,6 +160,7 @@ def setup(
 
 app.add_typer(deploy_app)
 app.add_typer(compare_app)
+app.add_typer(webhook_app)
 
 
 @app.command()
@@ -411,7 +413,11 @@ def reevaluate(
     from aot_core.store import open_store
 
     kept = open_store(store or str(place.store))
-    found = measure(place.mlflow_uri, model, version, kept, device, threads)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = measure(place.mlflow_uri, model, version, kept, device, threads, say)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
 
