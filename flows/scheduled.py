@@ -160,7 +160,8 @@ def _reevaluated(home: Home, model: str, settings: RunSettings) -> "Reevaluation
     from aot_core.commands.reevaluation import reevaluate
 
     store = open_store(place.store, place.s3)
-    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads)
+    say = get_run_logger().info
+    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads, say)
 
 
 @flow(name="evaluate-champion", flow_run_name="{config}")
