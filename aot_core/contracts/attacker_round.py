@@ -52,6 +52,9 @@ class SamplingSettings(Frozen):
     """a of eta_t = a sqrt(t / (1 - t)). With "cps": eta, where 1 draws all noise afresh."""
     noise_cap: float = Field(default=3.0, gt=0, le=1000)
     """Upper bound of eta_t, which has a pole at t = 1. Ignored by "cps", which has none."""
+    first_step: Annotated[Literal["cap", "level"], LATER] = "cap"
+    """eta of "sde" at t = 1, where sampling starts. cap: `noise_cap`, whatever the level. level: a / sqrt(dt), as in
+    Flow-GRPO's reference code; the step's deviation is then a."""
     shared_noise: bool = True
     """Whether a group starts from one initial noise, so that its edits differ only by the noise of the stochastic
     steps."""
