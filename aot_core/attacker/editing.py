@@ -152,7 +152,7 @@ class Attacker:
         device: str = "cpu",
         settings: EditorSettings | None = None,
     ) -> Self:
-        """The Attacker to go on training: all of the transformer, or a LoRA adapter on the base's.
+        """The Attacker to continue training: the whole transformer, or a LoRA adapter on the base's.
 
         An adapter stays the same adapter through the rounds, so that it never stacks; a folder with an
         adapter and settings without LoRA give the merged model. LoRA's dropout is active in a fresh adapter alone (the

@@ -1,4 +1,4 @@
-"""Which shards a folder of photographs that grows is made of, and which of them the last data set holds already.
+"""Which shards a growing folder of photographs is made of, and which of them the last data set already holds.
 
     source --content, looks--> split of each photograph --chunks of what no kept shard covers--> shards
     snapshot of the last data set --shards whose photographs all still stand-------------------> kept

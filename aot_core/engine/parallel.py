@@ -36,11 +36,11 @@ _ERRORS: dict[ErrorKind, type[StageError]] = {
     "out_of_memory": StageOutOfMemoryError,
     "crash": StageCrashedError,
 }
-"""The most telling first: where one process fails, the others fail because it is gone."""
+"""The most informative first: where one process fails, the others fail because it is gone."""
 
 
 class Job(Frozen):
-    """`JOB.json`: what each of the processes is told."""
+    """`JOB.json`: what each of the processes is given."""
 
     spec: StageSpec
     output: Path
@@ -52,7 +52,7 @@ class Job(Frozen):
 
 
 class Report(Frozen):
-    """What a process says when it is done: `outputs`, or the error's kind and words."""
+    """What a process reports when it is done: `outputs`, or the error's kind and message."""
 
     outputs: dict[str, Any] = Field(default_factory=dict)
     error: ErrorKind | Literal[""] = ""

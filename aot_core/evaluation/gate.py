@@ -1,4 +1,4 @@
-"""May a new Defender lead? A rule on two evaluations of the same questions, apart from everything that acts on it.
+"""May a new Defender lead? A rule on two evaluations of the same questions, separate from everything that acts on it.
 
     hard stops            nothing can make up for them: unreadable answers, missing figures, a gap in the lineage,
                           test questions seen in training

@@ -1,4 +1,4 @@
-"""Which world is it? Told by a config's source, by a sample, or by a picture and its question; asked here alone.
+"""Which world a config's source, a sample, or a picture and its question belong to; decided only here.
 
 Imports without torch; a world is imported when it is opened, the other one is not.
 """
