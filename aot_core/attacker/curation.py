@@ -52,7 +52,7 @@ class CuratedEdit:
 
 
 ValidEdit: TypeAlias = tuple[Target, Proposal, Image.Image, Verdict]
-"""What was edited, as it was told, the result, and what the checks found."""
+"""The target, the proposal, the edited image, and what the checks found."""
 
 
 class Funnel(Frozen):

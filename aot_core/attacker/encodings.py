@@ -1,6 +1,6 @@
 """A least-recently-used cache of encoded sources and prompts.
 
-Everything is encoded by itself, never in a batch, so that an encoding has the same bits whether it was kept or not.
+Everything is encoded singly, never in a batch, so that an encoding has the same bits whether it was cached or not.
 """
 
 import hashlib

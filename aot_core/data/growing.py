@@ -35,7 +35,7 @@ from aot_core.worlds.protocol import DONORS
 from aot_core.worlds.sources import Photographs, Source, Unusable
 
 _DONORS_AT_LEAST = 16
-"""A shard of fewer photographs borrows so many of its split to cut distractors from."""
+"""A shard of fewer photographs than this borrows others of its split to cut distractors from."""
 _AT_A_TIME = 64
 _PER_WORKER = 500
 """A worker process takes seconds to start: fewer photographs than this each are not worth one."""

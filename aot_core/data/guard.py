@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _ROWS_NAMED = 20
-"""So many rows that break an expectation are named in the report."""
+"""How many of the rows that break an expectation the report names."""
 
 
 class DataGuardError(DataError):

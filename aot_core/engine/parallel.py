@@ -48,7 +48,7 @@ class Job(Frozen):
     progress: Path | None
     device: str
     parent: int
-    """The process that waits; without it nobody would take the result."""
+    """The process that waits for the result; the others end when it is gone."""
 
 
 class Report(Frozen):
@@ -156,7 +156,7 @@ def _end(launched: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
-    """One of the processes. Its exit code tells the launcher alone whether to end the others."""
+    """One of the processes. Its exit code only tells the launcher whether to end the others."""
     with quick_imports():
         import torch
 

@@ -19,7 +19,7 @@ from aot_core.contracts.protocols import Answerer, is_cut_off
 from aot_core.contracts.scene import DistractorFamily, Edit, Sample
 
 _CHUNK = 64
-"""Questions handed to the Defender at once: so many pictures are in memory, whatever the data set's size."""
+"""Questions passed to the Defender at once: it bounds the pictures in memory, whatever the data set's size."""
 
 SCHEMA = pa.schema(
     [

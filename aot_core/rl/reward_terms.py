@@ -65,7 +65,7 @@ def _in_time(
     def run() -> None:
         try:
             found["scores"] = list(term(batch))
-        except BaseException as error:  # a SystemExit ends this thread alone, and nobody would hear of it
+        except BaseException as error:  # a SystemExit would end this thread alone, unnoticed
             found["error"] = error
 
     thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")

@@ -42,7 +42,7 @@ def world_of(sample: Sample) -> "World":
 
 
 def read(image: Image.Image, question: str, answer: str, boxes: tuple[Box, ...]) -> "Reading":
-    """A picture and a question that somebody brings along, read by the first world that they are of.
+    """A user's own picture and question, read by the first world that they belong to.
 
     Raises ProbeError where they cannot be used. Arguments as of `World.read`.
     """
