@@ -64,10 +64,10 @@ class Offer:
         if letter.islower() and not small:
             return False
         dressed = bool(match[1] and match[3])
-        if letter in "Aa" and not dressed and not phrases.NEVER_AFTER_ARTICLE.match(text, end):
-            # "A Vase": where the options' texts are known, the text is looked for instead.
-            if following := re.match(r"\s+([^\W\d_])", text[end : end + 20]):
-                return following[1].isupper() and letter == "A" and not self.texts
+        may_be_article = letter in "Aa" and not dressed and not phrases.NEVER_AFTER_ARTICLE.match(text, end)
+        # "A Vase": where the options' texts are known, the text is looked for instead.
+        if may_be_article and (following := re.match(r"\s+([^\W\d_])", text[end : end + 20])):
+            return following[1].isupper() and letter == "A" and not self.texts
         return letter != "I" or dressed or not phrases.VERB_AFTER_PRONOUN.match(text, end)
 
 
