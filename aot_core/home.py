@@ -3,8 +3,9 @@
 import errno
 import os
 import re
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aot_core.contracts.paths import local_path
@@ -86,6 +87,19 @@ class Home:
     def campaign_folder(self, name: str, key: str) -> Path:
         """Where a campaign's summary and report lie."""
         return self.campaigns / f"{name}-{key[:12]}"
+
+    @property
+    def identity(self) -> str:
+        """A random name that this home keeps, made when it is first asked for: paths are the same on many machines."""
+        file = self.root / "identity"
+        if not file.is_file():
+            self.root.mkdir(parents=True, exist_ok=True)
+            made = self.root / f".identity-{uuid.uuid4().hex}"
+            made.write_text(made.name.removeprefix(".identity-"), encoding="utf-8")
+            with suppress(FileExistsError):  # another process was faster
+                os.link(made, file)
+            made.unlink()
+        return file.read_text(encoding="utf-8").strip()
 
     def lock_file(self, name: str) -> Path:
         """A lock file's path; its folder is made."""

@@ -62,7 +62,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
             open_launcher(config.run, execute, find).check(campaign.any_place())
             with one_at_a_time(config, campaign.home):
                 with campaign:
-                    take_over(campaign.key)
+                    take_over(campaign.key, campaign.home)
                     tell_plan(campaign)
                     tell_restart(campaign)
                     ended = _coevolve(campaign)

@@ -19,6 +19,7 @@ from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import counted
 from aot_core.home import Home
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import discrepancy
@@ -159,7 +160,8 @@ def _reevaluated(home: Home, model: str, settings: RunSettings) -> "Reevaluation
     from aot_core.commands.reevaluation import reevaluate
 
     store = open_store(place.store, place.s3)
-    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads)
+    say = get_run_logger().info
+    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads, say)
 
 
 @flow(name="evaluate-champion", flow_run_name="{config}")
@@ -219,13 +221,14 @@ def _tell_overdue(book: SeriesBook, place: Home) -> None:
 
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
     """Tidy up; returns a description of what was done."""
-    done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
+    crashed = crash_silent_runs(place, lambda key: is_running(place, key))
+    done = [f"{counted(len(crashed), 'run')} marked Crashed"]
     if settings.launcher == "docker":
         from aot_core.launch.leftovers import reap
 
         reaped = reap(str(place.root), lambda key: is_running(place, key), _REAP_SECONDS)
-        done.append(f"{len(reaped)} containers reaped")
+        done.append(f"{counted(len(reaped), 'container')} reaped")
     store = open_store(settings.store or str(place.store), settings.s3)
     unreached = collect_garbage(place, store, keep_days, delete=delete)
-    done.append(f"{unreached} stages {'deleted' if delete else 'not reached'}")
+    done.append(f"{counted(unreached, 'stage')} {'deleted' if delete else 'not reached'}")
     return ", ".join(done)

@@ -17,6 +17,7 @@ from aot_core.contracts.compare_data import CompareDataInputs, CompareDataOutput
 from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs, adversary_condition
 from aot_core.contracts.series import EditionEnd
+from aot_core.contracts.terminal import counted
 from aot_core.engine.identity import pin_model
 from aot_core.evaluation.statistics import Proportion, fell
 from aot_core.home import Home
@@ -146,7 +147,7 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         families=False,
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
-    campaign.say(f"measuring {len(candidates)} Attackers of earlier editions")
+    campaign.say(f"measuring {counted(len(candidates), 'Attacker')} of earlier editions")
     strict = EvaluateOutputs.model_validate(tasks.evaluate(campaign, match, recorded=False).outputs).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))

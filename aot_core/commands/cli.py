@@ -16,6 +16,7 @@ from aot_core.commands.cli_compare import app as compare_app
 from aot_core.commands.cli_data import data_app
 from aot_core.commands.cli_deploy import app as deploy_app
 from aot_core.commands.cli_ledger import app as ledger_app
+from aot_core.commands.cli_webhook import app as webhook_app
 from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
 from aot_core.commands.options import (
     DEFAULT_HOME,
@@ -157,6 +158,7 @@ def setup(
 app.add_typer(deploy_app)
 app.add_typer(compare_app)
 app.add_typer(ledger_app)
+app.add_typer(webhook_app)
 
 
 @app.command()

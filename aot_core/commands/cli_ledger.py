@@ -88,7 +88,11 @@ def reevaluate(
 
     demand_home(place)
     kept = existing_store(place, store)
-    found = measure(place.mlflow_uri, model, version, kept, device, threads)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = measure(place.mlflow_uri, model, version, kept, device, threads, say)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
 

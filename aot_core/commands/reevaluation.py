@@ -7,7 +7,7 @@ A figure that a version was promoted by is worth only as much as it can be repro
 an upgrade. Imports torch only when it measures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,13 +56,22 @@ class Reevaluation(NamedTuple):
         return "\n".join([head, *self.different[:10], *figures[:10]])
 
 
-def reevaluate(uri: str, model: str, version: str, store: Store, device: str, threads: int) -> Reevaluation:
+def reevaluate(
+    uri: str,
+    model: str,
+    version: str,
+    store: Store,
+    device: str,
+    threads: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Reevaluation:
     """Evaluate a registered version again, and compare.
 
     Args:
         uri: MLflow's.
         version: a number, or an alias such as `champion`.
         store: holds the version's evaluation and all that it was asked about.
+        say: told what is being done, a line each.
 
     Raises ReevaluationError, and StoreError where an artifact is missing or was changed.
     """
@@ -73,12 +82,17 @@ def reevaluate(uri: str, model: str, version: str, store: Store, device: str, th
     record, inputs = _evaluation(uri, model, number, tags, store)
     with TemporaryDirectory(prefix="aot-reevaluate-") as folder:
         scratch = Path(folder)
+        then = read_items(store.fetch(record.artifact) / ITEMS_FILE)
+        say(f"{model} version {number}: are the registry's weights those that were measured?")
         _same_weights(uri, model, number, store, inputs, scratch / "registered")
         output = scratch / "output"
         output.mkdir()
         config = EvaluateConfig.model_validate(record.identity.config)
+        conditions = len({item.condition for item in then})
+        say(f"asking {len(then)} questions again, in {conditions} conditions; it took {record.seconds:.0f} s then")
         outputs = _measure(config, inputs, StageContext(store, output, scratch, device, threads=threads))
-        then, now = (read_items(path / ITEMS_FILE) for path in (store.fetch(record.artifact), output))
+        say("comparing answer by answer")
+        now = read_items(output / ITEMS_FILE)
     before = record.metrics
     changed = {name: (before.get(name), outputs.get(name)) for name in {**before, **outputs}}
     figures = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}

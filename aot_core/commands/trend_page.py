@@ -45,6 +45,13 @@ class TrendRow:
         """Whether it was promoted and not rolled back."""
         return self.promoted and not self.rolled_back
 
+    @property
+    def verdict(self) -> str:
+        """In a word or two; empty where the edition has not ended."""
+        if not self.figures:
+            return ""
+        return ("promoted, rolled back" if self.rolled_back else "promoted") if self.promoted else "not promoted"
+
 
 NONE_YET = "No edition has been promoted yet."
 
@@ -62,7 +69,8 @@ def trend_rows(editions: Sequence[Edition], rolled_back: Mapping[int, str]) -> l
         if end is None:
             rows.append(TrendRow(plan.number, begun_from, "", {}, 0.0, 0, False, "not finished", ""))
             continue
-        told = "; ".join(part for part in (end.outcome, end.over_budget) if part)
+        why = end.outcome.removeprefix("not ").removeprefix("promoted").removeprefix(": ")
+        told = "; ".join(part for part in (why, end.over_budget) if part)
         rows.append(
             TrendRow(
                 plan.number, begun_from, when(end.ended_at), edition_figures(end), end.seconds / 3600, end.stages,
@@ -127,7 +135,8 @@ def trend_markdown(series: str, editions: Sequence[Edition], rolled_back: Mappin
     lines = [f"# Series {series}", "", verdict(rows), "", heads, "|---|---|" + "---:|" * (len(NAMES) + 2) + "---|"]
     for row in rows:
         shares = ("" if row.figures.get(name) is None else f"{row.figures[name]:.1f}" for name in NAMES)
-        outcome = "; ".join(part for part in (row.outcome, row.rolled_back) if part).replace("|", "/")
+        told = (f"{row.verdict} {row.outcome}".strip(), row.rolled_back)
+        outcome = "; ".join(part for part in told if part).replace("|", "/")
         cost = f"{row.hours:.2f} | {row.stages}"
         lines.append(f"| {row.number} | {row.begun_from} | {' | '.join(shares)} | {cost} | {outcome} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """A first champion may rest on a handful of questions, as in the smoke campaign; wherever it is shown, this is said."""
 
 from aot_core.contracts.promotion import Decision
+from aot_core.contracts.terminal import counted
 
 _COMPARED = ("floor/", "not_worse/", "superior/")
 """The lines that a promotion rests on; a regression suite may be of any size."""
@@ -13,8 +14,7 @@ def smoke_size(decision: Decision) -> str:
     least = decision.settings.min_items
     if not decision.promote or fewest is None or fewest.n >= least:
         return ""
-    questions = f"{fewest.n} question{'' if fewest.n == 1 else 's'}"
     return (
-        f"Smoke-size decision: {fewest.name} rests on {questions}, fewer than promotion.gate.min_items ({least}). It "
-        "shows that the pipeline works, not that the model is good."
+        f"Smoke-size decision: {fewest.name} rests on {counted(fewest.n, 'question')}, fewer than "
+        f"promotion.gate.min_items ({least}). It shows that the pipeline works, not that the model is good."
     )

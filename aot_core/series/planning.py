@@ -17,6 +17,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.series import EditionPlan, SeriesSettings
+from aot_core.contracts.terminal import counted
 from aot_core.series.book import Edition, SeriesBook, series_in
 from aot_core.store.protocol import Store
 from aot_core.tracking import registry
@@ -156,7 +157,8 @@ def _without_lost(
     met = tuple(uri for uri in plan.pool if where.store.find("attacker_round", uri.rpartition("/")[2]) is not None)
     if met != plan.pool:
         changes["pool"] = met
-        told.append(f"{len(plan.pool) - len(met)} Attackers of earlier editions are gone or damaged, and are not met")
+        lost = counted(len(plan.pool) - len(met), "Attacker")
+        told.append(f"gone or damaged, and not met: {lost} of earlier editions")
     if not changes:
         return plan
     told.append("the plan of this edition was changed accordingly")
@@ -169,9 +171,7 @@ def _plan(
     number = len(known) + 1
     told: list[str] = []
     if not known and (others := series_in(where.store)):
-        listed = ", ".join(
-            f"{name!r} ({count} edition{'' if count == 1 else 's'})" for name, count in sorted(others.items())
-        )
+        listed = ", ".join(f"{name!r} ({counted(count, 'edition')})" for name, count in sorted(others.items()))
         told.append(f"series {settings.name!r} is new here and begins with edition 1; this store also holds {listed}")
     slots = [edition.plan.slot for edition in known if edition.plan.slot]
     if slot and slots and slot < max(slots):

@@ -50,6 +50,8 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "MLFLOW_AUTH_CONFIG_PATH": str(file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings["AOT_MLFLOW_PASSWORD"],
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its job runner scores traces of chats: four more processes that import all of MLflow.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
 

@@ -62,6 +62,7 @@ class Deployment:
             "AOT_CONFIGS": str(self.folder / "configs"),
             "AOT_DATA": str(self.folder / "data"),
             "AOT_SCHEDULE": cron,
+            "MLFLOW_WORKERS": "1",
             "POSTGRES_IMAGE": "aot-test-postgres:latest",
             "OBJECTS_IMAGE": "aot-test-objects:latest",
         }
@@ -71,12 +72,12 @@ class Deployment:
         written.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in chosen.items())]) + "\n")
         written.chmod(0o600)
 
-    def compose(self, *arguments: str, check: bool = True, seconds: float = 900) -> str:
+    def compose(self, *arguments: str, check: bool = True, seconds: float = 1800) -> str:
         """`docker compose ARGUMENTS`; returns what it wrote to standard output."""
         command = ["docker", "compose", "--env-file", ".env", "-f", "compose.yaml", *arguments]
         return self._run(command, check, seconds)
 
-    def script(self, *command: str, seconds: float = 900) -> str:
+    def script(self, *command: str, seconds: float = 1800) -> str:
         """A script of `infra`, from the folder above it; returns what it wrote to standard output."""
         return self._run([str(self.infra / command[0]), *command[1:]], check=True, seconds=seconds)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.compose.conftest import AOT, EVERY_MINUTE, FRIDAY, LASTING, Deployment, until
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(7200)]
 
 OPEN = {"postgres": {5432}, "objects": {8333, 18333}, "mlflow": {5000}, "prefect": {4200}, "worker": set[int]()}
 """What each service's container may let others on its networks reach."""
@@ -116,12 +116,12 @@ def test_a_scheduled_campaign_outlives_the_death_of_every_server(deployment: Dep
     deployment.schedule(EVERY_MINUTE)
     deployment.compose("up", "-d", "--wait", "worker")
     for service in ("objects", "mlflow", "prefect", "postgres", "worker"):
-        until(deployment.stages, 600)
+        until(deployment.stages, 1200)
         before = deployment.container(service).attrs["RestartCount"]
         deployment.kill(service)
-        until(lambda: deployment.container(service).attrs["RestartCount"] > before, 120)  # noqa: B023
-        until(lambda: deployment.healthy(service), 300)  # noqa: B023
-    entry = until(deployment.ledger_or_none, 2400)[-1]
+        until(lambda: deployment.container(service).attrs["RestartCount"] > before, 300)  # noqa: B023
+        until(lambda: deployment.healthy(service), 900)  # noqa: B023
+    entry = until(deployment.ledger_or_none, 3600)[-1]
     deployment.schedule(FRIDAY)
     deployment.compose("up", "-d", "--wait", "worker")
     assert entry["kind"] == "done" and entry["model"] == "aot-defender"
@@ -135,7 +135,7 @@ def test_a_scheduled_campaign_outlives_the_death_of_every_server(deployment: Dep
 
 def test_what_was_lost_comes_back_from_a_backup(deployment: Deployment, tmp_path: Path) -> None:
     ledger = deployment.ledger()
-    answered = deployment.run_now("reevaluation", 900)
+    answered = deployment.run_now("reevaluation", 1800)
     assert answered[0] == "COMPLETED" and "as they were" in answered[1], answered
     runs = [run["id"] for run in deployment.flow_runs("coevolution")]
     made = deployment.script("backup/backup.sh", str(tmp_path)).splitlines()[-1]
@@ -153,8 +153,8 @@ def test_what_was_lost_comes_back_from_a_backup(deployment: Deployment, tmp_path
     assert deployment.ledger() == ledger, "`aot history` verifies the chain, and the alias against it"
     assert {run["id"] for run in deployment.flow_runs("coevolution")} >= set(runs)
     deployment.ask(*AOT, "store", "verify", "--home", "/home/aot")
-    assert deployment.run_now("reevaluation", 900) == answered, "the champion loads, and answers as it did"
-    kind, told = deployment.run_now("evaluate-champion", 1200)
+    assert deployment.run_now("reevaluation", 1800) == answered, "the champion loads, and answers as it did"
+    kind, told = deployment.run_now("evaluate-champion", 1800)
     assert kind == "COMPLETED" and "version 1: clean" in told, told
 
 
@@ -164,4 +164,4 @@ def test_a_backup_that_was_changed_is_refused(deployment: Deployment, tmp_path: 
         file.write(b"x")
     with pytest.raises(AssertionError, match=r"mlflow\.dump"):
         deployment.script("backup/restore.sh", str(made), "--yes")
-    until(lambda: deployment.healthy(*LASTING), 120)
+    until(lambda: deployment.healthy(*LASTING), 600)

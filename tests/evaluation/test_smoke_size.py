@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aot_core.commands.cli import app
+from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.promotion import Decision, GateSettings, GateTest
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.evaluation.decision_page import decision_markdown, decision_page
@@ -46,6 +47,7 @@ def test_page_card_closing_table_and_status_say_so(
     few = summary.model_copy(
         update={
             "decision": first(8), "registered_version": "1", "aliases": ("champion",), "promotion_reason": "promoted",
+            "config": CampaignConfig(name="tiny").model_dump(mode="json"),
         }
     )  # fmt: skip
     many = few.model_copy(update={"decision": first(100)})

@@ -269,6 +269,7 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     touched = command(finished, "reevaluate")
     weights.write_text(whole)
     assert touched.returncode == 2 and "the registry's weights are not those that were measured" in touched.stderr
+    assert touched.stderr.startswith("aot-defender version 1: are the registry's weights"), "it says what it is at"
 
 
 def rival_settings(adversary: str) -> list[str]:
