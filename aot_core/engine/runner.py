@@ -137,8 +137,10 @@ def progress_folder(store: Store, spec: StageSpec) -> Path:
     own = stages / spec.stage / spec.key
     for left in stages.glob("*/*"):
         # Stages that run beside this one remove their own folders when they finish.
-        with suppress(FileNotFoundError):
-            if left != own and left.stat().st_mtime < time.time() - _LEFT_SECONDS:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            # A folder's own time stands still while what lies in it is written.
+            touched = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if left != own and touched < time.time() - _LEFT_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
     return own
 
