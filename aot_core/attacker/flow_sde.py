@@ -6,7 +6,7 @@ transition, whose log-probability a policy gradient can use. Two ways to do so:
 
 - "sde" (Flow-GRPO, arXiv 2505.05470): Euler-Maruyama steps of the SDE with the flow's marginals. Right for small
   steps; with few of them there is more noise in x_t' than t' says, and the flow was never trained on that.
-- "cps" (coefficients-preserving sampling, arXiv 2509.05952): x_t' is put together anew from the clean latents and the
+- "cps" (coefficients-preserving sampling, arXiv 2509.05952): x_t' is recomposed from the clean latents and the
   noise that the flow sees, a part of which is drawn afresh; the noise in x_t' is t' however long the step is.
 
 Shapes: latents (B, C, h, w); times are scalars. Means and log-probabilities are computed in float32.

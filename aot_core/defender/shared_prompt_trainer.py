@@ -137,7 +137,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         steps = self.args.steps_per_generation
         due = self._step % (steps * self.num_iterations) == 0 and self._generated_at != self._step
         if due or self._buffered_inputs is None:
-            self._generated_at = self._step  # a step that is done again asks nobody again
+            self._generated_at = self._step  # a step that is repeated does not generate again
             made = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = cut(made, self.num_generations, steps, skip_flat=self._flat_groups_add_nothing)
         return self._buffered_inputs[self._step % steps]

@@ -29,7 +29,7 @@ def second_opinion(
         names: benchmarks of ours.
         output: where lmms-eval writes its results.
         adapter: lmms-eval's name for the kind of model.
-        limit: its first so many questions alone.
+        limit: ask only this many questions, the first ones.
 
     Raises BenchmarkError where lmms-eval is not installed, fails, or leaves a figure out.
     """
