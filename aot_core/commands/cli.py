@@ -27,7 +27,6 @@ from aot_core.commands.options import (
     HomeOption,
     JsonOption,
     Launcher,
-    ModelOption,
     PlaceOption,
     SetOption,
     StoreOption,
@@ -333,29 +332,6 @@ def attack(
     settings = ProbeSettings(count=count, samples=samples, steps=steps, seed=seed, judge=judge)
     report = attack_picture(asked, match, settings, output)
     print_report(report, output)
-
-
-@app.command()
-def export(
-    output: Annotated[Path, typer.Argument(help="A new folder.")],
-    version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
-    model: ModelOption = "aot-defender",
-    home: HomeOption = DEFAULT_HOME,
-) -> None:
-    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM.
-
-    Example: aot export defender --version champion
-    """
-    from aot_core.commands.looking import demand_home
-    from aot_core.home import Home
-
-    place = Home(home)
-    demand_home(place)
-    os.environ.update(place.environment())
-    from aot_core.commands.export import export_defender
-
-    number = export_defender(place.mlflow_uri, model, version, output)
-    typer.echo(f"{model} version {number} written to {output}")
 
 
 @app.command()

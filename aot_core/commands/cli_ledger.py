@@ -1,4 +1,4 @@
-"""`aot promote`, `aot rollback`, `aot reevaluate` and `aot history`: which version leads, and who decided it."""
+"""Commands about registered versions: promote, rollback, reevaluate, export, and the ledger's history."""
 
 import os
 from collections.abc import Callable
@@ -95,6 +95,29 @@ def reevaluate(
     found = measure(place.mlflow_uri, model, version, kept, device, threads, say)
     typer.echo(f"{model} {found.told()}")
     raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    model: ModelOption = "aot-defender",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write a registered Defender as a plain transformers folder, for `transformers serve` or vLLM.
+
+    Example: aot export defender --version champion
+    """
+    from aot_core.commands.looking import demand_home
+    from aot_core.home import Home
+
+    place = Home(home)
+    demand_home(place)
+    os.environ.update(place.environment())
+    from aot_core.commands.export import export_defender
+
+    number = export_defender(place.mlflow_uri, model, version, output)
+    typer.echo(f"{model} version {number} written to {output}")
 
 
 @app.command()

@@ -41,7 +41,7 @@ ASKED = PromotionSettings(approval="human", approval_hours=1.0, smoke_seconds=12
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
