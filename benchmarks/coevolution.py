@@ -191,7 +191,8 @@ def write(
         "|---" * (len(conditions) + 1) + "|",
         *(f"| {p} | " + " | ".join(_cell(shares[p][c]) for c in conditions) + " |" for p in players),
         "",
-        f"Paired over all items of all seeds: aot_{rounds} minus the other Defender, in points (95 % interval, McNemar's p):",
+        f"Paired over all items of all seeds: aot_{rounds} minus the other Defender, in points "
+        "(95 % interval, McNemar's p):",
         "",
         "| against | " + " | ".join(titles.get(c, c) for c in conditions) + " |",
         "|---" * (len(conditions) + 1) + "|",

@@ -17,6 +17,7 @@ from aot_core.contracts.compare_data import CompareDataInputs, CompareDataOutput
 from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs, adversary_condition
 from aot_core.contracts.series import EditionEnd
+from aot_core.contracts.terminal import counted
 from aot_core.engine.identity import pin_model
 from aot_core.evaluation.statistics import Proportion, fell
 from aot_core.home import Home
@@ -26,6 +27,7 @@ from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.course import Course, Ended
+from flows.events import tell_drift
 
 _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
 _DROP_LEVEL = 0.01
@@ -92,6 +94,7 @@ def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
         return
     columns = ", ".join(f"{name} ({found.divergence[name]:.2f})" for name in found.drifted)
     told = f"the data has drifted from the champion's (limit {campaign.config.compare_data.limit:g} nats): {columns}"
+    tell_drift(campaign, told, {name: found.divergence[name] for name in found.drifted})
     if series.on_drift == "stop":
         raise StageBadInputError(
             f"{told}; look at drift.html in the stage's artifact, then mend the source, or set "
@@ -144,7 +147,7 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         families=False,
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
-    campaign.say(f"measuring {len(candidates)} Attackers of earlier editions")
+    campaign.say(f"measuring {counted(len(candidates), 'Attacker')} of earlier editions")
     strict = EvaluateOutputs.model_validate(tasks.evaluate(campaign, match, recorded=False).outputs).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))
@@ -196,6 +199,7 @@ def end_edition(campaign: OpenCampaign, ended: Ended) -> None:
         campaign=campaign.key,
         outcome=f"{'promoted' if promoted else 'not promoted'}: {summary.promotion_reason}",
         version=ended.decision.challenger,
+        model=ended.decision.model,
         defender=course.defender,
         attackers=course.exam.attackers,
         warm_attacker=course.warm_attacker,
@@ -231,7 +235,7 @@ def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, ba
 
 
 def _is_headline(name: str) -> bool:
-    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/")) or name == f"mean/{CLEAN}"
+    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/", "flips/")) or name == f"mean/{CLEAN}"
 
 
 def _own_records(campaign: OpenCampaign) -> dict[str, StageRecord]:

@@ -107,13 +107,18 @@ class Attacker:
         steps: int = 6,
         batch_size: int = 128,
         settings: EditorSettings | None = None,
+        merge: bool = False,
     ) -> Self:
         """The Attacker of an artifact folder, or the base itself where none is given.
+
+        An adapter is merged into float32 weights and stays beside weights in half precision, where rounding would undo
+        most of what it has learned.
 
         Args:
             base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an adapter.
             adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
             dtype, settings: what the artifact was trained with unless given; float32 and the defaults without one.
+            merge: merge an adapter into half precision too, to go on training all weights.
 
         Raises UnknownModelError for a base that is not there, CheckpointError for a folder that holds no
         Attacker.
@@ -129,9 +134,11 @@ class Attacker:
                 f"attacker {source!r} is a {name}, which no adapter drives; give a {', a '.join(EDITORS)}, or write an "
                 "EditorAdapter for it"
             )
-        pipeline = load_adapter(name).load_pipeline(source, getattr(torch, dtype or kept.dtype))
+        precision = dtype or kept.dtype
+        pipeline = load_adapter(name).load_pipeline(source, getattr(torch, precision))
         if folder is not None and not whole:
-            pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, str(folder)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(pipeline.transformer, str(folder))
+            pipeline.transformer = adapted.merge_and_unload() if merge or precision == "float32" else adapted
         attacker = cls(pipeline, steps=steps, batch_size=batch_size, settings=settings or kept.settings)
         attacker.adapter.to(device)
         return attacker
@@ -148,11 +155,12 @@ class Attacker:
         """The Attacker to go on training: all of the transformer, or a LoRA adapter on the base's.
 
         An adapter stays the same adapter through the rounds, so that it never stacks; a folder with an
-        adapter and settings without LoRA give the merged model. Raises CheckpointError for LoRA on a full
+        adapter and settings without LoRA give the merged model. LoRA's dropout is active in a fresh adapter alone (the
+        warm start's). Raises CheckpointError for LoRA on a full
         model.
         """
         if model.lora is None or folder is None:
-            attacker = cls.load(base, folder, device, model.dtype, settings=settings)
+            attacker = cls.load(base, folder, device, model.dtype, settings=settings, merge=True)
             if model.lora is None:
                 attacker.pipeline.transformer.requires_grad_(True)
             else:
@@ -166,9 +174,9 @@ class Attacker:
                 )
             settings = settings or EditorFile.read(adapter).settings
             attacker = cls.load(base, None, device, model.dtype, settings=settings)
-            attacker.pipeline.transformer = PeftModel.from_pretrained(
-                attacker.pipeline.transformer, str(adapter), is_trainable=True
-            )
+            adapted = PeftModel.from_pretrained(attacker.pipeline.transformer, str(adapter), is_trainable=True)
+            # Without dropout: a round's log-probabilities are those of the policy that samples.
+            attacker.pipeline.transformer = adapted.eval()
         if model.gradient_checkpointing:
             attacker.pipeline.transformer.enable_gradient_checkpointing()
         return attacker
@@ -182,13 +190,14 @@ class Attacker:
         """
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} images but {len(instructions)} instructions; give one each")
-        noise = self.noise(len(images), torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
         sigmas = self.sigmas(self.steps).tolist()
         edited: list[Image.Image] = []
         for first in range(0, len(images), self.batch_size):
             batch = slice(first, first + self.batch_size)
             condition = self.encode([image.convert("RGB") for image in images[batch]], instructions[batch])
-            latents = noise[batch]
+            # Batch by batch: a round of a big editor's noise would fill the device. The numbers are the same.
+            latents = self.noise(len(instructions[batch]), generator)
             for time, next_time in pairwise(sigmas):
                 velocity = self.velocity(latents, latents.new_full((len(latents),), time), condition)
                 latents = ode_step(latents, velocity, time, next_time)
@@ -274,8 +283,10 @@ class Attacker:
         assert self._reference is not None, "hold_reference comes first"
         present = [parameter.detach().clone() for parameter in self.trainable()]
         self._put(self._reference)
-        yield
-        self._put(present)
+        try:
+            yield
+        finally:
+            self._put(present)
 
     @torch.no_grad()
     def _put(self, values: Sequence[Tensor]) -> None:

@@ -25,6 +25,7 @@ from aot_core.attacker.flow_sde import ode_step, stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages
+from aot_core.rl.gradients import clip_gradients
 from aot_core.rl.surrogate import clipped_surrogate, gaussian_kl
 
 
@@ -211,8 +212,8 @@ def optimise(
                 (loss * share).backward()
                 for name, value in parts.items():
                     metrics[name] += value * share / config.iterations
-        norm = torch.nn.utils.clip_grad_norm_(editor.trainable(), config.max_grad_norm)
-        metrics["grad_norm"] += float(norm) / config.iterations
+        norm = clip_gradients(editor.trainable(), config.max_grad_norm, "attacker_round")
+        metrics["grad_norm"] += norm / config.iterations
         optimizer.step()
     return metrics
 

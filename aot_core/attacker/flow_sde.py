@@ -94,24 +94,24 @@ def stochastic_step(
 ) -> GaussianStep:
     """One step of the settings' sampler, from `time` to an earlier `next_time`.
 
-    With `next_latents` given the step is not sampled: its log-probability is evaluated, which is how the updated
-    policy's ratio is had.
+    With `next_latents` given, the step is not sampled: its log-probability is evaluated, for the updated policy's
+    ratio.
 
-    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: a ratio of summed
-    ones leaves any clip at the smallest update when dimensions are many. It is the log of the geometric mean
-    of the densities; the clip's bounds must be chosen accordingly (around 1e-3 and below for large latents).
+    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: with many dimensions a ratio of
+    sums leaves any clip range at the smallest update. It is the log of the geometric mean of the densities; the clip's
+    bounds must be chosen accordingly (around 1e-3 and below for large latents).
 
     Raises ValueError where `next_time` does not lie in [0, time), or the step has no noise (CPS at its end).
     """
     if not 0 <= next_time < time:
-        raise ValueError(f"next_time {next_time} must lie in [0, time), time being {time}")
+        raise ValueError(f"next_time {next_time} must lie in [0, time) with time = {time}")
     x, v = latents.float(), velocity.float()
     if settings.sampler == "cps":
         mean, std = cps_transition(x, v, time, next_time, level=settings.noise_level)
     else:
         mean, std = sde_transition(x, v, time, next_time, level=settings.noise_level, cap=settings.noise_cap)
     if std == 0:
-        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} is without noise: use ode_step")
+        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} has no noise: use ode_step")
     if next_latents is None:
         noise = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         next_latents = (mean + std * noise).detach()

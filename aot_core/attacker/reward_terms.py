@@ -66,7 +66,7 @@ def _combined(term: AttackTerm, edit: ScoredEdit, score: float) -> float:
         return edit.reward.reward + term.weight * score
     if not 0 <= score <= 1:
         raise RewardError(
-            f"reward {term.name!r} is {score:g} for the edit {_told(edit)}; a factor's score lies within 0..1: mend "
+            f"reward {term.name!r} is {score:g} for the edit {_told(edit)}; a factor's score lies within 0..1: fix "
             'it, or set combine = "add"'
         )
     return edit.reward.reward * (1 - term.weight + term.weight * score)

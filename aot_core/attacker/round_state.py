@@ -211,7 +211,7 @@ class RoundState:
             reward = Reward(**{**kept["reward"], "answers": tuple(kept["reward"]["answers"])})
             proposal = Proposal.model_validate(kept["proposal"])
             self.history.best.append(ScoredEdit(self.targets[kept["target"]], proposal, edited, reward))
-        logger.info("attacker_round: goes on after update %d of %d", self.update, self.config.updates)
+        logger.info("attacker_round: resuming after update %d of %d", self.update, self.config.updates)
         return True
 
     def _about(self) -> str:

@@ -19,7 +19,7 @@ def verify(
     name: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also decode every picture.")] = False,
 ) -> None:
-    """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files.
+    """List the benchmarks in a folder: whether each is complete, and whether it is the published one.
 
     Example: aot bench verify benchmarks
     """
@@ -52,7 +52,7 @@ def run(
     dtype: DTypeOption = "float32",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped.
+    """Run benchmarks on a local model or an endpoint; a rerun resumes where it stopped.
 
     Example: aot bench run benchmarks --name pope --defender aot-tiny-vl
     """
@@ -89,12 +89,12 @@ def run(
 def second_opinion(
     model: Annotated[str, typer.Argument(help="A hub name or an exported folder.")],
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
-    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to stand beside.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to compare with.")] = None,
     adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
-    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="The first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="Only the first so many questions.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare.
+    """Evaluate a model with lmms-eval (installed separately; it downloads its data from the hub), and compare.
 
     Example: aot bench second-opinion exported --name mmstar
     """

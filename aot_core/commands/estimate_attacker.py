@@ -54,7 +54,7 @@ class EditorShape:
         if folder is None:
             return cls(PUBLISHED_EDITORS[name]) if name in PUBLISHED_EDITORS else None
         path = folder / "transformer" / "config.json"
-        config = json.loads(path.read_text()) if path.is_file() else {}
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return cls(config) if config.get("_class_name") == "QwenImageTransformer2DModel" else None
 
     @property

@@ -180,6 +180,9 @@ class AttackerRoundConfig(Frozen):
     patience: Annotated[PatienceSettings | None, LATER] = None
     """Early stopping, before `updates` is reached. None: off."""
     defender_dtype: DType = "float32"
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
+    needs as many as `defender_round.max_completion_tokens`. An `opponent` has a limit of its own."""
     probe: int = Field(default=80, ge=1, le=10_000_000)
     """Scenes (at most a third of those attacked) held out of training. The Attacker is measured on them before and
     after, with the same instructions and noise."""

@@ -31,7 +31,7 @@ class EndpointSettings(Frozen):
 
 
 class VllmSettings(Frozen):
-    """A vLLM server, started by the stage on the weights that it evaluates. vLLM must be installed beside this project."""
+    """A vLLM server that the stage starts on the weights it evaluates. vLLM must be installed beside this project."""
 
     arguments: PublicArguments = ()
     """Arguments of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size",

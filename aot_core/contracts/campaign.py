@@ -191,8 +191,8 @@ class CampaignConfig(Frozen):
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
                 raise ValueError(
-                    f"{section}.processes wants several GPUs, and a slot of run.gpu_slots is one; leave gpu_slots out, "
-                    "or set processes to 1"
+                    f"{section}.processes needs several GPUs, but a slot of run.gpu_slots is one GPU; leave gpu_slots "
+                    "out, or set processes to 1"
                 )
         return self
 

@@ -86,6 +86,9 @@ class CurateConfig(Frozen):
     """With `draw = "prioritised"`: measure the Attackers against the current Defender. None: use each Attacker's
     success at the end of its own round."""
     defender_dtype: DType = "float32"
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
+    needs as many as `defender_round.max_completion_tokens`."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
 
     @model_validator(mode="after")

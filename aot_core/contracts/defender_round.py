@@ -155,8 +155,8 @@ class DefenderRoundConfig(Frozen):
             return self
         if self.loss in ("cispo", "sapo"):
             raise ValueError(
-                f'clip_ratio_dual bounds a clipped ratio, which loss = "{self.loss}" has not; leave it out, or set '
-                "loss to dapo, dr_grpo or gspo"
+                f'clip_ratio_dual bounds a clipped ratio, which loss = "{self.loss}" does not have; leave it out, or '
+                "set loss to dapo, dr_grpo or gspo"
             )
         if self.clip_ratio_dual <= 1 + self.epsilon_high:
             raise ValueError(

@@ -76,7 +76,10 @@ class EvaluateConfig(Frozen):
     worst_of: Annotated[int, LATER, Field(ge=0, le=1024)] = 0
     """n: edits per scene by every Attacker, of which the hardest is asked about (`worst_of_n`). 0: not measured."""
     dtype: DType = "float32"
-    """Precision of the Defender's weights; Attackers compute in float32."""
+    """Precision of the Defender's weights; Attackers compute in the precision that they were trained in."""
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
+    needs as many as `defender_round.max_completion_tokens`. Benchmarks have a limit of their own."""
     benchmarks: BenchmarkSettings = BenchmarkSettings()
     """Public benchmarks, asked `samples` times at the same temperature, and only where their folder is given."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)

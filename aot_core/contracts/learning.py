@@ -16,6 +16,7 @@ class LoraSettings(Frozen):
     rank: int = Field(default=16, ge=1, le=65_536)
     alpha: int = Field(default=32, ge=1, le=1_000_000)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """In training. An Attacker's rounds take no notice of it: they optimise the policy that samples, which has none."""
     target_modules: tuple[Name, ...] | Literal["all-linear"] = "all-linear"
 
 

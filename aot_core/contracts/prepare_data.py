@@ -205,7 +205,7 @@ class ImplantationSettings(Frozen):
 
 
 class EffectivenessSettings(Frozen):
-    """The effectiveness filter: which pairs fool the base Defender (right on the clean scene, wrong on the edited one)."""
+    """The effectiveness filter: which pairs fool the base Defender (right when clean, wrong when edited)."""
 
     enabled: bool = True
     samples: int = Field(default=3, ge=1, le=1024)

@@ -52,7 +52,7 @@ def parse_restart(asked: str, rounds: int) -> Restart:
     least = 1 if stage in _OF_A_ROUND else 0
     most = rounds if stage in (*_OF_A_ROUND, "evaluate", "bank") else 0
     if separator and not number.isdecimal():
-        raise ValueError(f"--from {asked!r}: {number!r} is no round; give STAGE or STAGE:ROUND")
+        raise ValueError(f"--from {asked!r}: {number!r} is not a round; give STAGE or STAGE:ROUND")
     chosen = int(number) if separator else least
     if not least <= chosen <= most:
         has = f"rounds {least} to {most}" if most > least else f"round {most}" if most >= least else "no round"

@@ -114,6 +114,8 @@ class EditionEnd(Frozen):
     """`promoted`, `refused: ...`, `stopped: ...`."""
     version: str = ""
     """The registered Defender's."""
+    model: str = "aot-defender"
+    """The registered model that it is a version of."""
     defender: ArtifactRef | None = None
     attackers: tuple[ArtifactRef, ...] = ()
     """The rounds', in their order."""
@@ -122,7 +124,7 @@ class EditionEnd(Frozen):
     dataset: ArtifactRef | None = None
     bank: ArtifactRef | None = None
     figures: dict[str, float] = Field(default_factory=dict)
-    """Of the last evaluation: `strict/clean`, `worst`, ..."""
+    """Of the last evaluation: `strict/clean`, `worst`, `flips/attacker_1`, ..."""
     exam: dict[str, float] = Field(default_factory=dict)
     """Strict accuracy on the fixed exam (the first edition's questions and noise), by condition."""
     rounds: int = 0

@@ -39,7 +39,9 @@ class S3Settings(Frozen):
         if isinstance(told, dict) and "attempts" in told:
             told = dict(cast("dict[str, Any]", told))
             if told.pop("attempts") != _ATTEMPTS_OF_OLD:
-                raise ValueError("attempts is no setting any more; say how many seconds a request is tried: patience")
+                raise ValueError(
+                    "attempts is no longer a setting; set patience, the seconds for which a request is retried"
+                )
         return cast(Any, told)
 
     @model_validator(mode="after")

@@ -122,7 +122,7 @@ def write_dataset(folder: Path, samples: Sequence[Sample]) -> None:
     """
     repeated = [name for name, count in Counter(sample.sample_id for sample in samples).items() if count > 1]
     if repeated:
-        raise DataError(f"sample_id {repeated[0]!r} stands more than once; every sample needs an id of its own")
+        raise DataError(f"sample_id {repeated[0]!r} appears more than once; every sample needs an id of its own")
     hashes: dict[str, str] = {}
     for sample in samples:
         for relative in images_of(sample):

@@ -231,8 +231,8 @@ def _refuse_thin(sizes: SplitSizes, pictures: Sequence[SnapshotPicture]) -> None
         count = sum(picture.split == split for picture in pictures)
         if getattr(sizes, split) and count < LEAST[split]:
             raise DataError(
-                f"splits.{split}: {count} of the source's {len(pictures)} usable photographs fall to it (growing: by "
-                f"what they look like) and it needs {LEAST[split]}; add photographs, raise its size relative to the "
+                f"splits.{split}: {count} of the source's {len(pictures)} usable photographs are assigned to it by "
+                f"their looks (growing), and it needs {LEAST[split]}; add photographs, raise its size relative to the "
                 "others, or set it to 0"
             )
 

@@ -50,13 +50,23 @@ class Defender:
         *,
         batch_size: int = 64,
         max_new_tokens: int = 16,
+        merge: bool = False,
     ) -> Self:
-        """Load a model by name or folder and, if given, merge a LoRA adapter (a peft folder) into it."""
+        """Load a model by name or folder and, if given, a LoRA adapter (a peft folder).
+
+        The adapter is merged into float32 weights and stays beside weights in half precision, where rounding would
+        undo most of what it has learned.
+
+        Args:
+            merge: merge into half precision too, for programs that read no adapters.
+        """
         model = load_model(base, dtype, device)
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(adapter))
+            if merge or dtype == "float32":
+                model = model.merge_and_unload()
         return cls(model, load_processor(base), batch_size=batch_size, max_new_tokens=max_new_tokens)
 
     @torch.no_grad()

@@ -72,8 +72,8 @@ def check_model(name: str, sha256: str) -> None:
     held = pin_model(name).sha256
     if sha256 and held and held != sha256:
         raise UnknownModelError(
-            f"model {name!r} has other contents (sha256 {held[:12]}) than the one that was trained from "
-            f"({sha256[:12]}); put that one there, or train again"
+            f"model {name!r} differs (sha256 {held[:12]}) from the one that training started from "
+            f"({sha256[:12]}); restore that one, or train again"
         )
 
 

@@ -117,8 +117,8 @@ def _distributed_type(spec: StageSpec) -> str:
         kind = yaml.safe_load(spec.place.accelerate)["distributed_type"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise StageBadInputError(
-            f"run.accelerate: no config of accelerate's ({type(error).__name__}: {error}); see configs/accelerate/, or "
-            "write one with `accelerate config`"
+            f"run.accelerate: not a config of accelerate ({type(error).__name__}: {error}); see configs/accelerate/, "
+            "or write one with `accelerate config`"
         ) from error
     return "" if kind in ("MULTI_GPU", "NO") else str(kind)
 

@@ -69,7 +69,7 @@ def exam_of(items: Sequence[Item], suite: Mapping[str, str] | None = None) -> di
             answers[question] = answers.get(question, True) and item.strict
             continue
         if item.item_id in answers:
-            raise GateError(f"question {item.item_id} stands twice in condition {item.condition}; evaluate again")
+            raise GateError(f"question {item.item_id} appears twice in condition {item.condition}; evaluate again")
         answers[item.item_id] = item.strict
     return exam
 
@@ -357,7 +357,7 @@ def _same_questions(challenger: Exam, champion: Exam, rival: str = "champion") -
     for name, answers in champion.items():
         if answers.keys() != challenger[name].keys():
             odd = len(answers.keys() ^ challenger[name].keys())
-            raise GateError(f"{name}: {odd} questions were asked of one side alone; evaluate both on the same set")
+            raise GateError(f"{name}: {odd} questions were asked of one side only; evaluate both on the same set")
 
 
 def _all_true(exam: Exam) -> Exam:

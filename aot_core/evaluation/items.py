@@ -176,7 +176,7 @@ def paired(first: Sequence[Item], second: Sequence[Item]) -> tuple[list[bool], l
     """
     maps = [{item.item_id: item.strict for item in items} for items in (first, second)]
     if len(maps[0]) != len(first) or len(maps[1]) != len(second):
-        raise ValueError("a question stands twice in one list; give the items of one condition at a time")
+        raise ValueError("a question appears twice in one list; give the items of one condition at a time")
     common = [key for key in maps[0] if key in maps[1]]
     if not common:
         raise ValueError("the two lists have no question in common; they come from different data sets")

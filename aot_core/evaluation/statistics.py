@@ -48,7 +48,7 @@ def proportion(right: Sequence[bool]) -> Proportion:
     ValueError for an empty sequence.
     """
     if not right:
-        raise ValueError("right is empty; a share needs one answered question at least")
+        raise ValueError("right is empty; give at least one answered question")
     interval = binomtest(sum(right), len(right)).proportion_ci(CONFIDENCE, method="wilson")
     return Proportion(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
 
@@ -64,7 +64,7 @@ def paired_difference(
     where the lengths differ or are 0.
     """
     if len(first) != len(second) or not first:
-        raise ValueError(f"{len(first)} answers against {len(second)}: give equally many, one at least")
+        raise ValueError(f"{len(first)} answers against {len(second)}: give as many of each, at least one")
     n = len(first)
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))

@@ -33,7 +33,7 @@ def group_advantages(rewards_PG: Tensor, scaling: Scaling = "group", epsilon: fl
         return centred_PG / (centred_PG.std() + epsilon)
     if scaling == "group":
         return centred_PG / (rewards_PG.std(1, keepdim=True) + epsilon)
-    raise ValueError(f"scaling {scaling!r} is none of group, batch, none")
+    raise ValueError(f"scaling {scaling!r} is not one of group, batch, none")
 
 
 class PromptDeviations:

@@ -1,10 +1,9 @@
 """Reward terms of one's own, held to their contract: in time, one finite score for each of a batch."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-
-import numpy as np
 
 from aot_core.contracts.errors import ToldError
 
@@ -39,11 +38,20 @@ def checked(
     def score(batch: Sequence[T]) -> list[float]:
         scores = _in_time(name, term, batch, seconds, field)
         if len(scores) != len(batch):
-            raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(batch)} {noun}s; give one for each")
+            raise RewardError(
+                f"reward {name!r} returned {len(scores)} scores for {len(batch)} {noun}s; return one for each"
+            )
+        found: list[float] = []
         for value, one in zip(scores, batch, strict=True):
-            if not np.isfinite(value):
-                raise RewardError(f"reward {name!r} is {value} for the {noun} {told(one)}; give a number")
-        return [float(value) for value in scores]
+            try:
+                found.append(float(value))
+            except (TypeError, ValueError):
+                found.append(math.nan)
+            if not math.isfinite(found[-1]):
+                raise RewardError(
+                    f"reward {name!r} returned {value!r} for the {noun} {told(one)}; return a finite number"
+                )
+        return found
 
     return score
 
@@ -57,16 +65,14 @@ def _in_time(
     def run() -> None:
         try:
             found["scores"] = list(term(batch))
-        except Exception as error:
+        except BaseException as error:  # a SystemExit ends this thread alone, and nobody would hear of it
             found["error"] = error
 
     thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise RewardTimeoutError(
-            f"reward {name!r} did not come back within {seconds:g} seconds; mend it, or raise {field}"
-        )
+        raise RewardTimeoutError(f"reward {name!r} did not return within {seconds:g} seconds; fix it, or raise {field}")
     if "error" in found:
         error = found["error"]
         raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error

@@ -80,7 +80,11 @@ def _choose(
 
 def _defender(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> Defender:
     return load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+        context.fetch(inputs.defender),
+        context.model(inputs.defender_base),
+        context.device,
+        config.defender_dtype,
+        max_new_tokens=config.max_new_tokens,
     )
 
 

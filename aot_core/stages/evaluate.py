@@ -60,6 +60,7 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         context.model(inputs.defender_base),
         context.device,
         config.dtype,
+        max_new_tokens=config.max_new_tokens,
     )
     conditions += worst_of_n(config, inputs, context, clean, defender)
     suite = suite_conditions(context.fetch(inputs.bank)) if inputs.bank else []

@@ -70,7 +70,7 @@ def ssim_maps(cleans: torch.Tensor, editeds: torch.Tensor) -> torch.Tensor:
     height, width = cleans.shape[-2:]
     if min(height, width) <= _REACH:
         raise ValueError(
-            f"images of {width} x {height} pixels are too small for SSIM; give {_REACH + 1} a side at least"
+            f"images of {width} x {height} pixels are too small for SSIM; give at least {_REACH + 1} a side"
         )
     with torch.no_grad():
         x, y = (functional.pad(images.double(), (_REACH,) * 4, mode="reflect") for images in (editeds, cleans))

@@ -56,9 +56,12 @@ def open_engine(
         )
         return
     folder = scratch / "served"
-    defender.model.save_pretrained(folder)
+    # An adapter that stands beside weights in half precision: the server is given whole weights.
+    adapted = hasattr(defender.model, "merge_and_unload")
+    model = defender.model.merge_and_unload() if adapted else defender.model
+    model.save_pretrained(folder)
     defender.processor.save_pretrained(folder)
-    defender.model.to("cpu")
+    model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     with vllm_server(folder, settings.vllm, scratch / "vllm.log") as endpoint:
