@@ -36,6 +36,10 @@ ELSEWHERE = {
     "test_four_editions_by_themselves_a_killed_fifth_and_a_missed_slot",
     'aot deploy configs/series.toml --schedule "0 20 * * 5" --launcher subprocess': "tests/flows/test_deployments.py::"
     "test_a_schedule_makes_runs_within_seconds",
+    "aot deploy configs/series.toml --tell webhook/oncall --tell slack-webhook/team": "tests/flows/test_events.py::"
+    "test_an_automation_for_every_event_and_two_that_start_something_switched_off",
+    "aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY": "tests/tracking/test_webhooks.py::"
+    "test_an_alias_that_somebody_moves_by_hand_is_posted",
     "aot trend": "tests/flows/test_series.py::test_the_second_edition_goes_on_from_the_champion_within_its_budget",
     "aot run configs/series.toml": "tests/flows/test_series.py::"
     "test_the_second_edition_goes_on_from_the_champion_within_its_budget",
@@ -126,7 +130,7 @@ def commands(page: str) -> list[str]:
 def normal(line: str) -> str:
     """A line without prompt, comment, variables, `.venv/bin/` and `&`; quoted as the shell would take it."""
     words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-    while words and re.match(r"[A-Z_]+=", words[0]):
+    while words and (words[0] == "export" or re.match(r"[A-Z_]+=", words[0])):
         words = words[1:]
     if words and words[-1] == "&":
         words = words[:-1]
