@@ -129,7 +129,11 @@ def _round(shape: EditorShape, config: AttackerRoundConfig, defender: str) -> Es
     tokens = config.micro_batch * (image + text)
     held = _held(shape, config.model, settings, tokens, reference=config.kl > 0)
     judge = Shape.of(defender)
-    held["Defender"] = (judge.language + judge.visual) * BYTES[config.defender_dtype]
+    weights = (judge.language + judge.visual) * BYTES[config.defender_dtype]
+    # An offloaded Defender takes turns with an offloaded text encoder, and with a batch's activations.
+    visitor = "text encoder and autoencoder"
+    beside = held["activations"] + (held[visitor] if settings.offload else 0.0)
+    held["Defender"] = max(0.0, weights - beside) if config.defender_offload else weights
     return _of("attacker_round", shape, config.model, text, held, operations)
 
 

@@ -180,6 +180,9 @@ class AttackerRoundConfig(Frozen):
     patience: Annotated[PatienceSettings | None, LATER] = None
     """Early stopping, before `updates` is reached. None: off."""
     defender_dtype: DType = "float32"
+    defender_offload: Annotated[bool, LATER] = False
+    """Keep the Defender's weights in CPU memory while the Attacker trains. The device then holds either the text
+    encoder or the Defender beside the editor, never both, at the cost of moving them for every update."""
     max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
     """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
     needs as many as `defender_round.max_completion_tokens`. An `opponent` has a limit of its own."""

@@ -28,12 +28,14 @@ def load_defender(
     batch_size: int = 64,
     max_new_tokens: int = 16,
     merge: bool = False,
+    offload: bool = False,
 ) -> Defender:
     """The Defender of an artifact folder, or the base itself where `folder` is None.
 
     Args:
         base: the base model's name or folder; used where the artifact holds an adapter.
         merge: see `Defender.load`.
+        offload: see `Defender`.
 
     Raises CheckpointError where the folder holds neither `model/` nor `adapter/`.
     """
@@ -42,6 +44,7 @@ def load_defender(
         "dtype": dtype,
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
+        "offload": offload,
     }
     if folder is None:
         return Defender.load(base, **settings)

@@ -99,6 +99,7 @@ def _opponent(config: AttackerRoundConfig, inputs: AttackerRoundInputs, context:
         context.device,
         config.defender_dtype,
         max_new_tokens=config.max_new_tokens,
+        offload=config.defender_offload,
     )
 
 
