@@ -164,7 +164,7 @@ class Attacker:
             if model.lora is None:
                 attacker.pipeline.transformer.requires_grad_(True)
             else:
-                attacker._adapt(model.lora)
+                attacker.adapt(model.lora)
         else:
             adapter = _checkpoint(folder)
             if (adapter / "model_index.json").is_file():
@@ -254,7 +254,8 @@ class Attacker:
             self.adapter.save(folder / MODEL)
         EditorFile.write(folder / (ADAPTER if isinstance(transformer, PeftModel) else MODEL), self.adapter)
 
-    def _adapt(self, lora: LoraSettings) -> None:
+    def adapt(self, lora: LoraSettings) -> None:
+        """Put a fresh adapter, which is what learns then, on the transformer."""
         transformer = self.pipeline.transformer
         config = LoraConfig(
             r=lora.rank,
