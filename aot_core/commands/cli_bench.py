@@ -33,7 +33,9 @@ def run(
     folder: FolderArgument,
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
     defender: Annotated[str | None, typer.Option(help="A shipped model, a folder or a hub name.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and including /v1.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The endpoint's name for the model.")] = "",
     vllm: Annotated[
         list[str] | None, typer.Option(help="Start vLLM on --defender, with this argument; may be repeated, or empty.")
@@ -43,7 +45,7 @@ def run(
     samples: Annotated[int, typer.Option(min=1, max=1024, help="How often each question is asked.")] = 3,
     temperature: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1.0,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=100_000_000, help="Questions of each benchmark at most.")
+        int | None, typer.Option(min=1, max=100_000_000, help="Maximum number of questions per benchmark.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000)] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=131_072)] = 64,
@@ -91,7 +93,7 @@ def second_opinion(
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
     figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to compare with.")] = None,
     adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
-    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="Only the first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="Only the first N questions.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Evaluate a model with lmms-eval (installed separately; it downloads its data from the hub), and compare.

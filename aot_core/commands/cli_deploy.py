@@ -34,7 +34,7 @@ def deploy(
         list[str] | None,
         typer.Option(
             metavar="TYPE/NAME",
-            help="A Prefect block that is told of events: webhook/NAME, slack-webhook/NAME. May be repeated.",
+            help="A Prefect block that receives events: webhook/NAME, slack-webhook/NAME. May be repeated.",
         ),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
@@ -68,7 +68,7 @@ def deploy(
 def worker(
     pool: PoolOption = "aot",
     limit: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Runs at a time, at most; default: no limit.")
+        int | None, typer.Option(min=1, max=1024, help="Maximum number of concurrent runs; default: no limit.")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
