@@ -48,13 +48,21 @@ def deploy(
         aot deploy configs/tiny.toml --schedule "0 2 * * *" --launcher subprocess
         aot worker
     """
-    from aot_core.contracts.loading import load_campaign
+    from aot_core.contracts.loading import find_config, load_campaign
 
     overrides = [*(overrides or []), *([f'run.launcher="{launcher}"'] if launcher is not None else [])]
     campaign = load_campaign(config, overrides)
     place = Home(home)
     environment = _environment(place)
-    command = [sys.executable, "-m", "flows.deployments", "--config", str(config.absolute()), "--home", str(place.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.deployments",
+        "--config",
+        str(find_config(config).absolute()),
+        "--home",
+        str(place.root),
+    ]
     command += ["--pool", pool, "--gpus", str(gpus)]
     command += [] if schedule is None else [f"--schedule={schedule}"]
     command += [f"--set={override}" for override in overrides]
