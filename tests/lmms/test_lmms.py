@@ -83,7 +83,7 @@ def test_both_figures_stand_side_by_side(exported: Path, data: Path, tmp_path: P
     assert mine > 0.8 and abs(theirs - mine) <= 0.1
 
 
-def test_a_run_that_fails_is_no_figure(exported: Path, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_is_no_figure(data: Path, tmp_path: Path) -> None:
     """lmms-eval itself ends with code 0 where its model cannot be loaded."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="lmms-eval wrote no results, though it ended with code 0"):
