@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-services lint format docs ui self-play base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-lmms test-services lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -56,6 +56,10 @@ test-compose: setup $(WEED) ## infra/compose.yaml: up, a scheduled campaign, dyi
 	tests/compose/machine.sh $(WEED)
 	$(BIN)/python -m pytest -n 0 -m compose tests/compose
 
+test-lmms: setup ## `aot bench second-opinion` with lmms-eval itself
+	tests/lmms/machine.sh $(VENV) .venv-lmms
+	.venv-lmms/bin/python -m pytest -n 0 -m lmms tests/lmms
+
 test-services: setup ## tests on real servers: Postgres (binaries are searched for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
 
@@ -91,4 +95,4 @@ lock: setup
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## remove everything generated: environment, campaigns, caches
-	rm -rf $(VENV) .venv-s3 .venv-compose $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-s3 .venv-compose .venv-lmms .venv-vllm $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

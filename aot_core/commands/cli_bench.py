@@ -93,6 +93,12 @@ def second_opinion(
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
     figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to compare with.")] = None,
     adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
+    adapter_arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the adapter (device=cpu); may be repeated.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with data sets by their names on the hub, instead of the hub.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="Only the first N questions.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -103,4 +109,6 @@ def second_opinion(
     from aot_core.commands.benchmarking import print_second_opinion
     from aot_core.home import Home
 
-    print_second_opinion(model, name, Home(home).root / "benchmarks" / "lmms-eval", figures, adapter, limit)
+    output = Home(home).root / "benchmarks" / "lmms-eval"
+    asked: dict[str, Any] = {"adapter": adapter, "arguments": adapter_arg or [], "data": data, "limit": limit}
+    print_second_opinion(model, name, output, figures, **asked)

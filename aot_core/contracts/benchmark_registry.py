@@ -14,7 +14,16 @@ need none: `vlmevalkit` reads a tab-separated file in VLMEvalKit's format (`inde
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+
+class LmmsFigure(NamedTuple):
+    """Where lmms-eval 0.7 keeps a figure."""
+
+    task: str
+    metric: str
+    whole: float = 1
+    """What it is where every answer is right: 100 where the task counts in percent."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class Benchmark:
     separately do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the
     large files allow, the 191 questions of VStar would reject two of three such challengers.
     """
-    lmms: tuple[str, str] | None = None
-    """lmms-eval's task, and its figure that corresponds to our single-shot accuracy (lmms-eval 0.7)."""
+    lmms: LmmsFigure | None = None
+    """The figure of lmms-eval that corresponds to our single-shot accuracy."""
 
 
 _CHOICES = ("A", "B")
@@ -64,7 +73,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("b18854d7075574be06b631cd5f7d2d6a",),
             folder_reader="vstar",
             margin=0.10,
-            lmms=("vstar_bench", "vstar_overall_acc"),
+            lmms=LmmsFigure("vstar_bench", "vstar_overall_acc", whole=100),
         ),
         Benchmark(
             "hrbench4k",
@@ -75,7 +84,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             columns=(*_CHOICES, "category", "cycle_category"),
             cycles=True,
             margin=0.05,
-            lmms=("hrbench4k", "average"),
+            lmms=LmmsFigure("hrbench4k", "average"),
         ),
         Benchmark(
             "hrbench8k",
@@ -86,7 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             columns=(*_CHOICES, "category", "cycle_category"),
             cycles=True,
             margin=0.05,
-            lmms=("hrbench8k", "average"),
+            lmms=LmmsFigure("hrbench8k", "average"),
         ),
         Benchmark(
             "pope",
@@ -96,7 +105,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             asks="yes_no",
             rule="pope",
             columns=("category",),
-            lmms=("pope", "pope_accuracy"),
+            lmms=LmmsFigure("pope", "pope_accuracy"),
         ),
         Benchmark(
             "hallusionbench",
@@ -107,7 +116,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             rule="hallusion",
             columns=("category", "l2-category"),
             margin=0.05,
-            lmms=("hallusion_bench_image", "aAcc"),
+            lmms=LmmsFigure("hallusion_bench_image", "aAcc", whole=100),
         ),
         Benchmark(
             "mmmu",
@@ -117,7 +126,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             split="validation",
             columns=(*_CHOICES, "category", "split"),
             margin=0.05,
-            lmms=("mmmu_val", "mmmu_acc"),
+            lmms=LmmsFigure("mmmu_val", "mmmu_acc"),
         ),
         Benchmark(
             "mmstar",
@@ -126,7 +135,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("e1ecd2140806c1b1bbf54b43372efb9e",),
             columns=(*_CHOICES, "category"),
             margin=0.035,
-            lmms=("mmstar", "average"),
+            lmms=LmmsFigure("mmstar", "average"),
         ),
         Benchmark(
             "realworldqa",
@@ -135,7 +144,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("4de008f55dc4fd008ca9e15321dc44b7", "92321028d2bc29040284b6674721e48f"),
             columns=_CHOICES,
             margin=0.05,
-            lmms=("realworldqa", "exact_match"),
+            lmms=LmmsFigure("realworldqa", "exact_match"),
         ),
         Benchmark(
             "blink",
@@ -143,7 +152,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             1901,
             ("3b6649b6a662184ea046908e5506260e",),
             columns=(*_CHOICES, "category"),
-            lmms=("blink", "blink_acc"),
+            lmms=LmmsFigure("blink", "blink_acc"),
         ),
         Benchmark(
             "ai2d",
@@ -151,7 +160,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             3088,
             ("0f593e0d1c7df9a3d69bf1f947e71975",),
             columns=_CHOICES,
-            lmms=("ai2d", "exact_match"),
+            lmms=LmmsFigure("ai2d", "exact_match"),
         ),
     )
 }
