@@ -18,9 +18,9 @@ def webhook(
 ) -> None:
     """Let MLflow's server post new versions and every move of an alias, whoever made it.
 
-    The server is MLFLOW_TRACKING_URI's. An example is posted at once, to see that it arrives. Example:
+    The server is MLFLOW_TRACKING_URI's. A test message is posted at once, so that you see whether it arrives.
 
-        MLFLOW_TRACKING_URI=http://127.0.0.1:5000 aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY
+    Example: aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY
     """
     from pydantic import TypeAdapter, ValidationError
 
