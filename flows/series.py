@@ -18,7 +18,7 @@ from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs, adversary_condition
 from aot_core.contracts.series import EditionEnd
 from aot_core.contracts.terminal import counted
-from aot_core.engine.identity import pin_model
+from aot_core.engine.identity import pin_model, pin_source
 from aot_core.evaluation.statistics import Proportion, fell
 from aot_core.home import Home
 from aot_core.series.book import SeriesBook
@@ -48,6 +48,7 @@ def edition_of(config: CampaignConfig, home: Home, asked: str) -> CampaignConfig
         mlflow_uri=home.mlflow_uri,
         attacker_base=pin_model(config.models.attacker),
         defender_base=pin_model(config.models.defender),
+        source=pin_source(config.source_folder),
     )
     return find_edition(config, asked, where)
 

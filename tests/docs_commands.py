@@ -36,6 +36,10 @@ ELSEWHERE = {
     "test_four_editions_by_themselves_a_killed_fifth_and_a_missed_slot",
     'aot deploy configs/series.toml --schedule "0 20 * * 5" --launcher subprocess': "tests/flows/test_deployments.py::"
     "test_a_schedule_makes_runs_within_seconds",
+    "aot deploy configs/series.toml --tell webhook/oncall --tell slack-webhook/team": "tests/flows/test_events.py::"
+    "test_an_automation_for_every_event_and_two_that_start_something_switched_off",
+    "aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY": "tests/tracking/test_webhooks.py::"
+    "test_an_alias_that_somebody_moves_by_hand_is_posted",
     "aot trend": "tests/flows/test_series.py::test_the_second_edition_goes_on_from_the_champion_within_its_budget",
     "aot run configs/series.toml": "tests/flows/test_series.py::"
     "test_the_second_edition_goes_on_from_the_champion_within_its_budget",
@@ -69,6 +73,9 @@ ELSEWHERE = {
     "test_an_entry_is_all_that_a_benchmark_takes",
     "aot store verify --store s3://aot/team": "tests/store/test_damage.py::"
     "test_verify_reads_past_the_cache_and_the_buckets_own_notes",
+    "docker compose --env-file infra/.env -f infra/compose.yaml up -d": "tests/compose/test_compose.py::"
+    "test_everything_comes_up_healthy_and_stays",
+    "infra/backup/backup.sh FOLDER": "tests/compose/test_compose.py::test_what_was_lost_comes_back_from_a_backup",
     "docker/build.sh": "tests/docker/test_launcher.py::test_a_stage_in_a_container_gives_the_same_bytes",
     "aot run configs/smoke.toml --launcher docker --home smoke-home": "tests/docker/test_campaign.py::"
     "test_a_campaign_in_containers_ends_as_in_one_process",
@@ -91,9 +98,7 @@ NOT_RUN = {
     "--dtype bfloat16": "needs a GPU, the hub and the published files",
     "aot bench run FOLDER --name pope --defender MODEL --vllm=--max-model-len=12288": "needs vLLM",
     "aot bench second-opinion MODEL --name pope --figures figures.json": "needs lmms-eval and the hub",
-    "docker compose --env-file infra/.env -f infra/compose.yaml up -d": "needs Compose and the images",
     "prefect work-pool create aot --type docker --base-job-template infra/pools/docker.json": "needs prefect-docker",
-    "infra/backup/backup.sh FOLDER": "needs the servers of infra/compose.yaml",
     "python benchmarks/headroom.py aot-tiny-vl --right 80": "minutes",
     "python benchmarks/headroom.py aot-tiny-vl --steps 250 --scenes 6 --crowds 1 --rate 0.3 --right 60 "
     "--output out/A": "minutes",
@@ -126,7 +131,7 @@ def commands(page: str) -> list[str]:
 def normal(line: str) -> str:
     """A line without prompt, comment, variables, `.venv/bin/` and `&`; quoted as the shell would take it."""
     words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-    while words and re.match(r"[A-Z_]+=", words[0]):
+    while words and (words[0] == "export" or re.match(r"[A-Z_]+=", words[0])):
         words = words[1:]
     if words and words[-1] == "&":
         words = words[:-1]

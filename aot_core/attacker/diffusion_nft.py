@@ -7,8 +7,8 @@ The loss (equation 9; v is the flow's target e - x_0)
 
     r |v+ - v|^2 + (1 - r) |v- - v|^2,    v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta,
 
-is least where v_theta = v_old + (2 r - 1) / beta (v - v_old): on the way to good edits, and as far away from bad ones.
-Any solver may have made the edits.
+is minimal where v_theta = v_old + (2 r - 1) / beta (v - v_old): towards good edits, and as far away from bad ones. Any
+solver may have made the edits.
 
 Shapes as in `flow_grpo`: B = P * G edits, latents (B, C, h, w).
 """

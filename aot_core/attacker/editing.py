@@ -30,6 +30,7 @@ from aot_core.attacker.flow_sde import ode_step
 from aot_core.base_models.names import model_folder
 from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
+from aot_core.rl.precision import warn_of_merging
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""
@@ -138,7 +139,10 @@ class Attacker:
         pipeline = load_adapter(name).load_pipeline(source, getattr(torch, precision))
         if folder is not None and not whole:
             adapted = PeftModel.from_pretrained(pipeline.transformer, str(folder))
-            pipeline.transformer = adapted.merge_and_unload() if merge or precision == "float32" else adapted
+            if merge or precision == "float32":
+                warn_of_merging(base, precision)
+                adapted = adapted.merge_and_unload()
+            pipeline.transformer = adapted
         attacker = cls(pipeline, steps=steps, batch_size=batch_size, settings=settings or kept.settings)
         attacker.adapter.to(device)
         return attacker
@@ -152,7 +156,7 @@ class Attacker:
         device: str = "cpu",
         settings: EditorSettings | None = None,
     ) -> Self:
-        """The Attacker to go on training: all of the transformer, or a LoRA adapter on the base's.
+        """The Attacker to continue training: the whole transformer, or a LoRA adapter on the base's.
 
         An adapter stays the same adapter through the rounds, so that it never stacks; a folder with an
         adapter and settings without LoRA give the merged model. LoRA's dropout is active in a fresh adapter alone (the
@@ -164,7 +168,7 @@ class Attacker:
             if model.lora is None:
                 attacker.pipeline.transformer.requires_grad_(True)
             else:
-                attacker._adapt(model.lora)
+                attacker.adapt(model.lora)
         else:
             adapter = _checkpoint(folder)
             if (adapter / "model_index.json").is_file():
@@ -254,7 +258,8 @@ class Attacker:
             self.adapter.save(folder / MODEL)
         EditorFile.write(folder / (ADAPTER if isinstance(transformer, PeftModel) else MODEL), self.adapter)
 
-    def _adapt(self, lora: LoraSettings) -> None:
+    def adapt(self, lora: LoraSettings) -> None:
+        """Put a fresh adapter, which is what learns then, on the transformer."""
         transformer = self.pipeline.transformer
         config = LoraConfig(
             r=lora.rank,

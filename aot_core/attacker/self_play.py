@@ -76,7 +76,7 @@ def play_round(
         tracker.log_metrics({f"attacker/{name}": value for name, value in timed.items()}, step=update)
         bar.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
         if config.patience is not None and update % config.patience.every == 0:
-            state.history.best = []  # of the updates since the last look: nobody knows which will be the last fifth
+            state.history.best = []  # of the updates since the last look: which will be the last fifth is not known
         if config.patience is not None or update >= config.updates - max(1, config.updates // 5):
             state.history.best = best_edits([*state.history.best, *scored], config.gallery_rows)
         state.update = update + 1

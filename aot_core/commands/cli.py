@@ -174,7 +174,7 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate what a campaign's trainings will need: parameters, memory, time.
+    """Estimate the cost of a campaign's training stages: parameters, memory, time.
 
     Example: aot plan configs/paper.toml --peak-tflops 989
     """
@@ -210,10 +210,10 @@ def doctor(as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None
 def ui(
     home: HomeOption = DEFAULT_HOME,
     mlflow_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="5000, or the next that is free, unless given.")
+        int | None, typer.Option(min=1, max=65535, help="Default: 5000, or the next free port.")
     ] = None,
     prefect_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="4200, or the next that is free, unless given.")
+        int | None, typer.Option(min=1, max=65535, help="Default: 4200, or the next free port.")
     ] = None,
 ) -> None:
     """Serve MLflow's and Prefect's pages on this home's data, on loopback, until Ctrl-C.
@@ -234,7 +234,7 @@ def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
     store: StoreOption = None,
     keep_days: Annotated[
-        float, typer.Option(min=0, max=36_500, help="Keep every stage that was run within so many days.")
+        float, typer.Option(min=0, max=36_500, help="Keep stages that were run within this many days.")
     ] = 30,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete; without it, only report what would be deleted.")
@@ -264,7 +264,7 @@ def verify_store(
     store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; default: HOME/store.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Check every hash in the store; what is damaged is set aside and made again. Exit code 1 if anything is.
+    """Check every hash in the store and quarantine damaged entries. Exit code 1 if there are any.
 
     Example: aot store verify --store s3://bucket/aot
     """
@@ -284,7 +284,7 @@ def verify_store(
 @app.command()
 def attack(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    question: Annotated[str, typer.Option(help="What the Defender is asked.")],
+    question: Annotated[str, typer.Option(help="The question for the Defender.")],
     answer: Annotated[str, typer.Option(help="The right option, or its letter.")],
     output: Annotated[Path, typer.Option(help="A new folder.")],
     option: Annotated[list[str] | None, typer.Option(help="An answer option; repeat it. Default: yes and no.")] = None,
@@ -296,7 +296,7 @@ def attack(
     defender: Annotated[str, typer.Option(help="A model or an artifact: name or folder.")] = "aot-tiny-vl",
     defender_base: Annotated[str | None, typer.Option(help="The model that an adapter was trained on.")] = None,
     judge: Annotated[
-        str | None, typer.Option(help="A model that is asked whether a photograph's edits are fair.")
+        str | None, typer.Option(help="A model that is asked whether a photograph's edits are valid.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="Number of edits.")] = 8,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Answers sampled per picture.")] = 3,
@@ -336,7 +336,7 @@ def attack(
 
 @app.command()
 def pool(store: PlaceOption = None, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """List every Attacker in the store, newest first: what `adversaries` of a campaign may name.
+    """List every Attacker in the store, newest first, by the names that a campaign's `adversaries` takes.
 
     Example: aot pool --store s3://bucket/aot
     """

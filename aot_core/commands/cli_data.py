@@ -107,7 +107,7 @@ def map_shards(
 @data_app.command()
 def validate(
     folder: FolderArgument,
-    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="The least localized SSIM of a pair.")] = 0.85,
+    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="Minimum localized SSIM of a pair.")] = 0.85,
     photographs: Annotated[bool, typer.Option(help="Also look for near-duplicates across splits.")] = True,
     docs: Annotated[Path | None, typer.Option(help="Write Great Expectations' Data Docs into this folder.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,

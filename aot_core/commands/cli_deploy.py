@@ -34,7 +34,7 @@ def deploy(
         list[str] | None,
         typer.Option(
             metavar="TYPE/NAME",
-            help="A Prefect block that is told of events: webhook/NAME, slack-webhook/NAME. May be repeated.",
+            help="A Prefect block that receives events: webhook/NAME, slack-webhook/NAME. May be repeated.",
         ),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
@@ -48,13 +48,21 @@ def deploy(
         aot deploy configs/tiny.toml --schedule "0 2 * * *" --launcher subprocess
         aot worker
     """
-    from aot_core.contracts.loading import load_campaign
+    from aot_core.contracts.loading import find_config, load_campaign
 
     overrides = [*(overrides or []), *([f'run.launcher="{launcher}"'] if launcher is not None else [])]
     campaign = load_campaign(config, overrides)
     place = Home(home)
     environment = _environment(place)
-    command = [sys.executable, "-m", "flows.deployments", "--config", str(config.absolute()), "--home", str(place.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.deployments",
+        "--config",
+        str(find_config(config).absolute()),
+        "--home",
+        str(place.root),
+    ]
     command += ["--pool", pool, "--gpus", str(gpus)]
     command += [] if schedule is None else [f"--schedule={schedule}"]
     command += [f"--set={override}" for override in overrides]
@@ -68,7 +76,7 @@ def deploy(
 def worker(
     pool: PoolOption = "aot",
     limit: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Runs at a time, at most; default: no limit.")
+        int | None, typer.Option(min=1, max=1024, help="Maximum number of concurrent runs; default: no limit.")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:

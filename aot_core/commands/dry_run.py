@@ -68,7 +68,7 @@ def _with_edition(config: CampaignConfig, home: Home, asked: str | None) -> Camp
         first = EditionPlan(series=config.series.name, number=1, seed=config.seed, lineage=(config.models.defender,))
         return config.model_copy(update={"edition": first})
     os.environ.update(home.environment())
-    from aot_core.engine.identity import pin_model
+    from aot_core.engine.identity import pin_model, pin_source
     from aot_core.series.planning import Surroundings, preview_edition  # imports MLflow, which takes two seconds
 
     where = Surroundings(
@@ -76,6 +76,7 @@ def _with_edition(config: CampaignConfig, home: Home, asked: str | None) -> Camp
         mlflow_uri=uri,
         attacker_base=pin_model(config.models.attacker),
         defender_base=pin_model(config.models.defender),
+        source=pin_source(config.source_folder),
     )
     return preview_edition(config, asked, where)
 

@@ -13,7 +13,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 5
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="attacker")
 
 
@@ -52,6 +52,9 @@ class SamplingSettings(Frozen):
     """a of eta_t = a sqrt(t / (1 - t)). With "cps": eta, where 1 draws all noise afresh."""
     noise_cap: float = Field(default=3.0, gt=0, le=1000)
     """Upper bound of eta_t, which has a pole at t = 1. Ignored by "cps", which has none."""
+    first_step: Annotated[Literal["cap", "level"], LATER] = "cap"
+    """eta of "sde" at t = 1, where sampling starts. cap: `noise_cap`, whatever the level. level: a / sqrt(dt), as in
+    Flow-GRPO's reference code; the step's deviation is then a."""
     shared_noise: bool = True
     """Whether a group starts from one initial noise, so that its edits differ only by the noise of the stochastic
     steps."""
@@ -184,8 +187,8 @@ class AttackerRoundConfig(Frozen):
     """Keep the Defender's weights in CPU memory while the Attacker trains. The device then holds either the text
     encoder or the Defender beside the editor, never both, at the cost of moving them for every update."""
     max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
-    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
-    needs as many as `defender_round.max_completion_tokens`. An `opponent` has a limit of its own."""
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`. An `opponent` has its own limit."""
     probe: int = Field(default=80, ge=1, le=10_000_000)
     """Scenes (at most a third of those attacked) held out of training. The Attacker is measured on them before and
     after, with the same instructions and noise."""

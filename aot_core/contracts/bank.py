@@ -18,7 +18,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 1
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
 
 PROVENANCE_FILE = "provenance.jsonl"
@@ -76,18 +76,18 @@ class Provenance(Frozen):
     """`SERIES/NUMBER`."""
     round: int = Field(ge=1)
     curated: ArtifactRef
-    """The artifact of `curate` that it was taken from."""
+    """The `curate` artifact from which it was taken."""
     attacker: ArtifactRef | None = None
-    """The Attacker that this round trained. With a `curate.draw` other than "newest" one of its pool may have made the
-    edit. None where it is not recorded."""
+    """The Attacker that this round trained. With a `curate.draw` other than "newest", another Attacker of the pool may
+    have made the edit. None if it was not recorded."""
     instruction: str
-    """What the Attacker told its editor."""
+    """The Attacker's instruction to its editor."""
     hardness: float
-    """Share of wrong answers of the Defender that it was made against."""
+    """Share of wrong answers of the Defender against which it was made."""
     clean_correct: float
     """Share of that Defender's right answers on the clean scene."""
     looks: str
-    """Perceptual hash of the edited picture (`aot_core.worlds.likeness`)."""
+    """Perceptual hash of the edited image (`aot_core.worlds.likeness`)."""
 
 
 class BankOutputs(Frozen):
@@ -99,10 +99,10 @@ class BankOutputs(Frozen):
     suite: int
     """Edits of the regression suite."""
     new: int
-    """Edits that this edition has added."""
+    """Edits added by this edition."""
     duplicates: int
-    """Edits of this edition that the bank held already: the same question about a picture that looks the same."""
+    """Edits of this edition that the bank already contained: the same question about a near-duplicate image."""
     dropped: int
-    """Edits that went because the bank was full."""
+    """Edits dropped because the bank was full."""
     missing: int
-    """Edits of the bank so far whose picture is gone or damaged; they are left out."""
+    """Edits of the previous bank whose image is missing or damaged; they are left out."""

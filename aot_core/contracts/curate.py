@@ -13,7 +13,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 5
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
 
 
@@ -87,8 +87,8 @@ class CurateConfig(Frozen):
     success at the end of its own round."""
     defender_dtype: DType = "float32"
     max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
-    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
-    needs as many as `defender_round.max_completion_tokens`."""
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class CurateOutputs(Frozen):
     """The funnel. The artifact is a data set (`aot_core.data.dataset`) with `funnel.json` and `pictures/`."""
 
     edited: int
-    """Edits made."""
+    """Number of edits."""
     intact: int
     """... of which the protected boxes stand (SSIM)."""
     confined: int

@@ -13,19 +13,19 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 3
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="defender")
 
 
 class RewardTerm(Frozen):
-    """One part of the reward; an answer earns the sum of weight times score over all terms."""
+    """One term of the reward. An answer's reward is the sum of weight times score over all terms."""
 
     name: str = Field(pattern=rf"^(accuracy|format|length|overlong|{FUNCTION})$", max_length=255)
-    """accuracy: 1 for the right option; format: 1 where it is right and stands in exactly the box asked for; length: -1
-    times the share of `max_completion_tokens` used; overlong: DAPO's soft punishment; or a function of your own,
-    `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores. It is imported and
-    called, so whoever writes the config has code run where the stage runs; on a shared machine AOT_ALLOWED_CODE
-    (`aot_core.contracts.code`) says which functions configs may name."""
+    """accuracy: 1 for the right option. format: 1 if it is right and in exactly the requested box. length: -1 times the
+    share of `max_completion_tokens` used. overlong: DAPO's soft punishment. Or a function of your own,
+    `package.module:function`, from a batch of `aot_core.defender.rewards.Answered` to scores. The function is imported
+    and called, so the config's author can run code where the stage runs. On a shared machine, AOT_ALLOWED_CODE
+    (`aot_core.contracts.code`) restricts which functions configs may name."""
     weight: float = Field(ge=-1_000_000, le=1_000_000)
 
 

@@ -20,7 +20,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 7
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(promoted_with=True, same_in_all_rounds=True)
 
 CLEAN = "clean"
@@ -78,10 +78,10 @@ class EvaluateConfig(Frozen):
     dtype: DType = "float32"
     """Precision of the Defender's weights; Attackers compute in the precision that they were trained in."""
     max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
-    """Tokens of an answer, at most: one that is cut off counts as wrong. A Defender that reasons before it answers
-    needs as many as `defender_round.max_completion_tokens`. Benchmarks have a limit of their own."""
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`. Benchmarks have their own limit."""
     benchmarks: BenchmarkSettings = BenchmarkSettings()
-    """Public benchmarks, asked `samples` times at the same temperature, and only where their folder is given."""
+    """Public benchmarks, asked `samples` times at the same temperature, if their folder is given."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
     """Images in a gallery, starting with those that turned a right answer wrong. 0: no galleries."""
     seed: StageSeed = 0

@@ -13,7 +13,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import Line, ModelName, Name, Prompt, StageSeed
 
 VERSION = 5
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True, promoted_with=True)
 
 TrainingFamily = Literal["semantic", "irrelevant"]

@@ -72,7 +72,7 @@ class GateTest(Frozen):
 
 
 class HardStop(Frozen):
-    """A condition that no figure can make up for."""
+    """A condition that rejects a challenger whatever its figures."""
 
     name: str
     stopped: bool
@@ -80,7 +80,7 @@ class HardStop(Frozen):
 
 
 class Decision(Frozen):
-    """The gate's record: complete, and without a clock, so that deciding again gives the same bytes."""
+    """The gate's record: complete and without timestamps, so that deciding again gives the same bytes."""
 
     model: str
     challenger: str
@@ -88,21 +88,21 @@ class Decision(Frozen):
     challenger_sha256: str
     """Of its artifact."""
     champion: str = ""
-    """The version that led when it was decided; empty where none did."""
+    """The champion's version at the time of the decision. Empty if there was none."""
     champion_sha256: str = ""
     promote: bool
     reason: str
-    """In a sentence: the first thing that stood in the way, or what was shown."""
+    """One sentence: the first criterion that failed, or what was shown."""
     attempt: int = Field(default=1, ge=1)
     """1-based index among the challengers of this champion."""
     alpha: float
-    """The level that was left for it."""
+    """The significance level of this attempt."""
     settings: GateSettings
     stops: tuple[HardStop, ...] = ()
     tests: tuple[GateTest, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict)
-    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` where there
-    was no champion."""
+    """Every figure of both models: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` if there was
+    no champion."""
     lineage: dict[str, str] = Field(default_factory=dict)
     """Data manifest, commit, images, evaluations, parent version."""
 
@@ -112,39 +112,41 @@ class Decision(Frozen):
 
 
 LedgerKind = Literal["refused", "proposed", "declined", "expired", "intent", "done", "undone", "abandoned"]
-"""refused: by the gate or by the smoke test, nothing moved. proposed: passed, and a person is asked. declined, expired:
-by that person, or by the clock. intent: the alias is about to move. done: it moved, and what it points at answers.
-undone: it moved, what it pointed at did not answer, and it was moved back. abandoned: a process died after its intent,
-and the alias is where it was."""
+"""refused: rejected by the gate or the smoke test; the alias did not move. proposed: passed, and a reviewer is asked.
+declined, expired: rejected by the reviewer or by the time-out. intent: the alias is about to move. done: it moved, and
+its target answers. undone: it moved, its target did not answer, and it was moved back. abandoned: a process died after
+its intent, and the alias did not move."""
 
 LedgerAction = Literal["promote", "force", "rollback"]
-"""promote: by the gate's leave. force: by a person's, against the gate or without it. rollback: to an earlier one."""
+"""promote: approved by the gate. force: by a person, against the gate or without it. rollback: to an earlier version.
+"""
 
 
 class LedgerEntry(Frozen):
-    """One line of the ledger. Each names the hash of the line before it: none can be changed or dropped unseen."""
+    """One entry of the ledger. Each contains the hash of the entry before it, so that none can be changed or removed
+    unnoticed."""
 
     number: int = Field(ge=1)
     previous: str
-    """sha256 of the entry before; empty for the first."""
+    """sha256 of the previous entry; empty for the first."""
     kind: LedgerKind
     action: LedgerAction
     model: str
     from_version: str
-    """Who led before; empty where nobody did."""
+    """The previous champion's version. Empty if there was none."""
     to_version: str
-    """Who was to lead."""
+    """The version that was to become champion."""
     challenger_sha256: str = ""
-    """Of the artifact that was to lead."""
+    """sha256 of that version's artifact."""
     champion_sha256: str = ""
-    """Of the artifact that led."""
+    """sha256 of the previous champion's artifact."""
     who: str
     when: str
     """UTC, ISO 8601."""
     why: str
     figures: dict[str, float] = Field(default_factory=dict)
     decision_sha256: str = ""
-    """The decision stands beside the entry in the store."""
+    """sha256 of the decision, which is stored beside the entry."""
 
     @property
     def sha256(self) -> str:

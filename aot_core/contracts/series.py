@@ -79,33 +79,33 @@ class EditionPlan(Frozen):
     series: str = Field(pattern=SERIES_NAME)
     number: int = Field(ge=1)
     slot: str = ""
-    """The scheduled start that it was planned for, UTC, ISO 8601 to the minute; empty where somebody asked for it."""
+    """The scheduled start for which it was planned, UTC, ISO 8601 to the minute. Empty if it was started by hand."""
     seed: int = Field(ge=0)
     """The campaign's seed, derived from the series, the config's seed and the number."""
     defender: ArtifactRef | None = None
-    """The Defender that it begins with; None: the base and its warm start."""
+    """The initial Defender. None: the base and its warm start."""
     defender_version: str = ""
-    """Its version in the registry; empty where it has none."""
+    """Its version in the registry. Empty if it has none."""
     lineage: tuple[str, ...] = ()
-    """Where that Defender comes from, the nearest first: `version 5`, `version 3`, `aot-tiny-vl`."""
+    """The ancestors of that Defender, nearest first: `version 5`, `version 3`, `aot-tiny-vl`."""
     attacker: ArtifactRef | None = None
-    """The Attacker that it begins with; None: a warm start of its own."""
+    """The initial Attacker. None: a warm start of its own."""
     pool: tuple[AttackerUri, ...] = ()
-    """Attackers of earlier editions: met as they are, or the candidates for the hardest."""
+    """Attackers of earlier editions: used as they are, or the candidates for the hardest."""
     bank: ArtifactRef | None = None
-    """The bank as it was."""
+    """The previous bank."""
     reference: ArtifactRef | None = None
-    """The data set that the champion was trained on; drift is measured from it."""
+    """The data set on which the champion was trained; the reference for drift."""
     previous: ArtifactRef | None = None
     """The last edition's data set, whose shards a growing source reuses."""
     exam: ArtifactRef | None = None
     """The first edition's data set: the fixed exam on which the editions' Defenders are comparable."""
     told: tuple[str, ...] = ()
-    """What whoever plans has to say: a champion that could not be used, and so on."""
+    """Messages of the planning: a champion that could not be used, and so on."""
 
 
 class EditionEnd(Frozen):
-    """What came of an edition."""
+    """The outcome of an edition."""
 
     number: int = Field(ge=1)
     campaign: str
@@ -118,9 +118,9 @@ class EditionEnd(Frozen):
     """The registered model that it is a version of."""
     defender: ArtifactRef | None = None
     attackers: tuple[ArtifactRef, ...] = ()
-    """The rounds', in their order."""
+    """The Attackers of the rounds, in order."""
     warm_attacker: ArtifactRef | None = None
-    """Its Attacker's warm start, where it made one."""
+    """Its Attacker's warm start, if it made one."""
     dataset: ArtifactRef | None = None
     bank: ArtifactRef | None = None
     figures: dict[str, float] = Field(default_factory=dict)
@@ -128,12 +128,12 @@ class EditionEnd(Frozen):
     exam: dict[str, float] = Field(default_factory=dict)
     """Strict accuracy on the fixed exam (the first edition's questions and noise), by condition."""
     rounds: int = 0
-    """Rounds that were played to their end."""
+    """Completed rounds."""
     seconds: float = 0.0
-    """Of the stages that it has run itself."""
+    """Total seconds of the stages that it ran itself."""
     stages: int = 0
     over_budget: str = ""
-    """What of the budget was used up; empty where nothing was."""
+    """The part of the budget that was used up. Empty if none was."""
     ended_at: str = ""
     """UTC, ISO 8601."""
 

@@ -36,7 +36,7 @@ class Entry:
 
 
 def question_key(source_id: str, source_hash: str, question: str) -> str:
-    """What tells a question about a source picture, however the picture is extended or edited (64 hex digits)."""
+    """The identity of a question about a source picture, however the picture is extended or edited (64 hex digits)."""
     return hashlib.sha256(f"{source_hash or source_id}\n{question}".encode()).hexdigest()
 
 

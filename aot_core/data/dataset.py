@@ -37,7 +37,7 @@ REJECTIONS = "rejections.parquet"
 IMAGES = "images"
 DATA = "data"
 _READ_WHOLE = 2**20
-"""Files of up to so many bytes are hashed in one piece, which for small images takes half the time."""
+"""Files up to this size (bytes) are hashed in one piece, which halves the time for small images."""
 
 _BOXES = pa.struct([("bbox", pa.list_(pa.list_(pa.float64()))), ("category", pa.list_(pa.string()))])
 SCHEMA = pa.schema(

@@ -1,4 +1,4 @@
-"""Which shards a folder of photographs that grows is made of, and which of them the last data set holds already.
+"""Which shards a growing folder of photographs is made of, and which of them the last data set already holds.
 
     source --content, looks--> split of each photograph --chunks of what no kept shard covers--> shards
     snapshot of the last data set --shards whose photographs all still stand-------------------> kept
@@ -35,7 +35,7 @@ from aot_core.worlds.protocol import DONORS
 from aot_core.worlds.sources import Photographs, Source, Unusable
 
 _DONORS_AT_LEAST = 16
-"""A shard of fewer photographs borrows so many of its split to cut distractors from."""
+"""A shard of fewer photographs than this borrows others of its split to cut distractors from."""
 _AT_A_TIME = 64
 _PER_WORKER = 500
 """A worker process takes seconds to start: fewer photographs than this each are not worth one."""

@@ -19,6 +19,7 @@ from aot_core.contracts.protocols import Completion
 from aot_core.contracts.scene import LETTERS, Question
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 from aot_core.defender.sharing import generate_samples
+from aot_core.rl.precision import warn_of_merging
 
 _MARK = "<question>"
 
@@ -81,6 +82,7 @@ class Defender:
 
             model = PeftModel.from_pretrained(model, str(adapter))
             if merge or dtype == "float32":
+                warn_of_merging(base, dtype)
                 model = model.merge_and_unload()
         processor = load_processor(base)
         return cls(model, processor, batch_size=batch_size, max_new_tokens=max_new_tokens, offload=offload)

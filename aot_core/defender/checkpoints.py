@@ -1,6 +1,6 @@
 """A Defender's artifact folder: `model/` (all weights and the processor) or `adapter/` (LoRA, to be put on the base).
 
-Stages write it with `save`; they, the evaluation and whoever needs the Defender read it with `load_defender`; training
+Stages write it with `save`; they, the evaluation and all others read it with `load_defender`; training
 goes on from it with `load_trainable`.
 """
 

@@ -259,7 +259,7 @@ _TRACKED = {
 
 
 def figures(logs: Mapping[str, float]) -> dict[str, float]:
-    """What is tracked of a trainer's log entry; of a reward term of one's own its mean, `reward_NAME`."""
+    """What is tracked of a trainer's log entry; of a user-defined reward term its mean, `reward_NAME`."""
     own = {
         f"reward_{key.split('/')[1].rpartition(':')[2]}": value
         for key, value in logs.items()

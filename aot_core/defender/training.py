@@ -18,12 +18,12 @@ from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.learning import ModelSettings
 from aot_core.tracking.protocol import Tracker
 
-# TRL 1.16 itself still says `gradient_checkpointing`; nobody who runs a campaign can do anything about it.
+# TRL 1.16 itself still passes `gradient_checkpointing`: the user cannot do anything about it.
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 class FiniteLoss:
-    """Mixed into a Trainer, in front: checks every loss before it is differentiated."""
+    """Mixin placed before a Trainer: checks every loss before the backward pass."""
 
     stage: str = ""
     """The stage's name, for the message."""
@@ -125,7 +125,7 @@ def common_arguments(scratch: Path, settings: ModelSettings, device: str, seed: 
 
 
 def one_gpu(arguments: TrainingArguments) -> None:
-    """A process trains on one GPU: TRL refuses torch's DataParallel, which Trainer takes where it sees several."""
+    """A process trains on one GPU: TRL refuses torch's DataParallel, which Trainer uses where it sees several."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
 

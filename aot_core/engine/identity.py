@@ -39,7 +39,7 @@ def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place, r
     """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone.
 
     Args:
-        remade: of a restart, when it was asked for: the stage then has another key, and is made anew.
+        remade: for a restart, the time it was requested: the stage then gets another key and runs again.
     """
     contents = {name: _content(getattr(inputs, name)) for name in _decisive_inputs(inputs)}
     identity = StageIdentity(

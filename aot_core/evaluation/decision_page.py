@@ -1,4 +1,4 @@
-"""A gate's decision for people: Markdown for Prefect, an HTML page that needs nothing beside it for all else."""
+"""A gate's decision as Markdown for Prefect, and as a self-contained HTML page."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -1,7 +1,7 @@
 """Asking: a condition's questions and pictures in, an answered item each out, kept as Parquet.
 
-An item is told by its question and scene (`item_id`), the same in every condition and for every Defender: so
-two files can be paired, question by question, long after the models that made them are gone.
+An item is identified by its question and scene (`item_id`), the same in every condition and for every Defender: two
+files can be paired, question by question, long after the models that made them are gone.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from aot_core.contracts.protocols import Answerer, is_cut_off
 from aot_core.contracts.scene import DistractorFamily, Edit, Sample
 
 _CHUNK = 64
-"""Questions handed to the Defender at once: so many pictures are in memory, whatever the data set's size."""
+"""Questions passed to the Defender at once: it bounds the pictures in memory, whatever the data set's size."""
 
 SCHEMA = pa.schema(
     [
@@ -81,7 +81,7 @@ class Item:
 
 
 def item_id(sample: Sample) -> str:
-    """16 hex digits that tell a question about a scene, however the scene is edited."""
+    """16 hex digits that identify a question about a scene, however the scene is edited."""
     return hashlib.sha256(f"{sample.scene.scene_id}\n{sample.question.prompt}".encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""A first champion may be made of a handful of questions, as the smoke campaign does. Whoever looks at it is told."""
+"""A first champion may rest on a handful of questions, as in the smoke campaign; wherever it is shown, this is said."""
 
 from aot_core.contracts.promotion import Decision
 from aot_core.contracts.terminal import counted

@@ -139,7 +139,7 @@ def worst_case_resamples(
 def paired_resamples(lost: int, won: int, n: int, resamples: int, seed: int) -> np.ndarray:
     """The paired bootstrap of one difference: (resamples,) second minus first, in -1..1.
 
-    Resampling n questions whole draws so many lost, won and alike ones, by their shares: the counts are all it needs.
+    Resampling n whole questions draws lost, won and equal ones by their shares, so the counts are all it needs.
     """
     rng = np.random.default_rng([seed, n, resamples])
     drawn = rng.multinomial(n, [lost / n, won / n, (n - lost - won) / n], size=resamples)

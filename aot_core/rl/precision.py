@@ -2,7 +2,7 @@
 
 import logging
 
-from aot_core.contracts.learning import ModelSettings
+from aot_core.contracts.learning import DType, ModelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -32,3 +32,15 @@ def warn_of_rounding(stage: str, model: ModelSettings, learning_rate: float) -> 
         stage,
     )
     return True
+
+
+def warn_of_merging(base: str, dtype: DType) -> None:
+    """Log a warning where an adapter is merged into weights in half precision, which keep little of a small one."""
+    if dtype != "float32":
+        logger.warning(
+            "the adapter is merged into the %s weights of %s: changes below %.2g of a weight are rounded away. Use "
+            "float32, or keep the adapter beside the base",
+            dtype,
+            base,
+            _SMALLEST[dtype],
+        )

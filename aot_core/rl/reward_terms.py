@@ -1,4 +1,4 @@
-"""Reward terms of one's own, held to their contract: in time, one finite score for each of a batch."""
+"""User-defined reward terms, with their contract enforced: in time, one finite score for each item of a batch."""
 
 import math
 import threading
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class RewardError(ValueError):
-    """A reward term gave no usable scores. The message names the term and what it was to score."""
+    """A reward term returned no usable scores. The message names the term and what it was scoring."""
 
 
 class RewardTimeoutError(ToldError, RuntimeError):
-    """A reward term did not come back. Trying again may help: it may wait for something outside."""
+    """A reward term did not return. Trying again may help: it may have waited for something outside."""
 
 
 def checked(
@@ -27,12 +27,12 @@ def checked(
     noun: str,
     told: Callable[[T], str],
 ) -> Callable[[Sequence[T]], list[float]]:
-    """The term, held to its contract. What it returns raises RewardError, RewardTimeoutError.
+    """The term with its contract enforced. The function returned raises RewardError and RewardTimeoutError.
 
     Args:
-        seconds: it must come back within.
-        field: the config's, which sets them.
-        noun, told: what is scored, in general and one of it, for messages.
+        seconds: the time limit of a call.
+        field: the config field that sets the limit, for messages.
+        noun, told: the kind of item that is scored, and how one item is described, for messages.
     """
 
     def score(batch: Sequence[T]) -> list[float]:
@@ -59,13 +59,13 @@ def checked(
 def _in_time(
     name: str, term: Callable[[Sequence[T]], Sequence[float]], batch: Sequence[T], seconds: float, field: str
 ) -> list[float]:
-    """What the term gives, from a thread that is left behind where it hangs: it cannot keep the process alive."""
+    """Call the term in a daemon thread: one that hangs is abandoned and cannot keep the process alive."""
     found: dict[str, Any] = {}
 
     def run() -> None:
         try:
             found["scores"] = list(term(batch))
-        except BaseException as error:  # a SystemExit ends this thread alone, and nobody would hear of it
+        except BaseException as error:  # a SystemExit would end this thread alone, unnoticed
             found["error"] = error
 
     thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")

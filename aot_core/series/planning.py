@@ -42,6 +42,8 @@ class Surroundings:
     mlflow_uri: str
     attacker_base: ExternalRef
     defender_base: ExternalRef
+    source: ExternalRef | None = None
+    """`source_folder`, pinned; None for drawn scenes."""
 
 
 def find_edition(config: CampaignConfig, asked: str, where: Surroundings) -> CampaignConfig:
@@ -177,6 +179,7 @@ def _plan(
     if slot and slots and slot < max(slots):
         told.append(f"slot {slot} is before the newest ({max(slots)}): it is made up for as edition {number}")
     ended = [edition for edition in known if edition.end is not None]
+    _same_photographs(config, ended, where)
     defender, version, lineage = _defender(config, settings, ended, where, told)
     return EditionPlan(
         series=settings.name,
@@ -322,6 +325,22 @@ def _data(whose: str, editions: list[Edition], where: Surroundings, told: list[s
             return edition.end.dataset
         told.append(f"{whose} data set, of edition {edition.plan.number}, is gone or damaged, and is done without")
     return None
+
+
+def _same_photographs(config: CampaignConfig, ended: list[Edition], where: Surroundings) -> None:
+    """Raises SeriesError where other photographs would be dealt to the splits anew: what an earlier edition was taught
+    could then be asked in a later one's exam."""
+    last = ended[-1].end if ended else None
+    if where.source is None or config.prepare_data.growing or last is None or last.dataset is None:
+        return
+    record = where.store.find("prepare_data", last.dataset.uri.rpartition("/")[2])
+    if record is None or record.identity.inputs.get("source") in (None, where.source.sha256):
+        return
+    raise SeriesError(
+        f"source_folder {where.source.name} has changed since edition {last.number}; without prepare_data.growing its "
+        "photographs would be dealt to the splits anew, and what one edition was taught could be asked in the next "
+        "one's exam. Set prepare_data.growing = true, or begin another series (series.name)"
+    )
 
 
 def _same_attacker_base(attacker: ArtifactRef, where: Surroundings) -> None:

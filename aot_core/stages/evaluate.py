@@ -108,7 +108,7 @@ def _benchmarks(
 
 
 def _weights_of(defender: ArtifactRef | None, base: ExternalRef) -> str:
-    """What tells the weights that answer."""
+    """What identifies the weights that answer."""
     return defender.sha256 if defender else base.sha256 or base.name
 
 

@@ -149,7 +149,7 @@ def _outputs(card: DataCard, made: BuildSummary) -> PrepareDataOutputs:
 
 
 def _growth(plan: BuildPlan) -> dict[str, int]:
-    """What a growing data set shares with the previous one. By the plan, so that a killed run tells the same."""
+    """What a growing data set shares with the previous one. By the plan, so that a resumed run reports the same."""
     return {
         "shards made": len(plan.shards) - len(plan.kept),
         "shards reused": len(plan.kept),

@@ -1,4 +1,4 @@
-"""A picture and a question that somebody brings along, made into a sample that can be attacked.
+"""A user's own picture and question, made into a sample that can be attacked.
 
 A picture of the drawn world (64 x 64 pixels, and a question in that world's words) is read by the parser: its
 objects are known, and so is the truth of any edit of it. Every other picture is a photograph: what the question is

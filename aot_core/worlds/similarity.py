@@ -30,7 +30,7 @@ _WINDOW = [weight / sum(_GAUSS) for weight in _GAUSS]
 _C1, _C2 = 0.01**2, 0.03**2
 """(K1 L)^2 and (K2 L)^2, with K1, K2 of the paper and pixels in 0..1 (L = 1)."""
 _BATCH_PIXELS = 2**20
-"""So many pixels go through the window at once: half a gigabyte at most."""
+"""How many pixels go through the window at once: half a gigabyte at most."""
 
 
 def localized_ssim(clean: Image.Image, edited: Image.Image, boxes: Sequence[Box]) -> float:

@@ -111,9 +111,10 @@ class Deployment:
         """SIGKILL from outside of docker: to the daemon a crash, which its restart policy answers."""
         os.kill(self.container(service).attrs["State"]["Pid"], signal.SIGKILL)
 
-    def stages(self) -> list[Any]:
-        """The stages' containers that run now."""
-        return self.daemon.containers.list(filters={"label": "aot.managed=true"}, ignore_removed=True)
+    def stages(self, *, all: bool = False) -> list[Any]:  # noqa: A002: docker's own word
+        """The stages' containers that run now, or those that have ended too."""
+        labels = ["aot.managed=true", "aot.home=/home/aot"]
+        return self.daemon.containers.list(all=all, filters={"label": labels}, ignore_removed=True)
 
     def prefect(self, path: str, **asked: Any) -> Any:
         """What Prefect's API says to a user with the password."""
@@ -146,12 +147,12 @@ class Deployment:
 
     def ledger(self) -> list[dict[str, Any]]:
         """`aot history`: it fails where the alias is elsewhere."""
-        return json.loads(self.ask(*AOT, "history", "--json", "--home", "/home/aot"))
+        return json.loads(self.ask(*AOT, "history", "--json", "--home", "/home/aot"))["entries"]
 
     def ledger_or_none(self) -> list[dict[str, Any]] | None:
         """The ledger once a promotion is done in it; None while there is none, or while a server is away."""
         said = self.ask(*AOT, "history", "--json", "--home", "/home/aot", check=False)
-        found: list[dict[str, Any]] = json.loads(said or "[]")
+        found: list[dict[str, Any]] = json.loads(said)["entries"] if said else []
         return found if any(entry["kind"] == "done" for entry in found) else None
 
 
@@ -169,5 +170,5 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield made
     finally:
         made.compose("down", "--volumes", "--timeout", "10", check=False)
-        for container in made.stages():
+        for container in made.stages(all=True):
             container.remove(force=True, v=True)

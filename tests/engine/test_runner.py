@@ -88,10 +88,13 @@ def test_progress_left_by_others_is_swept_and_a_stages_own_is_kept(
 ) -> None:
     spec = make_spec(tmp_path / "store")
     progress = tmp_path / "store" / ".progress"
-    own, left, gone = (progress / name for name in (f"prepare_data/{spec.key}", "curate/abandoned", "curate/finished"))
-    for folder in (own, left, gone):
+    names = (f"prepare_data/{spec.key}", "curate/abandoned", "curate/finished", "evaluate/running")
+    own, left, gone, running = (progress / name for name in names)
+    for folder in (own, left, gone, running):
         folder.mkdir(parents=True)
         os.utime(folder, (0, 0))
+    (running / "answers.jsonl").touch()
+    os.utime(running, (0, 0))
     plain = Path.stat
 
     def stat(path: Path, **kwargs: bool) -> os.stat_result:
@@ -103,6 +106,7 @@ def test_progress_left_by_others_is_swept_and_a_stages_own_is_kept(
     assert progress_folder(LocalStore(tmp_path / "store"), spec) == own
     assert own.is_dir(), "it is what this stage goes on from, however long ago it was killed"
     assert not left.exists()
+    assert running.is_dir(), "it is written to, for longer than a week"
 
 
 def test_an_input_that_is_not_in_the_store_is_named(tmp_path: Path) -> None:

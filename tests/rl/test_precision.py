@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from aot_core.contracts.learning import LoraSettings, ModelSettings
-from aot_core.rl.precision import warn_of_rounding
+from aot_core.rl.precision import warn_of_merging, warn_of_rounding
 
 
 @pytest.mark.parametrize(("dtype", "moves"), [("float32", True), ("bfloat16", False)])
@@ -24,3 +24,10 @@ def test_what_the_warning_says_is_so(dtype: str, moves: bool, caplog: pytest.Log
 def test_adapters_are_in_float32(caplog: pytest.LogCaptureFixture) -> None:
     assert not warn_of_rounding("curate", ModelSettings(dtype="bfloat16", lora=LoraSettings()), 1e-6)
     assert not caplog.messages
+
+
+def test_merging_in_half_precision_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_merging("a-base", "float32")
+    assert not caplog.messages
+    warn_of_merging("a-base", "bfloat16")
+    assert "merged into the bfloat16 weights of a-base" in caplog.text

@@ -1,6 +1,6 @@
 """Which edition runs and what it begins with: on a real store and a real registry, with artifacts of a few bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,27 @@ def test_photographs_that_would_change_splits_between_editions_are_refused() -> 
     CampaignConfig.model_validate(photos | {"series": {"name": "weekly", "data": "same"}})
     CampaignConfig.model_validate(photos | {"prepare_data": data | {"growing": True}})
     CampaignConfig.model_validate({"name": "c", "prepare_data": data})
+
+
+def test_other_photographs_are_for_a_growing_source_alone(world: World) -> None:
+    """Dealt to the splits anew, what one edition was taught could be asked by the next."""
+
+    def ask(sha256: str, *, growing: bool = False) -> EditionPlan:
+        config = {"name": "c", "series": {"name": "weekly", "data": "same"}, "source_folder": "/photos"}
+        families = {"evaluated": ["semantic", "irrelevant"]}
+        config["prepare_data"] = {"source": {"type": "coco"}, "growing": growing, "implantation": families}
+        where = replace(world.where, source=ExternalRef(name="/photos", sha256=sha256))
+        plan = find_edition(CampaignConfig.model_validate(config), "next", where).edition
+        assert plan is not None
+        return plan
+
+    data = world.artifact("prepare_data", "photos", source="1" * 64)
+    world.end(ask("1" * 64), dataset=data)
+    with pytest.raises(SeriesError, match=r"source_folder /photos has changed since edition 1.*growing = true"):
+        ask("2" * 64)
+    assert [edition.plan.number for edition in SeriesBook(world.where.store, "weekly").editions()] == [1]
+    grown = ask("2" * 64, growing=True)
+    assert (grown.number, grown.previous) == (2, data)
 
 
 def test_what_the_suite_may_ask_is_kept_out_of_warm_start_and_rounds_alike(world: World) -> None:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from aot_core.attacker.editing import Attacker
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef
@@ -222,6 +224,23 @@ def test_attackers_are_drawn_by_what_they_do_to_the_present_defender(
     outputs = run_curate(config, inputs, context(store, tmp_path))
     assert outputs.successes["1"] == outputs.successes["2"]
     assert 0 <= outputs.successes["1"] <= 1
+
+
+def test_an_attacker_of_the_pool_without_a_valid_edit_counts_in_the_funnel(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    broken = Attacker.load(ATTACKER.name)
+    with torch.no_grad():
+        broken.pipeline.transformer.proj_out.bias[-1] = 50.0  # the gate stands open: everything is painted over
+    broken.save(tmp_path / "broken")
+    inputs = CurateInputs(
+        dataset=dataset, attacker=attacker, pool=(store.put("attacker_round", "3" * 64, tmp_path / "broken"),),
+        successes=(0.5, 0.5), defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER,
+    )  # fmt: skip
+    config = CurateConfig(scenes=12, edits_per_scene=1, minimum=1, gallery_rows=0, draw="uniform", samples=1)
+    outputs = run_curate(config, inputs, context(store, tmp_path / "curate"))
+    assert outputs.edited == 12, "the broken Attacker's scenes too"
+    assert 0 < outputs.valid < 12
 
 
 def test_a_round_with_patience_is_bounded_and_its_tactics_may_start_afresh(

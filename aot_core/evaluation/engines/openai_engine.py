@@ -1,8 +1,8 @@
 """Answers by any OpenAI-compatible chat endpoint: vLLM, `transformers serve`, a hosted model.
 
-Bounded concurrency; time-outs, broken connections, rate limits, server errors and garbage are tried again with growing
-pauses; what a person must mend (a wrong key, an unknown model, a refused request) ends the run at once. Whatever was
-answered by then stands in the journal.
+Concurrency is bounded. Timeouts, broken connections, rate limits, server errors and malformed responses are retried
+with exponential back-off. What the user must fix (a wrong key, an unknown model, a refused request) ends the run at
+once. Whatever was answered by then is in the journal.
 """
 
 import base64
@@ -22,13 +22,13 @@ from aot_core.contracts.secrets import redacted, reveal
 from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, seed_of
 
 _PASSING = {408, 409, 425, 429}
-"""Refusals that pass by themselves; all other 4xx do not."""
+"""Refusals that are worth a retry; all other 4xx are not."""
 _LONGEST_PAUSE = 60.0
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes every request's address, which may be secret
 
 
 class _TryAgainError(Exception):
-    """This time it failed; the next time it may not."""
+    """A transient failure: worth a retry."""
 
     def __init__(self, told: str, pause: float | None = None) -> None:
         super().__init__(told)
@@ -82,7 +82,7 @@ class OpenAIEngine:
                 self._stopped.set()
 
     def _ask_or_stop(self, ask: Ask, sample: int, journal: Journal) -> None:
-        """Ask; the first to fail for good keeps the others from beginning."""
+        """Ask; the first permanent failure keeps the others from starting."""
         try:
             self._ask(ask, sample, journal)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Which engine answers, from its start to its end.
+"""Opening and closing the engine that answers.
 
 settings -> an endpoint that stands already | vLLM, started on the Defender | the Defender in this process -> Engine
 """
@@ -18,7 +18,7 @@ from aot_core.evaluation.engines.vllm_server import vllm_server
 
 
 class LoadedModel(Protocol):
-    """A Defender in memory, as far as an engine needs to know it."""
+    """A Defender in memory, as far as an engine is concerned."""
 
     @property
     def model(self) -> Any: ...

@@ -69,7 +69,7 @@ def photograph(
         licence=licence,
         source_hash=source_hash,
     )
-    # Whoever writes a config takes names as the file spells them; a crowd shows what its members show.
+    # Configs spell names as the file does; a crowd shows what its members show.
     by_hand = {plain_name(name): tuple(map(plain_name, implied)) for name, implied in settings.implies.items()}
     shown = (*objects, *doubtful)
     implied = (*implied_objects(shown, by_hand), *implied_objects(shown, implies or {}))

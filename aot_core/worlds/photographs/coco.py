@@ -272,7 +272,7 @@ def _coverage(covers: str | None, things: Sequence[Annotated]) -> Coverage | Non
         return None
     absent, partial = (frozenset(names) for names in json.loads(covers))
     present = frozenset(thing.name for thing in things)
-    # A name that has a box and is said to be absent has one thing at least, and nobody knows how many.
+    # A name that has a box and is said to be absent has at least one thing, and how many is not known.
     return Coverage(present, absent - present, partial | (absent & present))
 
 

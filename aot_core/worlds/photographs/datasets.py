@@ -78,7 +78,7 @@ class DatasetsSource:
 
     @property
     def unusable(self) -> list[Unusable]:
-        """None is left out beforehand: each is found when its turn comes."""
+        """Empty: what cannot be used is found when its turn comes."""
         return []
 
     @property
