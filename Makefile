@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services lint format docs ui self-play base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-services test-vllm lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -52,6 +52,13 @@ $(WEED):
 test-s3: setup $(WEED) ## the store's tests on SeaweedFS in moto's place; outages, a full disk, two campaigns on a bucket
 	AOT_WEED=$(CURDIR)/$(WEED) $(BIN)/python -m pytest -n 0 --timeout 1800 -m "not slow" tests/store
 
+.venv-vllm/.ready: tests/vllm/setup.sh tests/vllm/requirements.py requirements.lock
+	PYTHON=$(PYTHON) tests/vllm/setup.sh .venv-vllm
+	@touch $@
+
+test-vllm: setup .venv-vllm/.ready ## on vLLM's build for the CPU: 4 GB of packages in an environment of their own
+	AOT_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -n 0 --timeout 3600 -m vllm tests/vllm
+
 test-services: setup ## on real servers: Postgres (its binaries are looked for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
 
@@ -87,4 +94,4 @@ lock: setup
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## what was made here: environment, campaigns, caches
-	rm -rf $(VENV) .venv-s3 $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-s3 .venv-vllm $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -32,8 +32,9 @@ class VllmSettings(Frozen):
     """vLLM's server, started by the stage on the weights that it evaluates; needs vLLM beside this project."""
 
     arguments: PublicArguments = ()
-    """Of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size", "2"]. Keys
-    are refused: every user of the machine sees a program's arguments."""
+    """Of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size", "2"]. It
+    computes in the Defender's own dtype unless `--dtype` is given. Keys are refused: every user of the machine sees a
+    program's arguments."""
     start_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """How long loading may take."""
     concurrency: int = Field(default=64, ge=1, le=256)
