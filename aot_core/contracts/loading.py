@@ -69,12 +69,14 @@ def _read(path: Path) -> str:
             known = ", ".join(here or sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.toml")))
             raise ConfigError(f"config {shown(str(path))} {what}; there are {known}")
         if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"config {shown(str(path))} has {path.stat().st_size:,} bytes; that is no config")
+            raise ConfigError(
+                f"config {shown(str(path))} has {path.stat().st_size:,} bytes; that is too large for a config"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"config {shown(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a path with a null byte
-        raise ConfigError(f"config {shown(str(path))} is no path: {error}") from error
+        raise ConfigError(f"config {shown(str(path))} is not a path: {error}") from error
     if content.startswith(_OTHER_UNICODE):
         raise ConfigError(f"{path}: this is UTF-16 or UTF-32; save it as UTF-8, as TOML wants it")
     try:
