@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-lmms test-services lint format docs ui self-play base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-lmms test-services test-vllm lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -51,6 +51,13 @@ $(WEED):
 
 test-s3: setup $(WEED) ## the store's tests on SeaweedFS in place of moto; outages, a full disk, two campaigns on a bucket
 	AOT_WEED=$(CURDIR)/$(WEED) $(BIN)/python -m pytest -n 0 --timeout 1800 -m "not slow" tests/store
+
+.venv-vllm/.ready: tests/vllm/setup.sh tests/vllm/requirements.py requirements.lock
+	PYTHON=$(PYTHON) tests/vllm/setup.sh .venv-vllm
+	@touch $@
+
+test-vllm: setup .venv-vllm/.ready ## on vLLM's build for the CPU: 4 GB of packages in an environment of their own
+	AOT_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -n 0 --timeout 3600 -m vllm tests/vllm
 
 test-compose: setup $(WEED) ## infra/compose.yaml: up, a scheduled campaign, dying servers, backup, restore; root, on Debian
 	tests/compose/machine.sh $(WEED)

@@ -35,7 +35,8 @@ class VllmSettings(Frozen):
 
     arguments: PublicArguments = ()
     """Arguments of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size",
-    "2"]. Keys are rejected: every user of the machine sees a program's arguments."""
+    "2"]. The server computes in the Defender's dtype unless `--dtype` is given. Keys are rejected: every user of the
+    machine sees a program's arguments."""
     start_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """Time-out in seconds for loading the model."""
     concurrency: int = Field(default=64, ge=1, le=256)

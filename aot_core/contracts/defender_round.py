@@ -30,15 +30,17 @@ class RewardTerm(Frozen):
 
 
 class Vllm(Frozen):
-    """Rollouts by vLLM instead of transformers, with TRL's importance correction. Never run by this project: it needs a
-    GPU and the package `vllm`."""
+    """Rollouts by vLLM instead of transformers, with TRL's importance correction; needs the package `vllm`. On a CPU it
+    is run by this project's tests (`docs/serving.md`), on a GPU it never was."""
 
     mode: Literal["colocate", "server"] = "colocate"
-    """colocate: on the trainer's own GPUs; server: started beforehand with `trl vllm-serve`."""
+    """colocate: in the trainer's own process, on its GPUs or its CPU; server: on GPUs alone, started beforehand with
+    `trl vllm-serve`."""
     server: PlainAddress | None = None
     """`http://HOST:PORT` of the server. None: TRL's default, on this machine."""
     memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the GPU's memory for vLLM, if the GPU is shared with training."""
+    """Share of the GPU's memory for vLLM, if the GPU is shared with training. On a CPU, set the environment variable
+    VLLM_CPU_KVCACHE_SPACE (GiB) instead."""
 
 
 class DynamicSampling(Frozen):

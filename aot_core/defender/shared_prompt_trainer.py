@@ -98,6 +98,8 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
+        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
+            prompt_ids = _with_one_token_an_image(prompt_ids, self.processing_class.image_token_id)
         if not self._sharing or self.use_vllm or self.use_transformers_continuous_batching:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -190,6 +192,15 @@ def _has_dropout(model: Any) -> bool:
 
 def _each(items: list[Any], times: int) -> list[Any]:
     return [item for item in items for _ in range(times)]
+
+
+def _with_one_token_an_image(prompt_ids: list[list[int]], image_token: int) -> list[list[int]]:
+    """Every run of image tokens as a single one. vLLM puts an image's tokens in place of the first that it finds: of a
+    prompt in which they stand already, as TRL 1.16 hands it over, it would see all but one of them twice."""
+    return [
+        [token for token, before in zip(ids, [None, *ids], strict=False) if not token == before == image_token]
+        for ids in prompt_ids
+    ]
 
 
 def _up_to_end(tokens: list[int], ends: list[int]) -> list[int]:

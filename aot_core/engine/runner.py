@@ -4,6 +4,7 @@ The one way a stage runs, whatever launches it: the in-process launcher calls `e
 `python -m aot_core.stages SPEC.json`, which calls it too.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -83,7 +84,7 @@ def _execute(spec: StageSpec) -> StageResult:
                 device=device,
                 git_commit=git_commit(),
                 image_digest=os.environ.get("AOT_IMAGE_DIGEST", ""),
-                packages={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
+                packages=_installed_versions(),
                 started_at=started.isoformat(timespec="seconds"),
             )
             store.seal(record)
@@ -92,6 +93,15 @@ def _execute(spec: StageSpec) -> StageResult:
             return StageResult(record=record)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _installed_versions() -> dict[str, str]:
+    """Of the recorded packages that are there: one family's environment need not hold the other's."""
+    versions: dict[str, str] = {}
+    for name in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def find(spec: StageSpec) -> StageRecord | None:

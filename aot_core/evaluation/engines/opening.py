@@ -64,5 +64,6 @@ def open_engine(
     model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    with vllm_server(folder, settings.vllm, scratch / "vllm.log") as endpoint:
+    dtype = str(defender.model.dtype).removeprefix("torch.")
+    with vllm_server(folder, settings.vllm, scratch / "vllm.log", dtype) as endpoint:
         yield OpenAIEngine(endpoint, weights=name, **sampling)

@@ -40,6 +40,8 @@ class EndpointDefender:
 
         Raises ValueError where the sequences differ in length, and EngineError where the endpoint is down or refuses.
         """
+        for image in images:  # Pillow reads a file on first use, which the engine's threads must not do all at once
+            image.load()
         asks = [
             Ask(sha256_of([seed, number]), question.prompt, partial(_alone, image), samples)
             for number, (image, question) in enumerate(zip(images, questions, strict=True))

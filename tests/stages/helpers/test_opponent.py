@@ -127,6 +127,16 @@ def test_answers_come_in_order_and_by_the_calls_seed(server: Server, tmp_path: P
         who.letter_logprobs(images, [QUESTION] * 3)
 
 
+def test_a_picture_that_is_not_read_yet_is_read_before_threads_share_it(server: Server, tmp_path: Path) -> None:
+    """Large enough that several threads would be reading at once: Pillow then fails an assertion of its own."""
+    server.says = lambda _text, picture: str(crc32(picture.encode()))
+    Image.effect_noise((1500, 1500), 80).convert("RGB").save(tmp_path / "unread.png")
+    who = EndpointDefender(settings(server, concurrency=16), tmp_path / "scratch")
+    with Image.open(tmp_path / "unread.png") as unread:
+        (said,) = who.answer([unread], [QUESTION], samples=16, temperature=1.0, seed=0)
+    assert len(said) == 16 and len(set(said)) == 1
+
+
 def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="AOT_TEST_KEY"):
         EndpointDefender(settings(server, api_key_env="AOT_TEST_KEY"), tmp_path)
