@@ -20,6 +20,7 @@ from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
 from aot_core.commands.options import (
     DEFAULT_HOME,
     MOST_SEED,
+    ConfiguredStoreOption,
     Device,
     DeviceOption,
     DTypeOption,
@@ -233,7 +234,7 @@ app.add_typer(store_commands, name="store")
 @store_commands.command("gc")
 def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: StoreOption = None,
+    store: ConfiguredStoreOption = None,
     keep_days: Annotated[
         float, typer.Option(min=0, max=36_500, help="Keep every stage that was run so recently.")
     ] = 30,
@@ -253,13 +254,14 @@ def collect_garbage(
     place.create()
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    collect_garbage(place, store or settings.store or str(place.store), settings.s3, keep_days, delete=delete)
+    store = store or settings.store or os.environ.get("AOT_STORE") or str(place.store)
+    collect_garbage(place, store, settings.s3, keep_days, delete=delete)
 
 
 @store_commands.command("verify")
 def verify_store(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; HOME/store unless given.")] = None,
+    store: ConfiguredStoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Compare every hash of the store; what is damaged is set aside, to be made again. Exit code 1 where any was.
@@ -274,7 +276,7 @@ def verify_store(
     place = Home(home)
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    whole = verify_store(store or settings.store or str(place.store), settings.s3)
+    whole = verify_store(store or settings.store or os.environ.get("AOT_STORE") or str(place.store), settings.s3)
     raise typer.Exit(0 if whole else FOUND)
 
 

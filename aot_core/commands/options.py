@@ -75,6 +75,14 @@ PlaceOption = Annotated[
         help="The store that is looked into, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
     ),
 ]
+ConfiguredStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=store_uri,
+        metavar="URI",
+        help="The store, a folder or s3://BUCKET/PREFIX; unless given the config's, AOT_STORE's, or HOME/store.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="All of it, as JSON, for programs.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
