@@ -111,7 +111,7 @@ class Deployment:
         """SIGKILL from outside of docker: to the daemon a crash, which its restart policy answers."""
         os.kill(self.container(service).attrs["State"]["Pid"], signal.SIGKILL)
 
-    def stages(self, *, all: bool = False) -> list[Any]:  # noqa: A002: docker's own word
+    def stages(self, *, all: bool = False) -> list[Any]:
         """The stages' containers that run now, or those that have ended too."""
         labels = ["aot.managed=true", "aot.home=/home/aot"]
         return self.daemon.containers.list(all=all, filters={"label": labels}, ignore_removed=True)
