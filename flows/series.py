@@ -119,7 +119,9 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
     campaign.say(f"measuring {len(candidates)} Attackers of earlier editions")
-    strict = EvaluateOutputs.model_validate(tasks.evaluate(campaign, match, recorded=False).outputs).strict
+    strict = EvaluateOutputs.model_validate(
+        tasks.evaluate(campaign, match, recorded=False, label="evaluate the pool").outputs
+    ).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))
     )  # An Attacker without a valid edit has no figure, and hurts nobody.
@@ -202,7 +204,7 @@ def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, ba
     plan = campaign.config.edition
     assert plan is not None, "only a series has a fixed exam"
     inputs = EvaluateInputs(dataset=plan.exam or course.exam.dataset, defender=defender, defender_base=base)
-    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True)
+    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True, label="fixed exam")
 
 
 def _is_headline(name: str) -> bool:
