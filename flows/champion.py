@@ -1,4 +1,4 @@
-"""The champion against whatever attacks by now: the campaign's held-out questions, and the store's newest Attackers.
+"""The champion against today's attacks: the campaign's held-out questions, and the store's newest Attackers.
 
 The figures stand in MLflow (a run of their own, and the version's tags `aot.lately.*`) and go out as a Prefect event
 for automations. Where no new Attacker has come since the last time the store answers, in seconds.
@@ -12,6 +12,7 @@ from prefect.events import emit_event
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs
+from aot_core.contracts.terminal import counted
 from aot_core.engine.identity import pin_model
 from aot_core.engine.runner import execute, find
 from aot_core.home import Home
@@ -29,7 +30,7 @@ _LONGEST_NAME = 63
 
 
 def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
-    """Evaluate the model that leads; returns what came of it, in words.
+    """Evaluate the champion; returns a description of the result.
 
     Args:
         config: whose data set, base models and `[evaluate]` are taken; its own campaign is left alone.
@@ -49,7 +50,7 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
     campaign = OpenCampaign(config.model_copy(update={"name": name}), home)
     open_launcher(config.run, execute, find).check(campaign.any_place())
     with campaign:
-        take_over(campaign.key)
+        take_over(campaign.key, home)
         data = tasks.prepare_data(campaign, campaign.data_inputs()).artifact
         attackers = newest_attackers(campaign, newest)
         exam = EvaluateInputs(
@@ -82,7 +83,7 @@ def measure_champion(config: CampaignConfig, home: Home, newest: int) -> str:
     )
     return (
         f"{model} version {version}: clean {100 * figures.strict[CLEAN]:.1f} %, worst {100 * figures.worst:.1f} % "
-        f"({figures.worst_condition}), {len(attackers)} Attackers met"
+        f"({figures.worst_condition}), {counted(len(attackers), 'Attacker')} met"
     )
 
 

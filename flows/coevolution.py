@@ -44,6 +44,7 @@ from flows.series import (
     end_edition,
     keep_in_bank,
     look_for_drift,
+    look_for_wrong_labels,
     one_at_a_time,
     sit_fixed_exam,
     tell_plan,
@@ -61,7 +62,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
             open_launcher(config.run, execute, find).check(campaign.any_place())
             with one_at_a_time(config, campaign.home):
                 with campaign:
-                    take_over(campaign.key)
+                    take_over(campaign.key, campaign.home)
                     tell_plan(campaign)
                     tell_restart(campaign)
                     ended = _coevolve(campaign)
@@ -84,6 +85,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
         return None
     look_for_drift(campaign, data)
     course = _begin(campaign, data)
+    look_for_wrong_labels(campaign, course)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
     try:
@@ -92,7 +94,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
     except BudgetSpentError as spent:
         course.over_budget = str(spent)
         tell_budget(campaign, str(spent), course.played)
-        campaign.say(f"[yellow]{spent}: the edition ends here, with what it has[/]")
+        campaign.warn(f"{spent}: the edition ends here, with what it has")
     _sit_exam(campaign, course, campaign.benchmarks)
     if campaign.config.crossplay == "pool":
         for k, later in unplayed(course.exam.attackers).items():
@@ -221,7 +223,7 @@ def main() -> int:
             lend_blocks(config)
             config = edition_of(config, Home(home), asked[0])
         config = dated(config, Home(home))
-        with interruptible("`aot run` goes on where it stopped"), tags(TAG):
+        with interruptible("`aot run` resumes where it stopped"), tags(TAG):
             state = coevolution(config, home, return_state=True)
         print_closing_table(value_of(state), Home(home))
 

@@ -119,7 +119,7 @@ def demand_cron(text: str) -> None:
         CronSchedule(cron=text)
     except ValidationError as error:
         raise ValueError(
-            f"--schedule {text!r} is no cron schedule; write minute, hour, day, month and weekday (in UTC), "
+            f"--schedule {text!r} is not a cron schedule; write minute, hour, day, month and weekday (in UTC), "
             f"such as {FRIDAY_EVENING!r} for Friday evenings"
         ) from error
 
@@ -147,8 +147,8 @@ def _deploy(given: argparse.Namespace) -> None:
     except httpx.ConnectError as error:
         asked = os.environ.get("PREFECT_API_URL") or "this home's address"
         raise ValueError(
-            f"no Prefect server answers at {asked}; start this home's by `aot ui --home {given.home}`, or let "
-            "PREFECT_API_URL name one that runs"
+            f"no Prefect server answers at {asked}; start this home's with `aot ui --home {given.home}`, or set "
+            "PREFECT_API_URL to one that runs"
         ) from error
 
 
@@ -159,10 +159,10 @@ def _deploy_all(given: argparse.Namespace) -> None:
     chosen = schedules(given.config, given.home, overrides, given.schedule)
     deploy(chosen, given.pool, given.working_folder, given.blocks)
     for schedule in chosen:
-        print(f"{schedule.name:18} {f'{schedule.cron} (UTC)' if schedule.cron else 'when asked for'}")
+        print(f"{schedule.name:18} {f'{schedule.cron} (UTC)' if schedule.cron else 'on demand'}")
     if not os.environ.get("PREFECT_API_URL"):
         place = f"--home {given.home}"
-        print(f"Nothing starts before both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
+        print(f"Nothing starts until both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from aot_core.contracts.compare_data import CompareDataInputs, CompareDataOutput
 from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs, adversary_condition
 from aot_core.contracts.series import EditionEnd
+from aot_core.contracts.terminal import counted
 from aot_core.engine.identity import pin_model
+from aot_core.evaluation.statistics import Proportion, fell
 from aot_core.home import Home
 from aot_core.series.book import SeriesBook
 from aot_core.series.planning import Surroundings, find_edition
@@ -28,6 +30,8 @@ from flows.course import Course, Ended
 from flows.events import tell_drift
 
 _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
+_DROP_LEVEL = 0.01
+"""Of the test that clean accuracy has fallen: a warning in a hundred sound editions, were each at the limit."""
 
 
 class BudgetSpentError(Exception):
@@ -76,7 +80,7 @@ def tell_plan(campaign: OpenCampaign) -> None:
     slot = f" for {plan.slot}" if plan.slot else ""
     campaign.say(f"series [bold]{plan.series}[/], edition [bold]{plan.number}[/]{slot}, from {plan.lineage[0]}")
     for line in plan.told:
-        campaign.say(f"[yellow]{line}[/]")
+        campaign.warn(line)
 
 
 def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
@@ -96,7 +100,32 @@ def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
             f"{told}; look at drift.html in the stage's artifact, then mend the source, or set "
             'series.on_drift = "warn"'
         )
-    campaign.say(f"[yellow]{told}[/]")
+    campaign.warn(told)
+
+
+def look_for_wrong_labels(campaign: OpenCampaign, course: Course) -> None:
+    """Compare what the Defender that an edition begins with knows of this edition's clean questions and of the first
+    edition's. Drift in columns does not show answers that are wrong; a Defender that was right on such questions does.
+
+    Raises StageBadInputError where the config stops at drift.
+    """
+    plan, series = campaign.config.edition, campaign.config.series
+    if plan is None or series is None or plan.defender is None or plan.exam is None or series.on_drift == "ignore":
+        return
+    known = fixed_exam(campaign, course, plan.defender, campaign.defender_base)
+    before, now = (
+        Proportion(outputs.strict[CLEAN], outputs.low[CLEAN], outputs.high[CLEAN], outputs.n[CLEAN])
+        for outputs in (EvaluateOutputs.model_validate(record.outputs) for record in (known, course.evaluation))
+    )
+    if before.value - now.value < series.clean_drop or fell(before, now) >= _DROP_LEVEL:
+        return
+    told = (
+        f"the Defender that this edition begins with is right on {now.value:.1%} of its {now.n} clean questions, but "
+        f"on {before.value:.1%} of the first edition's {before.n}: labels may be wrong, or pictures of another kind"
+    )
+    if series.on_drift == "stop":
+        raise StageBadInputError(f'{told}; mend the source (`aot data show`), or set series.on_drift = "warn"')
+    campaign.warn(told)
 
 
 def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef) -> list[StageRecord]:
@@ -118,10 +147,9 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         families=False,
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
-    campaign.say(f"measuring {len(candidates)} Attackers of earlier editions")
-    strict = EvaluateOutputs.model_validate(
-        tasks.evaluate(campaign, match, recorded=False, label="evaluate the pool").outputs
-    ).strict
+    campaign.say(f"measuring {counted(len(candidates), 'Attacker')} of earlier editions")
+    measured = tasks.evaluate(campaign, match, recorded=False, label="evaluate the pool")
+    strict = EvaluateOutputs.model_validate(measured.outputs).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))
     )  # An Attacker without a valid edit has no figure, and hurts nobody.

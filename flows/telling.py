@@ -1,4 +1,4 @@
-"""MLflow's pages told by a campaign: descriptions, tables, and the model card of what it registered."""
+"""What a campaign writes for MLflow's pages: descriptions, tables, and the model card of what it registered."""
 
 import json
 from pathlib import Path

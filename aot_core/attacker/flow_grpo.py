@@ -25,11 +25,12 @@ from aot_core.attacker.flow_sde import ode_step, stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages
+from aot_core.rl.gradients import clip_gradients
 from aot_core.rl.surrogate import clipped_surrogate, gaussian_kl
 
 
 class EditorFaultError(ValueError):
-    """The editor gave what no edit can be: latents that are not finite."""
+    """The editor produced latents that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Transition:
     time: float
     next_time: float
     latents: Tensor
-    """(B, C, h, w), as the editor was given them."""
+    """(B, C, h, w), as they were passed to the editor."""
     next_latents: Tensor
     """(B, C, h, w), float32: as they were drawn. Rounded to the editor's precision they would have another
     log-probability."""
@@ -48,7 +49,7 @@ class Transition:
     reference_mean: Tensor | None
     """(B, C, h, w): the transition's mean under the reference weights; None without KL."""
     alike: int = 1
-    """So many edits side by side have the same `latents` and condition: the group at its branching, else 1."""
+    """How many neighbouring edits share `latents` and condition: the group size where it branches, else 1."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,8 @@ def optimise(
                 (loss * share).backward()
                 for name, value in parts.items():
                     metrics[name] += value * share / config.iterations
-        norm = torch.nn.utils.clip_grad_norm_(editor.trainable(), config.max_grad_norm)
-        metrics["grad_norm"] += float(norm) / config.iterations
+        norm = clip_gradients(editor.trainable(), config.max_grad_norm, "attacker_round")
+        metrics["grad_norm"] += norm / config.iterations
         optimizer.step()
     return metrics
 

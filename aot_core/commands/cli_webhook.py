@@ -12,8 +12,8 @@ app = typer.Typer()
 @app.command()
 def webhook(
     url: Annotated[str | None, typer.Argument(help='The receiver: "env:NAME", or an address without a token.')] = None,
-    key: Annotated[str | None, typer.Option(help='What signs each post: "env:NAME".')] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the webhook away.")] = False,
+    key: Annotated[str | None, typer.Option(help='The key that signs each post: "env:NAME".')] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the webhook.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Let MLflow's server post new versions and every move of an alias, whoever made it.

@@ -1,10 +1,10 @@
-"""The body of `aot reevaluate`: a registered version is asked everything again, and is held to every single answer.
+"""The body of `aot reevaluate`: a registered version is evaluated again, and every single answer is compared.
 
     version -> its evaluation's record and inputs (its tags, its campaign's run) -> the registry's weights are still
             the artifact's -> the same questions, edits and noise once more -> compared item by item
 
-A figure that a version was promoted by is worth as much as it can be measured again: weekly, on a new machine, after an
-upgrade. Imports torch only when it measures.
+A figure that a version was promoted by is worth only as much as it can be reproduced: weekly, on a new machine, after
+an upgrade. Imports torch only when it measures.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class Reevaluation(NamedTuple):
     items: int
     """Answered questions, over all conditions."""
     different: tuple[str, ...]
-    """Those answered otherwise than they were, in words."""
+    """Those answered differently, in words."""
     figures: dict[str, tuple[float | None, float | None]]
     """The figures that differ: (then, now)."""
 
@@ -44,12 +44,16 @@ class Reevaluation(NamedTuple):
         return not self.different and not self.figures
 
     def told(self) -> str:
-        """In a line, and a line each for the first ten that differ."""
+        """One line, and one more for each of the first ten that differ."""
         if self.same:
-            return f"version {self.version}: all {self.items} items and every figure as they were"
-        head = f"version {self.version}: {len(self.different)} of {self.items} items are answered otherwise, "
+            return f"version {self.version}: all {self.items} items and every figure are unchanged"
+        items, numbers = len(self.different), len(self.figures)
+        head = (
+            f"version {self.version}: {items} of {self.items} items {'is' if items == 1 else 'are'} answered "
+            f"differently, {numbers} {'figure differs' if numbers == 1 else 'figures differ'}"
+        )
         figures = [f"{name}: {then} then, {now} now" for name, (then, now) in self.figures.items()]
-        return "\n".join([head + f"{len(self.figures)} figures differ", *self.different[:10], *figures[:10]])
+        return "\n".join([head, *self.different[:10], *figures[:10]])
 
 
 def reevaluate(
@@ -142,13 +146,19 @@ def _same_weights(uri: str, model: str, number: str, store: Store, inputs: Evalu
     measured = store.fetch(inputs.defender) / packed.config["kind"]
     if manifest_of(packed.weights).sha256 != manifest_of(measured).sha256:
         raise ReevaluationError(
-            f"{model} version {number}: the registry's weights are not those that were measured; roll back, and look "
-            "who changed them"
+            f"{model} version {number}: the registry's weights are not those that were measured; roll back, and find "
+            "out who changed them"
         )
 
 
 def _measure(config: EvaluateConfig, inputs: EvaluateInputs, context: StageContext) -> dict[str, float]:
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ReevaluationError(
+            "there is no torch here to ask a model with; run `aot reevaluate` where the stages run, or deploy with the "
+            "docker launcher, which asks in a stage's container"
+        ) from error
 
     from aot_core.engine.runner import resolve_device
     from aot_core.stages.evaluate import run_evaluate

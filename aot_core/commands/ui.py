@@ -1,4 +1,4 @@
-"""Serves MLflow's and Prefect's own pages on a home's data, on loopback alone."""
+"""Serves MLflow's and Prefect's own pages on a home's data, on loopback only."""
 
 import base64
 import os
@@ -30,7 +30,7 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
     """
     home, told = Home(root), Console(stderr=True, highlight=False, soft_wrap=True)
     if not home.root.is_dir():
-        told.print(f"{root} does not exist yet; `aot run configs/tiny.toml` makes it")
+        told.print(f"{root} does not exist yet; `aot run configs/tiny.toml` creates it")
         return 2
     home.create()
     try:
@@ -78,7 +78,7 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
         Console(highlight=False).print("\n".join(commands), "\nCtrl-C ends both.")
         while not (ended := [name for name, child in children.items() if child.poll() is not None]):
             time.sleep(0.5)
-        told.print(f"{ended[0]}'s server has ended, so the other one does too", style="red")
+        told.print(f"{ended[0]}'s server has ended; stopping the other one", style="red")
         return 1
     except KeyboardInterrupt:
         return 0
@@ -97,7 +97,7 @@ def _webhook_key(home: Home) -> str:
 
 
 def _end(children: list["subprocess.Popen[bytes]"]) -> None:
-    """End the groups of processes: asked first, then not asked."""
+    """End the groups of processes: SIGTERM first, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in children:
             with suppress(ProcessLookupError, PermissionError):  # the latter: macOS, of one that has ended

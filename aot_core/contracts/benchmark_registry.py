@@ -14,7 +14,16 @@ need none: `vlmevalkit` reads a tab-separated file in VLMEvalKit's format (`inde
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+
+class LmmsFigure(NamedTuple):
+    """Where lmms-eval 0.7 keeps a figure."""
+
+    task: str
+    metric: str
+    whole: float = 1
+    """What it is where every answer is right: 100 where the task counts in percent."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +32,33 @@ class Benchmark:
 
     name: str
     files: tuple[str, ...]
-    """File or folder names under which it is published, inside the benchmarks' folder."""
+    """Names of the published file or folder, inside the benchmarks' folder."""
     questions: int
     """Rows of the published file."""
     md5: tuple[str, ...] = ()
-    """Of the published file, its older versions too, as VLMEvalKit's registry has them; a folder has none."""
+    """md5 of the published file and its older versions, as in VLMEvalKit's registry. A folder has none."""
     asks: Literal["choice", "yes_no"] = "choice"
     rule: str = "accuracy"
-    """What is made of its answers: a function from `scoring.Answered` to figures, shares 0..1."""
+    """Scoring rule: a function from `scoring.Answered` to figures, shares 0..1."""
     reader: str = "vlmevalkit"
-    """Reads it where it comes as a file: a function of this entry, the path and a folder for unpacked pictures."""
+    """Reader for a file: a function of this entry, the path and a folder for unpacked images."""
     folder_reader: str = ""
-    """The same where it comes as a folder; empty where it is not published so."""
+    """Reader for a folder. Empty if it is not published as one."""
     split: str = ""
-    """Of several splits in the file, the one that is asked."""
+    """The split to use, if the file has several."""
     columns: tuple[str, ...] = ()
-    """Needed besides `index`, `question` and `answer`."""
+    """Required columns besides `index`, `question` and `answer`."""
     cycles: bool = False
-    """Whether a question stands there once for every cyclic order of its options: all of them are asked, or none."""
+    """Whether a question is repeated for every cyclic order of its options: either all of them are asked, or none."""
     margin: float | None = None
-    """Accuracy that a challenger may lose at most, as far as can be shown; None: the gate's `benchmark_margin`.
+    """Non-inferiority margin of a challenger. None: the gate's `benchmark_margin`.
 
-    (1.64 + 1.96) sqrt(0.14 / n), rounded: where two Defenders differ on 14 % of n answers (two that were trained apart
-    do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the large files
-    allow, the 191 questions of VStar would refuse two of three such challengers."""
-    lmms: tuple[str, str] | None = None
-    """lmms-eval's task, and the figure of it that stands beside our single-shot accuracy (lmms-eval 0.7)."""
+    (1.64 + 1.96) sqrt(0.14 / n), rounded: if two Defenders differ on 14 % of n answers (as two that were trained
+    separately do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the
+    large files allow, the 191 questions of VStar would reject two of three such challengers.
+    """
+    lmms: LmmsFigure | None = None
+    """The figure of lmms-eval that corresponds to our single-shot accuracy."""
 
 
 _CHOICES = ("A", "B")
@@ -63,7 +73,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("b18854d7075574be06b631cd5f7d2d6a",),
             folder_reader="vstar",
             margin=0.10,
-            lmms=("vstar_bench", "vstar_overall_acc"),
+            lmms=LmmsFigure("vstar_bench", "vstar_overall_acc", whole=100),
         ),
         Benchmark(
             "hrbench4k",
@@ -74,7 +84,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             columns=(*_CHOICES, "category", "cycle_category"),
             cycles=True,
             margin=0.05,
-            lmms=("hrbench4k", "average"),
+            lmms=LmmsFigure("hrbench4k", "average"),
         ),
         Benchmark(
             "hrbench8k",
@@ -85,7 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             columns=(*_CHOICES, "category", "cycle_category"),
             cycles=True,
             margin=0.05,
-            lmms=("hrbench8k", "average"),
+            lmms=LmmsFigure("hrbench8k", "average"),
         ),
         Benchmark(
             "pope",
@@ -95,7 +105,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             asks="yes_no",
             rule="pope",
             columns=("category",),
-            lmms=("pope", "pope_accuracy"),
+            lmms=LmmsFigure("pope", "pope_accuracy"),
         ),
         Benchmark(
             "hallusionbench",
@@ -106,7 +116,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             rule="hallusion",
             columns=("category", "l2-category"),
             margin=0.05,
-            lmms=("hallusion_bench_image", "aAcc"),
+            lmms=LmmsFigure("hallusion_bench_image", "aAcc", whole=100),
         ),
         Benchmark(
             "mmmu",
@@ -116,7 +126,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             split="validation",
             columns=(*_CHOICES, "category", "split"),
             margin=0.05,
-            lmms=("mmmu_val", "mmmu_acc"),
+            lmms=LmmsFigure("mmmu_val", "mmmu_acc"),
         ),
         Benchmark(
             "mmstar",
@@ -125,7 +135,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("e1ecd2140806c1b1bbf54b43372efb9e",),
             columns=(*_CHOICES, "category"),
             margin=0.035,
-            lmms=("mmstar", "average"),
+            lmms=LmmsFigure("mmstar", "average"),
         ),
         Benchmark(
             "realworldqa",
@@ -134,7 +144,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ("4de008f55dc4fd008ca9e15321dc44b7", "92321028d2bc29040284b6674721e48f"),
             columns=_CHOICES,
             margin=0.05,
-            lmms=("realworldqa", "exact_match"),
+            lmms=LmmsFigure("realworldqa", "exact_match"),
         ),
         Benchmark(
             "blink",
@@ -142,7 +152,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             1901,
             ("3b6649b6a662184ea046908e5506260e",),
             columns=(*_CHOICES, "category"),
-            lmms=("blink", "blink_acc"),
+            lmms=LmmsFigure("blink", "blink_acc"),
         ),
         Benchmark(
             "ai2d",
@@ -150,7 +160,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             3088,
             ("0f593e0d1c7df9a3d69bf1f947e71975",),
             columns=_CHOICES,
-            lmms=("ai2d", "exact_match"),
+            lmms=LmmsFigure("ai2d", "exact_match"),
         ),
     )
 }

@@ -26,6 +26,7 @@ from aot_core.defender.rewards import build_terms
 from aot_core.defender.round_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
 from aot_core.defender.warm_start import user_turn
+from aot_core.rl.precision import warn_of_rounding
 from aot_core.tracking.protocol import Tracker
 from aot_core.worlds.images import image_size
 
@@ -89,6 +90,8 @@ def train_round(
         callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        warn_of_rounding(STAGE, config.model, config.learning_rate)
     share = config.prompts // config.processes
     trainer.generation_memory.parts = -(-share // min(config.generation_prompts or share, share))
     checkpoint = last_complete_checkpoint(progress)
@@ -256,7 +259,7 @@ _TRACKED = {
 
 
 def figures(logs: Mapping[str, float]) -> dict[str, float]:
-    """What is tracked of a trainer's log entry; of a reward term of one's own its mean, `reward_NAME`."""
+    """What is tracked of a trainer's log entry; of a user-defined reward term its mean, `reward_NAME`."""
     own = {
         f"reward_{key.split('/')[1].rpartition(':')[2]}": value
         for key, value in logs.items()

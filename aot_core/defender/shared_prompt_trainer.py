@@ -40,6 +40,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         """
         Args:
             share_prompts: False leaves everything to TRL. Where a model's attention cannot be shared, that is so too.
+                Shared prompts have one picture each; another number is a ValueError in the first generation.
         """
         super().__init__(*args, **kwargs)
         self.generation_memory = Halving("prompts are asked")
@@ -85,6 +86,13 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
             return super()._tokenize_prompts(prompts)
         group = self.num_generations
         ids, images, fields = super()._tokenize_prompts(prompts[::group])
+        counts = [len(of_prompt or ()) for of_prompt in images or [None] * len(ids)]
+        place = next((i for i, count in enumerate(counts) if count != 1), None)
+        if place is not None:
+            raise ValueError(
+                f"prompt {place} of a generation has {counts[place]} pictures, but a shared prompt has exactly one; "
+                "train with share_prompts = false, which leaves generation and training to TRL"
+            )
         return _each(ids, group), None if images is None else _each(images, group), fields
 
     def _generate_single_turn(
@@ -129,7 +137,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         steps = self.args.steps_per_generation
         due = self._step % (steps * self.num_iterations) == 0 and self._generated_at != self._step
         if due or self._buffered_inputs is None:
-            self._generated_at = self._step  # a step that is done again asks nobody again
+            self._generated_at = self._step  # a step that is repeated does not generate again
             made = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = cut(made, self.num_generations, steps, skip_flat=self._flat_groups_add_nothing)
         return self._buffered_inputs[self._step % steps]

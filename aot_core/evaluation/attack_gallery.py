@@ -65,7 +65,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The attacks, and by what they can be told apart."""
+    """The attacks, and the filters they can be browsed by."""
 
     attacks: tuple[Attack, ...]
     filters: tuple[tuple[str, str, tuple[str, ...]], ...]

@@ -1,9 +1,10 @@
-"""A gate's decision for people: Markdown for Prefect, an HTML page that needs nothing beside it for all else."""
+"""A gate's decision as Markdown for Prefect, and as a self-contained HTML page."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.markdown import as_text
 from aot_core.contracts.promotion import Decision, GateTest
+from aot_core.evaluation.smoke_size import smoke_size
 
 
 def decision_page(decision: Decision) -> str:
@@ -16,7 +17,11 @@ def decision_page(decision: Decision) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("decision.html.j2").render(
-        decision=decision, row=row, sides=_sides(decision), figures=headline_figures(decision)
+        decision=decision,
+        row=row,
+        sides=_sides(decision),
+        figures=headline_figures(decision),
+        smoke_size=smoke_size(decision),
     )
 
 
@@ -44,6 +49,7 @@ def decision_markdown(decision: Decision, *, narrow: bool = False) -> str:
         "",
         as_text(decision.reason),
         "",
+        *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
         f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
         f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
     ]

@@ -102,7 +102,7 @@ class DockerLauncher:
         """A new container, running; None where another orchestrator was faster."""
         wanted = creation(spec, self.settings, self._digest(client), os.environ)
         try:
-            container = client.containers.create(**wanted, device_requests=_gpus(client, spec.place, spec.processes))
+            container = client.containers.create(**wanted, device_requests=gpus_of(client, spec.place, spec.processes))
         except APIError as error:
             if error.status_code == 409:
                 return None
@@ -167,7 +167,7 @@ class DockerLauncher:
         probe = client.containers.create(
             self.settings.image,
             entrypoint=["python", "-c", ""],
-            device_requests=_gpus(client, place),
+            device_requests=gpus_of(client, place),
             network="none",
             labels={MANAGED: "true"},
         )
@@ -195,7 +195,7 @@ def connect() -> Any:
     return client
 
 
-def _gpus(client: Any, place: Place, processes: int = 1) -> list[DeviceRequest]:
+def gpus_of(client: Any, place: Place, processes: int = 1) -> list[DeviceRequest]:
     """A GPU a process: the given one, or any; none for a CPU stage, and for "auto" where the host has none."""
     if place.device == "cpu" or (place.device == "auto" and "nvidia" not in client.info().get("Runtimes", {})):
         return []

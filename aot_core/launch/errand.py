@@ -14,7 +14,7 @@ from aot_core.contracts.errors import LauncherError
 from aot_core.contracts.launch import DockerSettings
 from aot_core.contracts.spec import Place
 from aot_core.launch.container import errand
-from aot_core.launch.docker import connect
+from aot_core.launch.docker import connect, gpus_of
 
 _LAST_LINES = 5
 
@@ -29,14 +29,17 @@ class Ended(NamedTuple):
     """The last lines of its standard error."""
 
 
-def run_errand(place: Place, settings: DockerSettings, command: Sequence[str], seconds: float) -> Ended:
-    """Run `python COMMAND` with what a stage at that place may see and do, and without a GPU.
+def run_errand(
+    place: Place, settings: DockerSettings, command: Sequence[str], seconds: float | None, *, gpu: bool = False
+) -> Ended:
+    """Run `python COMMAND` with what a stage at that place may see and do, and without a GPU unless one is wanted.
 
     Raises LauncherError where docker cannot, or where it takes longer than so many seconds.
     """
     client = connect()
     try:
-        container = client.containers.create(**errand(place, settings, command, os.environ))
+        wanted = errand(place, settings, command, os.environ)
+        container = client.containers.create(**wanted, device_requests=gpus_of(client, place) if gpu else [])
     except (DockerException, requests.RequestException) as error:
         raise LauncherError(f"run.docker.image {settings.image!r}: docker makes no container of it: {error}") from error
     try:

@@ -30,7 +30,12 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.types import ColSpec, Schema
 from PIL import Image
 
@@ -131,8 +136,7 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
             input_example=_example(),
             pip_requirements=[f"{package}=={number.partition('+')[0]}" for package, number in held.items()],
         )
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description=_DESCRIPTION)
+        _make_model(client, name)
         # Not by log_model's own `registered_model_name`: a version and its tags must appear together, or a
         # process killed between the two would leave a version that nobody knows again.
         made = client.create_model_version(
@@ -143,6 +147,15 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
             model_id=info.model_id,
         )
     return str(made.version)
+
+
+def _make_model(client: MlflowClient, name: str) -> None:
+    """Make the registered model where there is none, also when another campaign makes it at the same time."""
+    try:
+        client.create_registered_model(name, description=_DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:

@@ -1,7 +1,7 @@
 """`python -m aot_core.tracking.server`: MLflow's server as a team runs it, on Postgres and S3, with basic auth.
 
-Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), nothing has a default password; what
-holds one is written to a file that its owner alone can read. Ends by becoming `mlflow server`.
+Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), there are no default passwords, and a
+file that holds one is readable by its owner only. Ends by becoming `mlflow server`.
 """
 
 import configparser
@@ -34,20 +34,24 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
     }
     file = folder / "auth.ini"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         auth.write(stream)
     command = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
         "--artifacts-destination", settings["AOT_MLFLOW_ARTIFACTS"], "--serve-artifacts",
         "--host", settings.get("AOT_MLFLOW_HOST", "127.0.0.1"), "--port", settings.get("AOT_MLFLOW_PORT", "5000"),
         "--allowed-hosts", settings["AOT_MLFLOW_ALLOWED_HOSTS"], "--workers", settings.get("AOT_MLFLOW_WORKERS", "2"),
+        # uvicorn kills a worker that is silent for 5 s: on a busy host every one while it still imports, for ever.
+        "--uvicorn-opts", "--timeout-worker-healthcheck 120",
     ]  # fmt: skip
     return command, {
-        # By the environment: a command line is read by everybody on the machine.
+        # By the environment: every user of the machine can read command lines.
         "MLFLOW_BACKEND_STORE_URI": settings["AOT_MLFLOW_BACKEND"],
         "MLFLOW_AUTH_CONFIG_PATH": str(file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings["AOT_MLFLOW_PASSWORD"],
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its job runner scores traces of chats: four more processes that import all of MLflow.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
 

@@ -108,3 +108,14 @@ def test_a_nan_is_an_error_before_any_weight_takes_harm(attacker: Attacker):
     with pytest.raises(NonFiniteLossError, match="learning_rate"):
         optimise(attacker, edits, rewards_PG, CONFIG, torch.optim.AdamW(attacker.trainable(), lr=1e-3))
     assert all(torch.equal(a, b) for a, b in zip(before, attacker.trainable(), strict=True))
+
+
+def test_gradients_that_are_not_finite_are_an_error_before_any_weight_takes_harm(attacker: Attacker):
+    """The loss is finite: clipping would have spread one broken gradient over all weights."""
+    edits = sample(attacker)
+    before = [parameter.detach().clone() for parameter in attacker.trainable()]
+    attacker.trainable()[0].register_hook(lambda gradient: gradient * float("inf"))
+    rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
+    with pytest.raises(NonFiniteLossError, match=r"attacker_round: the norm of the gradients is (nan|inf); lower"):
+        optimise(attacker, edits, rewards_PG, CONFIG, torch.optim.AdamW(attacker.trainable(), lr=1e-3))
+    assert all(torch.equal(a, b) for a, b in zip(before, attacker.trainable(), strict=True))

@@ -212,5 +212,5 @@ def test_a_dry_run_says_what_would_run(tmp_path: Path) -> None:
     arguments = ["run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "none"), "--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert json.loads(result.stdout)["name"] == "smoke"
-    assert " 1 of 8  runs     start  prepare_data  (never run on this home)" in result.stderr
+    assert " 1 of 8  runs      start  prepare_data  (never run on this home)" in result.stderr
     assert result.stderr.endswith("8 of 8 stages would run\n") and not (tmp_path / "none").exists()

@@ -40,16 +40,7 @@ fi
 
 if [ -z "${BASE_IMAGE:-}" ]; then
   export BASE_IMAGE=aot-base:bookworm
-  if ! "$DOCKER" image inspect "$BASE_IMAGE" >/dev/null 2>&1; then
-    root="$(mktemp -d)"
-    trap 'rm -rf "$root"' EXIT
-    # Either of the two places may be missing; without a mirror debootstrap takes Debian's own.
-    mirror="$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null \
-      | sed -n 's/^\(URIs:\|deb\( \[.*\]\)\?\) *\(http[^ ]*\).*/\3/p' | head -1 || true)"
-    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root" "$mirror" >/dev/null
-    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-    tar -C "$root" -c . | "$DOCKER" import - "$BASE_IMAGE"
-  fi
+  tests/docker/bootstrap.sh "$BASE_IMAGE" python3,python3-venv,ca-certificates
 fi
 
 # The packages come through this machine's pip, which may have mirrors that a container does not see.

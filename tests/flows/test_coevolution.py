@@ -16,6 +16,7 @@ from aot_core.contracts.summary import CampaignSummary
 from aot_core.data.dataset import read_samples
 from aot_core.evaluation.approval_page import approval_page
 from aot_core.store import LocalStore
+from tests.docs_commands import ON_A_FINISHED_CAMPAIGN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)
@@ -166,6 +167,18 @@ def test_a_second_run_keeps_the_decision_that_made_its_champion(finished: Path) 
     assert read_summary(finished).decision == before
 
 
+def test_the_documented_commands_run_on_it(finished: Path, tmp_path: Path) -> None:
+    """As README and docs write them, in a folder whose `.aot` is the campaign's home."""
+    (tmp_path / ".aot").symlink_to(finished)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in ON_A_FINISHED_CAMPAIGN:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout
+
+
 def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> None:
     before = results(finished)
     steps = {step.record.stage: step.record for step in read_summary(finished).steps}
@@ -245,7 +258,7 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     again = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure as they were", again.stdout)
+    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure are unchanged", again.stdout)
     assert found is not None, again.stdout + again.stderr
     evaluation = read_summary(finished).find("evaluate", 1)
     assert evaluation is not None and int(found[1]) == sum(evaluation.outputs["n"].values())
@@ -294,9 +307,9 @@ def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> N
     assert "ask more questions" in rival.promotion_reason
     assert command(finished, "promote", "--force").returncode == 2, "not without saying why"
     forced = command(finished, "promote", "--force", "--version", "2", "--why", "to see it")
-    assert "version 2 leads now, in place of 1" in forced.stdout, forced.stderr
+    assert "version 2 is the champion now, replacing version 1" in forced.stdout, forced.stderr
     back = command(finished, "rollback", "--why", "seen")
-    assert "version 1 leads again, in place of 2" in back.stdout, back.stderr
+    assert "version 1 is the champion again, replacing version 2" in back.stdout, back.stderr
     history = command(finished, "history").stdout
     for told in ("promote refused", "force done", "rollback done", "to see it", "champion: version 1"):
         assert told in history

@@ -143,7 +143,9 @@ def test_nothing_is_deployed_where_something_is_wrong(served: Served, tmp_path: 
     before = [deployment["updated"] for deployment in served.ask("deployments/filter")]
     home = ("--home", str(served.home))
     cron = aot("deploy", str(SMOKE), "--schedule", "61 * * * *", *home)
-    assert cron.returncode == 2 and cron.stderr.startswith("--schedule '61 * * * *' is no cron schedule"), cron.stderr
+    assert cron.returncode == 2 and cron.stderr.startswith("--schedule '61 * * * *' is not a cron schedule"), (
+        cron.stderr
+    )
     assert cron.stderr.count("\n") == 1 and not cron.stdout
     config = aot("deploy", str(SMOKE), "--set", "curate.scnes=1", *home)
     assert config.returncode == 2 and "did you mean 'scenes'?" in config.stderr

@@ -24,7 +24,7 @@ from prefect.flow_runs import resume_flow_run
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
-import flows.promotion
+import flows.approval
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.promotion import Decision, PromotionSettings
 from aot_core.home import Home
@@ -41,7 +41,7 @@ ASKED = PromotionSettings(approval="human", approval_hours=1.0, smoke_seconds=12
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
@@ -49,7 +49,7 @@ def prefect() -> Iterator[None]:
 def home(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Version 1 leads, nobody has challenged it yet, and the ledger is empty."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(flows.promotion, "_POLL_SECONDS", 1)
+    monkeypatch.setattr(flows.approval, "_POLL_SECONDS", 1)
     registry.set_alias(uri, "champion", "1")
     registry.remove_alias(uri, "challenger")
     return Home(tmp_path)
@@ -115,7 +115,7 @@ def test_with_a_persons_leave_it_is_promoted_and_they_saw_what_there_is_to_see(h
     assert page.read_text() in json.loads(question) and str(artifact.id) in question, "and leads to the wide page"
     resume_flow_run(asked, run_input={"promote": True, "who": "Ada", "why": "looks sound"})
     asker.join(120)
-    assert outcome == ["promoted with Ada's leave"]
+    assert outcome == ["approved by Ada, and promoted"]
     assert leading(home) == "2"
     assert [kind for kind, _ in told(home)] == ["proposed", "intent", "done"]
     last = promoter(home, ASKED, LocalStore(home.store), RunSettings()).ledger.entries()[-1]
@@ -127,13 +127,32 @@ def test_a_no_stands_and_nobody_is_asked_again(home: Home) -> None:
     about = decision(3, 1)
     assert answered(home, about, promote=False, who="Ada", why="not before the holidays") == "declined by Ada"
     assert leading(home) == "1" and told(home)[-1] == ("declined", "Ada")
-    assert act(home, about) == "declined by Ada; `aot promote` still can"
+    assert act(home, about) == "declined by Ada; `aot promote` can still promote it"
     assert len(questions(about)) == 1 and len(told(home)) == 2
     # Whoever overrules it does so by name.
-    assert "leads now" in promote(
+    assert "is the champion now" in promote(
         promoter(home, ASKED, LocalStore(home.store), RunSettings()), "3", "holidays are over", force=False
     )
     assert leading(home) == "3"
+
+
+@pytest.mark.parametrize(
+    ("version", "told_of"),
+    [(2, "promoted by hand in the meantime"), (3, "not promoted: version 3 was made the champion in the meantime")],
+)
+def test_aot_promote_ends_the_wait(home: Home, version: int, told_of: str) -> None:
+    """Whoever promotes by the command line, this version or another, answers the question too."""
+    about, acting = decision(2, 1), promoter(home, ASKED, LocalStore(home.store), RunSettings())
+    outcome: list[str] = []
+    asker = threading.Thread(target=lambda: outcome.append(act(home, about)))
+    asker.start()
+    wait_for_question(about)
+    acting.promote(decision(version, 1), "checked by hand")
+    asker.join(120)
+    assert outcome == [told_of] and leading(home) == str(version)
+    kinds = [kind for kind, _ in told(home)]
+    assert sorted(kinds) == ["done", "intent", "proposed"], "nobody declined it"
+    assert all(run.state is not None and run.state.is_final() for run in questions(about))
 
 
 def test_a_question_that_nobody_answers_counts_as_no(home: Home) -> None:
@@ -154,7 +173,7 @@ def test_an_answer_without_a_name_is_refused(home: Home) -> None:
     with pytest.raises(RuntimeError, match="who"):
         resume_flow_run(asked, run_input={"promote": True, "who": ""})
     assert leading(home) == "1"
-    assert act(home, about) == "another process is waiting for a person's answer"
+    assert act(home, about) == "another process is already waiting for approval"
     resume_flow_run(asked, run_input={"promote": False, "who": "Ada"})
     asker.join(120)
     assert outcome == ["declined by Ada"]

@@ -53,7 +53,7 @@ class EndpointDefender:
         return [list(said[ask.key]) for ask in asks]
 
     def letter_logprobs(self, images: Sequence[Image], questions: Sequence[Question]) -> list[dict[str, float]]:
-        """Raises EngineError: an endpoint tells none, and `AttackerRoundConfig` lets no reward want them."""
+        """Raises EngineError: an endpoint gives none, and `AttackerRoundConfig` refuses rewards that need them."""
         del images, questions
         raise EngineError(
             f"{self._engine.settings.url} gives no letters' probabilities; set reward.efficacy to share or "

@@ -104,7 +104,7 @@ def test_an_endpoint_that_is_down_is_a_crash_that_may_be_tried_again(server: Ser
     server.trouble = lambda _name, _before: "error"
     store = LocalStore(tmp_path / "store")
     planned = spec(store, tmp_path / "inputs", settings(server))
-    with pytest.raises(StageCrashedError, match=r"EngineError: .*failed 3 times, at last with HTTP 500"):
+    with pytest.raises(StageCrashedError, match=r"EngineError: .*failed 3 times, the last time with HTTP 500"):
         execute(planned)
     assert store.find("attacker_round", planned.key) is None
 
@@ -133,7 +133,7 @@ def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path, monkeypatch
     monkeypatch.setenv("AOT_TEST_KEY", "wrong")
     server.trouble = lambda _name, _before: "key"
     who = EndpointDefender(settings(server, api_key_env="AOT_TEST_KEY"), tmp_path)
-    with pytest.raises(EngineError, match="refuses with HTTP 401"):
+    with pytest.raises(EngineError, match="refused the request with HTTP 401"):
         who.answer([Image.new("RGB", (3, 2))], [QUESTION], samples=1, temperature=1.0, seed=0)
     assert sum(server.asked.values()) == 1
 
