@@ -30,7 +30,6 @@ from aot_core.commands.options import (
     Launcher,
     PlaceOption,
     SetOption,
-    StoreOption,
     print_version,
     store_uri,
 )
