@@ -77,6 +77,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         }
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         packages=evaluation.packages,
+        max_new_tokens=campaign.config.evaluate.max_new_tokens,
         dtype=campaign.config.evaluate.dtype,
     )
     version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
