@@ -64,6 +64,6 @@ def open_engine(
     model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    dtype = str(defender.model.dtype).removeprefix("torch.")
+    dtype = str(model.dtype).removeprefix("torch.")
     with vllm_server(folder, settings.vllm, scratch / "vllm.log", dtype) as endpoint:
         yield OpenAIEngine(endpoint, weights=name, **sampling)
