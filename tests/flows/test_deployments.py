@@ -30,7 +30,8 @@ CLEAN = {
     for key, value in os.environ.items()
     if not key.startswith(("PREFECT_", "MLFLOW_TRACKING")) and not key.lower().endswith("_proxy")
 }
-SECONDS = 120
+SECONDS = 600
+pytestmark = pytest.mark.timeout(1800)
 
 
 def free_port() -> int:

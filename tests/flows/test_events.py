@@ -23,6 +23,7 @@ from flows.events import EVENTS, fell
 from tests.flows.test_deployments import CLEAN, ROOT, SMOKE, answers, aot, free_port, until
 
 BEARER = "only-the-receiver-knows"
+pytestmark = pytest.mark.timeout(1800)
 
 
 @dataclass
