@@ -72,7 +72,9 @@ def starters(deployments: Mapping[str, UUID]) -> list[Automation]:
             description="Switched off until you switch it on: it takes a device's hours.",
             enabled=False,
             trigger=_trigger(event, labels),
-            actions=[RunDeployment(source="selected", deployment_id=deployments[target], parameters=None)],
+            actions=[
+                RunDeployment(source="selected", deployment_id=deployments[target], parameters=None, job_variables=None)
+            ],
         )
         for name, event, labels, target in rules
         if target in deployments
@@ -94,7 +96,9 @@ def _trigger(event: str, labels: Mapping[str, list[str]]) -> EventTrigger:
     """Fires at each such event; at a run's own only where it is this project's."""
     of_prefect = event in OF_PREFECT
     resource = "prefect.flow-run.*" if of_prefect else "aot.*"
-    related = {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]} if of_prefect else {}
+    related: dict[str, str | list[str]] = (
+        {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]} if of_prefect else {}
+    )
     return EventTrigger(
         match=ResourceSpecification({"prefect.resource.id": [resource], **labels}),
         match_related=ResourceSpecification(related),
