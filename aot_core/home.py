@@ -120,6 +120,8 @@ class Home:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",  # 12 s on two idle cores; busy ones took 200
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            # What a campaign says on the terminal also stands in its flow run's logs (`flows/campaign.py`).
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "aot.campaign",
             # Often enough for a team's automation, which takes a silent run for dead (`flows/heartbeat.py`).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.

@@ -3,6 +3,7 @@
 Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME-KEY/summary.json`, `locks/`.
 """
 
+import logging
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,8 +14,10 @@ from typing import Self
 from filelock import FileLock, Timeout
 from PIL import Image
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from aot_core.commands.errors import sentence
 from aot_core.commands.handover import write_private
@@ -41,6 +44,11 @@ from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
 from aot_core.tracking.registry import OWNER_TAG
 from aot_core.tracking.story import origin_tags
+
+_log = logging.getLogger("aot.campaign")
+"""What Prefect takes into a flow run's logs (`PREFECT_LOGGING_EXTRA_LOGGERS`), and nobody prints a second time."""
+_log.setLevel(logging.INFO)
+_log.propagate = False
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
@@ -238,8 +246,10 @@ class OpenCampaign:
         self.say(f"[dim]          {record.stage}{number}: {', '.join(part for part in parts if part)}[/]")
 
     def say(self, text: str) -> None:
-        """A line on the terminal, in Rich's markup."""
+        """A line on the terminal, in Rich's markup, and in the flow run's logs."""
         self._console.print(text, highlight=False)
+        if flow_run.get_id():
+            _log.info("%s", Text.from_markup(text).plain.strip())
 
     def warn(self, text: str) -> None:
         """A warning on the terminal that the report repeats."""

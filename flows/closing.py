@@ -41,7 +41,8 @@ def write_campaign_report(campaign: OpenCampaign) -> None:
         tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, path, "report")
     key = summary.name.replace("_", "-")
     pictures = f"\n\nWith charts and galleries: `{page}`, and in MLflow run `{summary.mlflow_run_id}`.\n"
-    create_markdown_artifact(key=f"report-{key}", markdown=markdown + pictures)
+    told = "Worst case, accuracy, cost, lineage."
+    create_markdown_artifact(key=f"report-{key}", markdown=markdown + pictures, description=told)
     if rows := accuracy_rows(summary):
         create_table_artifact(key=f"accuracy-{key}", table=rows, description="Strict accuracy in percent, by round.")
 

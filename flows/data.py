@@ -10,6 +10,7 @@ cluster only has to share a disk for the home, and the result is the one that a 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,10 +43,12 @@ def _dask(workers: int) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1})
 
 
-def _ray(_workers: int) -> TaskRunner[Any]:
+def _ray(workers: int) -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner  # pyright: ignore[reportMissingImports] - an extra
 
-    return RayTaskRunner()
+    # A cluster has the processors that it has: Ray refuses to be told.
+    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+    return RayTaskRunner(init_kwargs=local)
 
 
 RUNNERS: dict[str, Callable[[int], TaskRunner[Any]]] = {

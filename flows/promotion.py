@@ -77,6 +77,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         }
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         packages=evaluation.packages,
+        max_new_tokens=campaign.config.evaluate.max_new_tokens,
         dtype=campaign.config.evaluate.dtype,
     )
     version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
@@ -257,7 +258,7 @@ def _measure_champion(campaign: OpenCampaign, leading: str, tags: dict[str, str]
     campaign.store.fetch(rival)
     campaign.say(f"measuring champion {leading} on the same questions")
     exam = exam.model_copy(update={"defender": rival, "defender_base": pin_model(tags[registry.BASE_TAG])})
-    return tasks.evaluate(campaign, exam, recorded=False)
+    return tasks.evaluate(campaign, exam, recorded=False, label="evaluate the champion")
 
 
 def _needed(campaign: OpenCampaign) -> tuple[StageName, ...]:
@@ -274,7 +275,7 @@ def _measure_base(campaign: OpenCampaign, exam: EvaluateInputs) -> StageRecord:
     """The base model's evaluation on the same questions but the benchmarks': the first champion's bar."""
     campaign.say("there is no champion yet; measuring the base on the same questions")
     exam = exam.model_copy(update={"defender": None, "benchmark_folder": None})
-    return tasks.evaluate(campaign, exam, recorded=False)
+    return tasks.evaluate(campaign, exam, recorded=False, label="evaluate the base")
 
 
 def _held_back(campaign: OpenCampaign) -> float:
@@ -350,7 +351,9 @@ def _publish(campaign: OpenCampaign, decision: Decision, exam: EvaluateInputs) -
         **{f"aot.gate.{test.name.replace('/', '.')}": test.note for test in decision.tests},
     }
     registry.tag_version(uri, decision.challenger, tags, decision.model)
-    create_markdown_artifact(key=f"gate-{campaign.config.name}".replace("_", "-"), markdown=decision_markdown(decision))
+    key = f"gate-{campaign.config.name}".replace("_", "-")
+    told = f"Version {decision.challenger} {'may lead' if decision.promote else 'may not lead'}: the gate's tests."
+    create_markdown_artifact(key=key, markdown=decision_markdown(decision), description=told)
 
 
 def _aliases(home: Home, settings: PromotionSettings, version: str) -> tuple[str, ...]:

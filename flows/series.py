@@ -149,7 +149,8 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
     campaign.say(f"measuring {counted(len(candidates), 'Attacker')} of earlier editions")
-    strict = EvaluateOutputs.model_validate(tasks.evaluate(campaign, match, recorded=False).outputs).strict
+    measured = tasks.evaluate(campaign, match, recorded=False, label="evaluate the pool")
+    strict = EvaluateOutputs.model_validate(measured.outputs).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))
     )  # An Attacker without a valid edit has no figure, and hurts nobody.
@@ -232,7 +233,7 @@ def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, ba
     plan = campaign.config.edition
     assert plan is not None, "only a series has a fixed exam"
     inputs = EvaluateInputs(dataset=plan.exam or course.exam.dataset, defender=defender, defender_base=base)
-    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True)
+    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True, label="fixed exam")
 
 
 def _is_headline(name: str) -> bool:

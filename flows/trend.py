@@ -23,7 +23,8 @@ def show_trend(campaign: OpenCampaign) -> None:
     back = rollbacks(campaign.store, editions)
     page.write_text(trend_page(plan.series, editions, back), encoding="utf-8")
     markdown = trend_markdown(plan.series, editions, back)
-    create_markdown_artifact(key=f"trend-{plan.series}".replace("_", "-"), markdown=markdown)
+    told = "Every edition: accuracy, cost, outcome."
+    create_markdown_artifact(key=f"trend-{plan.series}".replace("_", "-"), markdown=markdown, description=told)
     uri = campaign.home.mlflow_uri
     run_id = tracking.open_campaign_run(uri, EXPERIMENT, f"series:{plan.series}", plan.series, {})
     for edition in editions:

@@ -67,6 +67,10 @@ ELSEWHERE = {
     "aot bench verify FOLDER --pictures": "tests/commands/test_benchmarking.py::test_verify_tells_what_a_folder_holds",
     "aot bench run FOLDER --name pope --endpoint http://127.0.0.1:8000/v1 --model NAME": "tests/commands/"
     "test_benchmarking.py::test_the_commands",
+    "aot bench second-opinion MODEL --name pope --figures figures.json": "tests/lmms/test_lmms.py::"
+    "test_both_figures_stand_side_by_side",
+    "pip install .": "tests/test_wheel.py::test_a_wheel_runs_a_shipped_campaign_in_an_empty_folder",
+    "aot run smoke": "tests/test_wheel.py::test_a_wheel_runs_a_shipped_campaign_in_an_empty_folder",
     "aot bench verify FOLDER --name ours": "tests/evaluation/benchmarks/test_registry.py::"
     "test_an_entry_is_all_that_a_benchmark_takes",
     "aot bench run FOLDER --name ours --defender aot-tiny-vl": "tests/evaluation/benchmarks/test_registry.py::"
@@ -97,7 +101,6 @@ NOT_RUN = {
     "aot bench run FOLDER --name pope --name vstar --defender Qwen/Qwen2.5-VL-7B-Instruct --device cuda "
     "--dtype bfloat16": "needs a GPU, the hub and the published files",
     "aot bench run FOLDER --name pope --defender MODEL --vllm=--max-model-len=12288": "needs vLLM",
-    "aot bench second-opinion MODEL --name pope --figures figures.json": "needs lmms-eval and the hub",
     "prefect work-pool create aot --type docker --base-job-template infra/pools/docker.json": "needs prefect-docker",
     "python benchmarks/headroom.py aot-tiny-vl --right 80": "minutes",
     "python benchmarks/headroom.py aot-tiny-vl --steps 250 --scenes 6 --crowds 1 --rate 0.3 --right 60 "

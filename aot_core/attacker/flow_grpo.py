@@ -46,6 +46,8 @@ class Transition:
     log-probability."""
     old_logprob: Tensor
     """(B,)"""
+    old_mean: Tensor
+    """(B, C, h, w), float32: the transition's mean when it was sampled."""
     reference_mean: Tensor | None
     """(B, C, h, w): the transition's mean under the reference weights; None without KL."""
     alike: int = 1
@@ -134,7 +136,7 @@ def rollout(
             drawn = moved.next_latents
             reference_mean = stochastic_step(latents, reference, time, next_time, settings, next_latents=drawn).mean
         transitions.append(
-            Transition(time, next_time, latents, moved.next_latents, moved.logprob, reference_mean, alike)
+            Transition(time, next_time, latents, moved.next_latents, moved.logprob, moved.mean, reference_mean, alike)
         )
         latents = moved.next_latents.to(latents.dtype)
     if not bool(latents.isfinite().all()):
@@ -164,6 +166,7 @@ def joined(parts: Sequence[Rollout], condition_P: Conditioning, group_size: int)
                 latents=torch.cat([transition.latents for transition in same_step]),
                 next_latents=torch.cat([transition.next_latents for transition in same_step]),
                 old_logprob=torch.cat([transition.old_logprob for transition in same_step]),
+                old_mean=torch.cat([transition.old_mean for transition in same_step]),
                 reference_mean=torch.cat(means) if means else None,
             )
         )
@@ -239,14 +242,22 @@ def step_loss(
         config.sampling,
         next_latents=transition.next_latents[chunk],
     )
+    log_ratio = moved.logprob - transition.old_logprob[chunk]
+    if config.ratio == "guard":
+        # GRPO-Guard (arXiv 2510.22319): on average over samples, log r is minus the KL between the two transitions, and
+        # its spread is |difference of the means| / std, which depends on the step. Both are removed.
+        apart = gaussian_kl(moved.mean, transition.old_mean[chunk], moved.std).flatten(1).mean(1)
+        log_ratio = (log_ratio + apart) * moved.std
     loss, parts = clipped_surrogate(
-        moved.logprob,
-        transition.old_logprob[chunk],
-        advantages[chunk.cpu()].to(moved.logprob),
+        log_ratio,
+        torch.zeros_like(log_ratio),
+        advantages[chunk.cpu()].to(log_ratio),
         config.clip_low,
         config.clip_high,
         config.clip_ratio_dual,
     )
+    if config.ratio == "guard":
+        loss = loss / (transition.time - transition.next_time)
     metrics = {"clip_fraction": parts["clip_fraction"], "kl": 0.0}
     if transition.reference_mean is not None:
         kl = gaussian_kl(moved.mean, transition.reference_mean[chunk], moved.std).mean()

@@ -21,6 +21,7 @@ from aot_core.commands.errors import DEBUG, FOUND, Sentences, start
 from aot_core.commands.options import (
     DEFAULT_HOME,
     MOST_SEED,
+    ConfiguredStoreOption,
     Device,
     DeviceOption,
     DTypeOption,
@@ -29,7 +30,6 @@ from aot_core.commands.options import (
     Launcher,
     PlaceOption,
     SetOption,
-    StoreOption,
     print_version,
     store_uri,
 )
@@ -232,7 +232,7 @@ app.add_typer(store_commands, name="store")
 @store_commands.command("gc")
 def collect_garbage(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: StoreOption = None,
+    store: ConfiguredStoreOption = None,
     keep_days: Annotated[
         float, typer.Option(min=0, max=36_500, help="Keep stages that were run within this many days.")
     ] = 30,
@@ -255,13 +255,14 @@ def collect_garbage(
     demand_home(place)
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    collect_garbage(place, existing_store(place, store or settings.store, settings.s3), keep_days, delete=delete)
+    named = store or settings.store or os.environ.get("AOT_STORE")
+    collect_garbage(place, existing_store(place, named, settings.s3), keep_days, delete=delete)
 
 
 @store_commands.command("verify")
 def verify_store(
     config: Annotated[Path | None, typer.Argument(help="A campaign whose [run] names the store.")] = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://BUCKET/PREFIX; default: HOME/store.")] = None,
+    store: ConfiguredStoreOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Check every hash in the store and quarantine damaged entries. Exit code 1 if there are any.
@@ -277,7 +278,8 @@ def verify_store(
     place = Home(home)
     os.environ.update(place.environment())
     settings = load_campaign(config).run if config else RunSettings()
-    whole = verify_store(existing_store(place, store or settings.store, settings.s3))
+    named = store or settings.store or os.environ.get("AOT_STORE")
+    whole = verify_store(existing_store(place, named, settings.s3))
     raise typer.Exit(0 if whole else FOUND)
 
 

@@ -18,9 +18,9 @@ def webhook(
 ) -> None:
     """Let MLflow's server post new versions and every move of an alias, whoever made it.
 
-    The server is MLFLOW_TRACKING_URI's. An example is posted at once, to see that it arrives. Example:
+    The server is MLFLOW_TRACKING_URI's. A test message is posted at once, so that you see whether it arrives.
 
-        MLFLOW_TRACKING_URI=http://127.0.0.1:5000 aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY
+    Example: aot webhook env:AOT_RECEIVER --key env:AOT_WEBHOOK_KEY
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -36,9 +36,13 @@ def webhook(
         return
     if url is None or key is None:
         raise ValueError("name the receiver and --key, or give --remove; `aot webhook --help` has an example")
-    for field, kind, value in (("URL", Webhook, url), ("--key", SecretKey, key)):
+    fields: tuple[tuple[str, TypeAdapter[str], str], ...] = (
+        ("URL", TypeAdapter(Webhook), url),
+        ("--key", TypeAdapter(SecretKey), key),
+    )
+    for field, kind, value in fields:
         try:
-            TypeAdapter(kind).validate_python(value)
+            kind.validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{field}: {error.errors()[0]['msg']}") from None  # the input may be a secret
     from aot_core.tracking.webhooks import EVENTS, keep_webhook

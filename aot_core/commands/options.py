@@ -75,6 +75,14 @@ PlaceOption = Annotated[
         help="The store to read, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
     ),
 ]
+ConfiguredStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=store_uri,
+        metavar="URI",
+        help="The store, a folder or s3://BUCKET/PREFIX; default: the config's, AOT_STORE, or HOME/store.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")

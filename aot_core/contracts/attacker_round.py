@@ -163,6 +163,10 @@ class AttackerRoundConfig(Frozen):
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0, le=1000)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
+    ratio: Annotated[Literal["plain", "guard"], LATER] = "plain"
+    """The importance ratio of a step. "plain": that of the two densities. "guard": GRPO-Guard's (arXiv 2510.22319). Its
+    logarithm, (log r + KL) std, has mean 0 and one scale at every step, so that the clip stops good and bad edits
+    alike; each step's gradient is weighted by 1 / dt. Multiply a plain clip by the steps' std to get its clip."""
     clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
     """c: if the advantage is negative, the ratio is bounded by c (dual clip, arXiv 1912.09729). None: no such bound."""
     nft: Annotated[NftSettings | None, LATER] = None

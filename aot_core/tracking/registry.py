@@ -90,6 +90,8 @@ class TrainedDefender:
     tags: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions, by name, of what it was evaluated with: the orchestrator may have none of it installed."""
+    max_new_tokens: int = 16
+    """Tokens of an answer, at most: as many as it was evaluated with."""
     dtype: DType = "float32"
     device: str = "cpu"
     """Where the loaded model answers."""
@@ -130,6 +132,7 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
                 "base": base.name,
                 "base_sha256": base.sha256,
                 "dtype": defender.dtype,
+                "max_new_tokens": defender.max_new_tokens,
                 "device": defender.device,
             },
             signature=SIGNATURE,

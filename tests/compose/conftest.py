@@ -111,7 +111,7 @@ class Deployment:
         """SIGKILL from outside of docker: to the daemon a crash, which its restart policy answers."""
         os.kill(self.container(service).attrs["State"]["Pid"], signal.SIGKILL)
 
-    def stages(self, *, all: bool = False) -> list[Any]:  # noqa: A002: docker's own word
+    def stages(self, *, all: bool = False) -> list[Any]:
         """The stages' containers that run now, or those that have ended too."""
         labels = ["aot.managed=true", "aot.home=/home/aot"]
         return self.daemon.containers.list(all=all, filters={"label": labels}, ignore_removed=True)
@@ -149,11 +149,12 @@ class Deployment:
         """`aot history`: it fails where the alias is elsewhere."""
         return json.loads(self.ask(*AOT, "history", "--json", "--home", "/home/aot"))["entries"]
 
-    def ledger_or_none(self) -> list[dict[str, Any]] | None:
-        """The ledger once a promotion is done in it; None while there is none, or while a server is away."""
-        said = self.ask(*AOT, "history", "--json", "--home", "/home/aot", check=False)
-        found: list[dict[str, Any]] = json.loads(said)["entries"] if said else []
-        return found if any(entry["kind"] == "done" for entry in found) else None
+    def completed(self, deployment: str) -> list[dict[str, Any]]:
+        """A deployment's flow runs that have ended well; none while Prefect is away."""
+        try:
+            return [run for run in self.flow_runs(deployment) if run["state_type"] == "COMPLETED"]
+        except httpx.HTTPError:
+            return []
 
 
 @pytest.fixture(scope="session")

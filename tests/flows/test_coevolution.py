@@ -212,6 +212,10 @@ def test_prefect_and_mlflow_show_the_report(finished: Path) -> None:
 
     with sqlite3.connect(finished / "prefect" / "prefect.db") as database:
         keys = {key for (key,) in database.execute("select key from artifact where key is not null")}
+        tasks = {name for (name,) in database.execute("select name from task_run")}
+        lines = [line for (line,) in database.execute("select message from log where name = 'aot.campaign'")]
+    assert {"evaluate", "evaluate 1", "evaluate the base", "attacker_round 1"} <= tasks, "no two evaluations look alike"
+    assert any("8 of 8" in line for line in lines) and not any("[dim]" in line for line in lines)
     assert {"report-smoke", "accuracy-smoke", "gate-smoke"} <= keys
     summary = read_summary(finished)
     client = MlflowClient(summary.mlflow_uri)

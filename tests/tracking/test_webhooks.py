@@ -33,7 +33,7 @@ class Receiver:
     url: str
     posts: list[tuple[dict[str, str], bytes]] = field(default_factory=list[tuple[dict[str, str], bytes]])
 
-    def wait_for(self, words: str, seconds: float = 60) -> tuple[dict[str, str], bytes]:
+    def wait_for(self, words: str, seconds: float = 120) -> tuple[dict[str, str], bytes]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for headers, body in self.posts:
@@ -89,7 +89,7 @@ def mlflow(tmp_path: Path) -> Iterator[str]:
             server.terminate()
 
 
-def until(condition: Callable[[], bool], seconds: float = 180) -> None:
+def until(condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -125,7 +125,7 @@ def test_an_alias_that_somebody_moves_by_hand_is_posted(
     assert len(client.list_webhooks()) == 1
 
     client.create_registered_model("aot-defender")
-    version = str(client.create_model_version("aot-defender", source="/nowhere").version)
+    version = str(client.create_model_version("aot-defender", source="s3://bucket/model").version)
     client.set_registered_model_alias("aot-defender", "champion", version)
     receiver.wait_for('"entity": "model_version", "action": "created"')
     posted = '"entity": "model_version_alias", "action": "created".*"name": "aot-defender", "alias": "champion"'
