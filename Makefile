@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-lmms test-services test-vllm lint format docs ui self-play base-models lock clean
+.PHONY: setup demo test coverage test-chaos test-fuzz test-slow test-docker test-s3 test-compose test-lmms test-ray test-services test-vllm lint format docs ui self-play base-models lock clean
 
 setup: $(READY)
 
@@ -67,6 +67,10 @@ test-lmms: setup ## `aot bench second-opinion` with lmms-eval itself
 	tests/lmms/machine.sh $(VENV) .venv-lmms
 	.venv-lmms/bin/python -m pytest -n 0 -m lmms tests/lmms
 
+test-ray: setup ## `aot data map` on Ray and on Dask
+	tests/flows/ray.sh $(VENV) .venv-ray
+	.venv-ray/bin/python -m pytest -n 0 -m ray tests/flows/test_data_runners.py
+
 test-services: setup ## tests on real servers: Postgres (binaries are searched for), Prefect, MLflow, S3
 	$(BIN)/python -m pytest -n 0 -m services tests/services
 
@@ -102,4 +106,4 @@ lock: setup
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## remove everything generated: environment, campaigns, caches
-	rm -rf $(VENV) .venv-s3 .venv-compose .venv-lmms .venv-vllm $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-s3 .venv-compose .venv-lmms .venv-ray .venv-vllm $(HOME_DIR) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
