@@ -3,8 +3,9 @@
 import errno
 import os
 import re
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aot_core.contracts.paths import local_path
@@ -20,7 +21,7 @@ class HomeError(ValueError):
 
 
 class Home:
-    """The layout below `--home`. Imports nothing heavy: the command line asks it before all else."""
+    """The layout below `--home`. Imports nothing heavy: the command line uses it first."""
 
     def __init__(self, root: str | Path) -> None:
         """Raises HomeError where no folder is or can be at `root`, and for a path that a database's address cannot
@@ -33,7 +34,7 @@ class Home:
             )
 
     def create(self) -> None:
-        """Make the folders that the servers expect to find: neither Prefect nor SQLite makes them.
+        """Create the folders that the servers expect: neither Prefect nor SQLite creates them.
 
         Raises HomeError where that cannot be done.
         """
@@ -43,10 +44,10 @@ class Home:
                 writable = os.access(folder, os.W_OK)
             except OSError as error:
                 raise HomeError(
-                    f"home {self.root}: {folder} cannot be made ({error.strerror}); give --home a folder to write to"
+                    f"home {self.root}: {folder} cannot be created ({error.strerror}); give --home a writable folder"
                 ) from error
             if not writable:
-                raise HomeError(f"home {self.root}: {folder} is not to be written to; free it, or give another --home")
+                raise HomeError(f"home {self.root}: {folder} is not writable; make it so, or give another --home")
 
     @property
     def store(self) -> Path:
@@ -87,6 +88,19 @@ class Home:
         """Where a campaign's summary and report lie."""
         return self.campaigns / f"{name}-{key[:12]}"
 
+    @property
+    def identity(self) -> str:
+        """A random name that this home keeps, made when it is first asked for: paths are the same on many machines."""
+        file = self.root / "identity"
+        if not file.is_file():
+            self.root.mkdir(parents=True, exist_ok=True)
+            made = self.root / f".identity-{uuid.uuid4().hex}"
+            made.write_text(made.name.removeprefix(".identity-"), encoding="utf-8")
+            with suppress(FileExistsError):  # another process was faster
+                os.link(made, file)
+            made.unlink()
+        return file.read_text(encoding="utf-8").strip()
+
     def lock_file(self, name: str) -> Path:
         """A lock file's path; its folder is made."""
         if not re.fullmatch(r"[\w.-]+", name):
@@ -96,9 +110,9 @@ class Home:
         return folder / f"{name}.lock"
 
     def environment(self) -> dict[str, str]:
-        """The environment in which Prefect, MLflow and the hub clients keep to this home and to themselves.
+        """The environment in which Prefect, MLflow and the hub clients stay inside this home and send no telemetry.
 
-        What the caller has set already stands: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers. To
+        What the caller has set is kept: a team points PREFECT_API_URL and MLFLOW_TRACKING_URI at servers. To
         NO_PROXY loopback is added.
         """
         vetted = {
@@ -106,7 +120,9 @@ class Home:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",  # 12 s on two idle cores; busy ones took 200
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
-            # Oftener than a team's automation takes a silent run for dead (`flows/heartbeat.py`).
+            # What a campaign says on the terminal also stands in its flow run's logs (`flows/campaign.py`).
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "aot.campaign",
+            # Often enough for a team's automation, which takes a silent run for dead (`flows/heartbeat.py`).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # Who holds a GPU slot is known to every process of this home, and outlives the one that took it.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -150,14 +166,14 @@ def no_room(error: Exception) -> str:
     if not (isinstance(error, OSError) and error.errno in _NO_ROOM) and not any(words in str(error) for words in _FULL):
         return ""
     return (
-        f"{said}; free some room on the home's disk and among the temporary files, and give the same command again: it "
-        "goes on where it stopped"
+        f"{said}; free some space on the home's disk and for temporary files, and run the same command again: it "
+        "resumes where it stopped"
     )
 
 
 @contextmanager
 def room_told(home: str | Path) -> Iterator[None]:
-    """A disk that is full or read-only, found inside the block, becomes a HomeError: a sentence."""
+    """A full or read-only disk, found inside the block, becomes a HomeError: one sentence."""
     try:
         yield
     except Exception as error:

@@ -40,12 +40,12 @@ def obstacle(port: int) -> str | None:
             probe.bind((_ADDRESS, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            return "is taken by another program" if taken else f"cannot be had: {error.strerror}"
+            return "is taken by another program" if taken else f"cannot be used: {error.strerror}"
     return None
 
 
 class PortError(ValueError):
-    """A port that cannot be had, and the way out."""
+    """A port that cannot be used, and what to do."""
 
 
 def choose_port(option: str, wanted: int | None, usual: int, but: int | None = None) -> int:
@@ -53,7 +53,7 @@ def choose_port(option: str, wanted: int | None, usual: int, but: int | None = N
 
     Args:
         option: how the wish is spelled on the command line.
-        but: a port that is spoken for.
+        but: a port that is already reserved.
     """
     if wanted is not None:
         if reason := "is the other server's" if wanted == but else obstacle(wanted):
@@ -78,14 +78,14 @@ def answers(url: str) -> bool:
 def announce_prefect(prefect_home: Path, api: str) -> Path:
     """Let other commands of this home find the Prefect server that serves it; returns the file, to be removed."""
     file = prefect_home / "served-at"
-    file.write_text(f"{os.getpid()} {api}\n")
+    file.write_text(f"{os.getpid()} {api}\n", encoding="utf-8")
     return file
 
 
 def announced_prefect(prefect_home: Path) -> str | None:
     """The API of the Prefect server that serves this home, where `aot ui` runs and it answers."""
     try:
-        starter, api = (prefect_home / "served-at").read_text().split()
+        starter, api = (prefect_home / "served-at").read_text(encoding="utf-8").split()
         os.kill(int(starter), 0)
     except (OSError, ValueError):
         return None

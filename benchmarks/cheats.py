@@ -1,4 +1,4 @@
-"""Ways to fool a Defender that are no fair attack, painted by hand, and what the Attacker's reward gives for each.
+"""Unfair ways to fool a Defender, painted by hand, and what the Attacker's reward gives for each.
 
     python benchmarks/cheats.py --output docs/cheats.png
 

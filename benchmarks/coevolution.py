@@ -191,7 +191,8 @@ def write(
         "|---" * (len(conditions) + 1) + "|",
         *(f"| {p} | " + " | ".join(_cell(shares[p][c]) for c in conditions) + " |" for p in players),
         "",
-        f"Paired over all items of all seeds: aot_{rounds} less the other, in points (95 % interval, McNemar's p):",
+        f"Paired over all items of all seeds: aot_{rounds} minus the other Defender, in points "
+        "(95 % interval, McNemar's p):",
         "",
         "| against | " + " | ".join(titles.get(c, c) for c in conditions) + " |",
         "|---" * (len(conditions) + 1) + "|",
@@ -204,8 +205,8 @@ def write(
     ]
     lines += [
         "",
-        "Self-play: each Attacker against the Defender that it was trained against, and against the one that then "
-        "learned from it.",
+        "Self-play: each Attacker against the Defender it was trained against, and against the Defender trained on "
+        "its edits.",
         "",
         "| Attacker | Defender before | after | gain (95 % interval, McNemar's p) |",
         "|---|---|---|---|",
@@ -248,7 +249,7 @@ def costs(seeds: Sequence[Seed]) -> list[str]:
 
 def seconds_told(seconds: dict[str, float]) -> str:
     arms = " ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-    return f"Seconds a seed, all Defenders together: {arms}."
+    return f"Seconds per seed, all Defenders together: {arms}."
 
 
 def draw(

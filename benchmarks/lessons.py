@@ -134,7 +134,7 @@ def report(
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Paired over all items of all seeds: the arm less {first}, in points (95 % interval, McNemar's p). The worst "
+        f"Paired over all items of all seeds: the arm minus {first}, in points (95 % interval, McNemar's p). The worst "
         "of n is a picture of each Defender's own.",
         "",
         "| arm | " + " | ".join(head) + " |",

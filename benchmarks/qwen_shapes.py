@@ -1,4 +1,4 @@
-"""One GRPO step of a Qwen2.5-VL with the 7B model's layer shapes and random weights.
+"""One GRPO step of a Qwen2.5-VL with the 7B's or the 3B's layer shapes and random weights.
 
     python benchmarks/qwen_shapes.py                       # on a CPU, reduced depth: is the step stock TRL's?
     python benchmarks/qwen_shapes.py --measure             # tokens a second, MFU and peak memory of one step
@@ -34,12 +34,16 @@ from aot_core.commands.estimate import PUBLISHED, Shape
 from aot_core.defender.loading import ImageTextProcessor, load_processor
 from aot_core.defender.shared_prompt_trainer import SharedPromptTrainer
 
-SEVEN = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
-PIXELS_A_TOKEN = SEVEN["vision_config"]["patch_size"] * SEVEN["vision_config"]["spatial_merge_size"]
+MODELS = {"7b": PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"], "3b": PUBLISHED["Qwen/Qwen2.5-VL-3B-Instruct"]}
+TRAINERS: dict[str, type[GRPOTrainer]] = {"shared": SharedPromptTrainer, "stock": GRPOTrainer}
+PIXELS_A_TOKEN = 28
+"""A patch's side by the patches that are merged into a token, of both models."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=tuple(MODELS), default="7b")
+    parser.add_argument("--trainer", choices=tuple(TRAINERS), default="shared", help="which --measure measures")
     parser.add_argument("--layers", type=int, default=2, help="of the language model; the 7B has 28")
     parser.add_argument("--blocks", type=int, default=2, help="of the vision tower, the last with full attention; 32")
     parser.add_argument("--full", action="store_true", help="the 7B's depth and vocabulary")
@@ -63,15 +67,19 @@ def main() -> None:
         f"{shape.language + shape.visual:,} weights, {arguments.visual} visual tokens, G = {arguments.group}", end=", "
     )
     print(f"answers of {arguments.answer} tokens, " + (f"LoRA of rank {arguments.rank}" if arguments.rank else "full"))
-    (measure if arguments.measure else compare)(shape, processor, arguments)
+    if arguments.measure:
+        show(measure(shape, processor, arguments))
+    else:
+        compare(shape, processor, arguments)
 
 
 def shape_of(arguments: argparse.Namespace, vocabulary: int) -> Shape:
-    text, vision = dict(SEVEN["text_config"]), dict(SEVEN["vision_config"])
+    published = MODELS[arguments.model]
+    text, vision = dict(published["text_config"]), dict(published["vision_config"])
     if not arguments.full:
         text |= {"num_hidden_layers": arguments.layers, "vocab_size": vocabulary}
         vision |= {"depth": arguments.blocks, "fullatt_block_indexes": [arguments.blocks - 1]}
-    return Shape(text, vision, SEVEN["tie_word_embeddings"])
+    return Shape(text, vision, published["tie_word_embeddings"])
 
 
 def processor_of(visual: int) -> ImageTextProcessor:
@@ -98,6 +106,7 @@ def model_of(shape: Shape, processor: Any, arguments: argparse.Namespace) -> Any
         video_token_id=tokens["<|video_pad|>"],
         vision_start_token_id=tokens["<|vision_start|>"],
         vision_end_token_id=tokens["<|vision_end|>"],
+        tie_word_embeddings=shape.tied,
         dtype="bfloat16" if arguments.device == "cuda" else "float32",
     )
     torch.manual_seed(0)
@@ -185,11 +194,12 @@ def compare(shape: Shape, processor: Any, arguments: argparse.Namespace) -> None
     print(f"processor seconds: stock {stock_seconds:.1f}, shared {seconds:.1f}, {stock_seconds / seconds:.1f} times")
 
 
-def measure(shape: Shape, processor: Any, arguments: argparse.Namespace) -> None:
-    cuda = arguments.device == "cuda"
+def measure(shape: Shape, processor: Any, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds (wall clock on a GPU, CPU time on a CPU), tokens a second, MFU and peak memory (GiB) of one step."""
+    cuda, kind = arguments.device == "cuda", TRAINERS[arguments.trainer]
     model = model_of(shape, processor, arguments)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(SharedPromptTrainer, model, processor, Path(folder), arguments)
+        trainer = trainer_of(kind, model, processor, Path(folder), arguments)
         two_updates(trainer)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -208,11 +218,21 @@ def measure(shape: Shape, processor: Any, arguments: argparse.Namespace) -> None
     vision = shape.forward(0, 0, 0, 1, arguments.visual)
     operations = language * (1 + 2 * (2 if arguments.rank else 3)) + vision * 3
     speed = arguments.peak_tflops * 1e12 if arguments.peak_tflops else cpu_speed()
-    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else resident("VmHWM") / 1024
-    print(f"one step (a generation, two updates): {seconds:.2f} s {'' if cuda else 'of the processor'}")
-    print(f"{(prompt + answers) * 3 / seconds:,.0f} tokens a second (prompt once, answers; generation and two updates)")
-    print(f"{(prompt * arguments.group + answers) * 3 / seconds:,.0f} as stock would count them (a prompt an answer)")
-    print(f"MFU {operations / seconds / speed:.0%} of {speed / 1e12:,.3f} TFLOP/s, peak memory {peak:.1f} GiB")
+    return {
+        "seconds": seconds,
+        "tokens_a_second": (prompt + answers) * 3 / seconds,
+        "tokens_a_second_as_stock_counts": (prompt * arguments.group + answers) * 3 / seconds,
+        "mfu": operations / seconds / speed,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else resident("VmHWM") / 1024,
+        "tflops": speed / 1e12,
+    }
+
+
+def show(found: dict[str, float]) -> None:
+    print(f"one step (a generation, two updates): {found['seconds']:.2f} s")
+    print(f"{found['tokens_a_second']:,.0f} tokens a second (prompt once, answers; generation and two updates)")
+    print(f"{found['tokens_a_second_as_stock_counts']:,.0f} as stock would count them (a prompt an answer)")
+    print(f"MFU {found['mfu']:.0%} of {found['tflops']:,.3f} TFLOP/s, peak memory {found['peak_gib']:.1f} GiB")
 
 
 def cpu_speed() -> float:

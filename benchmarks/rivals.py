@@ -1,4 +1,4 @@
-"""What self-play is compared with: lessons that no opponent made, of as many scenes as an opponent's.
+"""What self-play is compared with: lessons made without an opponent, of as many scenes as with one.
 
 - oracle: the scenes that self-play's curation kept, with procedural distractors of the very family that the exam draws:
   told what the question is about, and so what misleads (an upper bound of augmentation, not a fair rival);

@@ -332,7 +332,7 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
         f"suite: the union of the arms' last regression suites, n = {', '.join(map(str, told['suite_questions']))}."
     )
     yield ""
-    yield "| arm | Defender | exam | " + " | ".join(f"edition {k}" for k in range(1, editions + 1)) + " |"
+    yield "| arm | Defender | test set | " + " | ".join(f"edition {k}" for k in range(1, editions + 1)) + " |"
     yield "|---" * (editions + 3) + "|"
     for arm, by_who in told["shares"].items():
         for who, by_exam in by_who.items():
@@ -346,7 +346,7 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
     falls = [step for step in told["steps"] if step["difference"] < 0 and step["p_adjusted"] <= 0.05]
     worst = min(told["steps"], key=lambda step: step["difference"], default=None)
     if worst is None:
-        yield "No champion was succeeded by another."
+        yield "The champion was never replaced."
     else:
         yield (
             f"Changes of champion, each on three exams: {len(told['steps'])} paired tests, {len(falls)} significant "
@@ -354,7 +354,7 @@ def _table(told: dict[str, Any], arguments: argparse.Namespace) -> Iterator[str]
             f"seed {worst['seed']}, edition {worst['edition']}, {worst['exam']})."
         )
     yield ""
-    yield f"Edition {editions}: the Defender less what it is held against, in points (95 % interval, McNemar's p):"
+    yield f"Edition {editions}: the Defender minus the one under 'against', in points (95 % interval, McNemar's p):"
     yield ""
     yield "| Defender | against | clean | distractors | suite |"
     yield "|---|---|---|---|---|"

@@ -2,8 +2,9 @@
 
     .venv/bin/python examples/one_round.py
 
-No Prefect, no MLflow, no store: the loop as the paper describes it (arXiv 2602.22227), from scenes to a trained
-Defender. The numbers are small and the result is noisy.
+No Prefect, no MLflow, no store: the loop of the paper (arXiv 2602.22227), from scenes to a trained Defender. It takes
+about 90 CPU seconds (4 min 54 s by the clock on two cores at a load of 8 to 14). In that run strict accuracy under
+semantic distractors rose from 69 to 73 % of 100 questions, which is within the noise; `make demo` asks 200.
 """
 
 import argparse
@@ -39,18 +40,18 @@ from aot_core.tracking.protocol import NullTracker
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. The defaults teach something; `--quick` only shows that all parts fit."""
+    """Sizes. The defaults train visibly; `--quick` only shows that all parts work together."""
 
     scenes: int = 400
     attacker_updates: int = 8
-    generations: int = 12
+    generations: int = 36
     questions: int = 100
     group: int = 4  # G: edits of one instruction, which Flow-GRPO compares
     batch: int = 12  # scenes in an Attacker's update
 
 
 def make_scenes(folder: Path, size: Size) -> Path:
-    """Phase 1: scenes with exact boxes, questions whose truth follows from them, procedural distractors."""
+    """Phase 1: scenes with exact boxes, questions whose answers follow from them, procedural distractors."""
     config = PrepareDataConfig(
         splits=SplitSizes(warm_start=0, train=size.scenes, evaluate=size.questions),
         effectiveness=EffectivenessSettings(enabled=False),
@@ -79,7 +80,7 @@ def train_attacker(attacker: Attacker, policy: AttackPolicy, defender: Defender,
 def make_lesson(
     attacker: Attacker, policy: AttackPolicy, defender: Defender, scenes: Path, folder: Path, size: Size
 ) -> list[Sample]:
-    """Phase 2b: the new Attacker edits fresh scenes. Valid edits are kept, hopeless and trivial ones rationed."""
+    """Phase 2b: the new Attacker edits fresh scenes. Valid edits are kept; hopeless and trivial ones are capped."""
     config = CurateConfig(scenes=size.scenes // 2, minimum=8)
     rng = np.random.default_rng(1)
     targets = load_targets(scenes, rng, config.scenes)
@@ -125,12 +126,11 @@ def examine(name: str, defender: Defender, scenes: Path, size: Size) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a few scenes and updates: shows that all parts fit")
-    size = (
-        Size(scenes=60, attacker_updates=1, generations=1, questions=8, group=2, batch=3)
-        if parser.parse_args().quick
-        else Size()
+    parser.add_argument(
+        "--quick", action="store_true", help="a few scenes and updates: shows that all parts work together"
     )
+    quick = Size(scenes=60, attacker_updates=1, generations=1, questions=8, group=2, batch=3)
+    size = quick if parser.parse_args().quick else Size()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

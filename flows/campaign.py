@@ -3,6 +3,7 @@
 Everything lies under one home: `store/`, `mlflow/`, `prefect/`, `campaigns/NAME-KEY/summary.json`, `locks/`.
 """
 
+import logging
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,10 +14,14 @@ from typing import Self
 from filelock import FileLock, Timeout
 from PIL import Image
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
+from aot_core.commands.errors import sentence
 from aot_core.commands.handover import write_private
-from aot_core.commands.progress import clock, outcome, planned_stages, seconds_of, time_left
+from aot_core.commands.progress import Durations, clock, outcome, planned_stages, slots, time_left
 from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ExternalRef, StageName, StageRecord
 from aot_core.contracts.attack import ValiditySettings
@@ -39,6 +44,11 @@ from aot_core.tracking.headlines import headlines
 from aot_core.tracking.protocol import TrackingError
 from aot_core.tracking.registry import OWNER_TAG
 from aot_core.tracking.story import origin_tags
+
+_log = logging.getLogger("aot.campaign")
+"""What Prefect takes into a flow run's logs (`PREFECT_LOGGING_EXTRA_LOGGERS`), and nobody prints a second time."""
+_log.setLevel(logging.INFO)
+_log.propagate = False
 
 _NO_PART_OF_THE_KEY = {"run", "source_folder", "benchmark_folder", "promotion"}
 _OF_THE_START = ("prepare_data", "warm_start_attacker", "warm_start_defender", "evaluate")
@@ -67,8 +77,8 @@ class OpenCampaign:
         self.accelerate = _read("run.accelerate", config.run.accelerate)
         self._console = Console(stderr=True)
         self._rounds: dict[int, str] = {}
-        self._planned = planned_stages(config)
-        self._seconds = seconds_of(read_summaries(home)[0])
+        self._planned = slots(planned_stages(config))
+        self._durations = Durations(read_summaries(home)[0], config.name)
         self._origin = origin_tags("aot run", git_commit())
         self._lock = FileLock(home.lock_file(f"campaign-{self.key}"), timeout=0)
         self.folder = home.campaign_folder(config.name, self.key)
@@ -81,6 +91,15 @@ class OpenCampaign:
                 f"campaign {self.config.name!r} ({self.key[:12]}) is being run by another process on this home; wait "
                 "for it, or change the config (another seed is another campaign)"
             ) from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()  # `__exit__` is not called for what fails here
+            raise
+        return self
+
+    def _open(self) -> None:
+        """Open the MLflow run and begin the summary anew."""
         run_id = tracking.open_campaign_run(
             self.home.mlflow_uri,
             experiment="aot",
@@ -103,16 +122,15 @@ class OpenCampaign:
             mlflow_run_id=run_id,
         )
         self.update()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        killed = isinstance(error, KeyboardInterrupt | StageCancelledError | TerminationSignal)
+        killed = isinstance(error, KeyboardInterrupt | SystemExit | StageCancelledError | TerminationSignal)
         status = "FINISHED" if kind is None else "KILLED" if killed else "FAILED"
         try:
             with told():
-                self.update(status="finished" if kind is None else "failed", message=str(error) if error else "")
+                self.update(status="finished" if kind is None else "failed", message=_why(error))
                 for run_id in [*self._rounds.values(), self.summary.mlflow_run_id]:
                     tracking.close_run(self.home.mlflow_uri, run_id, status)
         except (OSError, TrackingError):
@@ -221,15 +239,22 @@ class OpenCampaign:
 
     def _tell_outcome(self, record: StageRecord, round_index: int) -> None:
         """What a stage gave, and how long the others will take if they take as long as last time."""
-        self._seconds[record.stage] = record.seconds
+        self._durations.took(record.stage, record.seconds)
         parts = [f"{record.seconds:.1f} s", outcome(record)]
-        parts.append(time_left(self._planned[len(self.summary.steps) :], self._seconds))
+        parts.append(time_left(self._planned[len(self.summary.steps) :], self._durations))
         number = f" {round_index}" if round_index else ""
         self.say(f"[dim]          {record.stage}{number}: {', '.join(part for part in parts if part)}[/]")
 
     def say(self, text: str) -> None:
-        """A line on the terminal, in Rich's markup."""
+        """A line on the terminal, in Rich's markup, and in the flow run's logs."""
         self._console.print(text, highlight=False)
+        if flow_run.get_id():
+            _log.info("%s", Text.from_markup(text).plain.strip())
+
+    def warn(self, text: str) -> None:
+        """A warning on the terminal that the report repeats."""
+        self.say(f"[yellow]{escape(text)}[/]")
+        self.update(warnings=(*self.summary.warnings, text))
 
     def note(self, record: StageRecord, round_index: int, *, reused: bool, label: str = "") -> None:
         """Take a finished stage into the summary and, once, into MLflow, by the stage's name or the label."""
@@ -295,6 +320,15 @@ def _read(field: str, path: str | None) -> str:
         return local_path(path).read_text(encoding="utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{field}: {path!r} cannot be read ({error}); name a text file that is there") from error
+
+
+def _why(error: BaseException | None) -> str:
+    """What the summary says of the error that ended a campaign; "" where it came to its end."""
+    if error is None:
+        return ""
+    if isinstance(error, KeyboardInterrupt | SystemExit | TerminationSignal):
+        return "interrupted; the same command continues the campaign"
+    return sentence(error)
 
 
 def _now() -> str:

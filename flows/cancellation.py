@@ -1,4 +1,4 @@
-"""Has somebody cancelled this flow run? Prefect ends a worker's process by a signal, but an `aot run` is nobody's."""
+"""Has somebody cancelled this flow run? Prefect signals a worker's process, but not the process of an `aot run`."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 
 def watch_this_run() -> Callable[[], bool]:
-    """A question for launchers to ask every few seconds. A server that does not answer has cancelled nothing."""
+    """A function that launchers call every few seconds. A server that does not answer has cancelled nothing."""
     run_id = flow_run.get_id()
     assert run_id is not None, "called outside a flow run"
 

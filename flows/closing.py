@@ -9,6 +9,7 @@ from aot_core.commands.status import read_summaries
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.evaluation.closing_table import closing_table
 from aot_core.evaluation.report import accuracy_rows, chart_files, report_markdown, write_report
+from aot_core.evaluation.smoke_size import smoke_size
 from aot_core.home import Home
 from aot_core.tracking import mlflow_tracking as tracking
 from flows.campaign import OpenCampaign
@@ -17,8 +18,8 @@ from flows.telling import describe_runs
 
 REPORT = "report.html"
 ONE_SEED = (
-    "The interval is over questions, and this is one seed; its digits differ between processors, and the spread over "
-    "five seeds stands in docs/coevolution.md."
+    "The interval is over questions, and this is one seed; the digits differ between processors. "
+    "docs/coevolution.md has the spread over five seeds."
 )
 
 
@@ -40,7 +41,8 @@ def write_campaign_report(campaign: OpenCampaign) -> None:
         tracking.log_artifact(campaign.home.mlflow_uri, summary.mlflow_run_id, path, "report")
     key = summary.name.replace("_", "-")
     pictures = f"\n\nWith charts and galleries: `{page}`, and in MLflow run `{summary.mlflow_run_id}`.\n"
-    create_markdown_artifact(key=f"report-{key}", markdown=markdown + pictures)
+    told = "Worst case, accuracy, cost, lineage."
+    create_markdown_artifact(key=f"report-{key}", markdown=markdown + pictures, description=told)
     if rows := accuracy_rows(summary):
         create_table_artifact(key=f"accuracy-{key}", table=rows, description="Strict accuracy in percent, by round.")
 
@@ -67,6 +69,8 @@ def print_closing_table(summary: CampaignSummary, home: Home) -> None:
             f"registered  models:/{model}/{summary.registered_version} ({aliases}): {summary.promotion_reason}",
             markup=False,
         )
+    if summary.decision is not None and (warning := smoke_size(summary.decision)):
+        console.print(warning, style="yellow", markup=False)
     console.print(f"report      {folder / REPORT}", markup=False)
     console.print(f"MLflow and Prefect: `make ui` (or `aot ui --home {home.root}`)", markup=False)
 

@@ -28,6 +28,7 @@ from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.closing import print_closing_table, write_campaign_report
 from flows.course import Course, Ended
+from flows.events import tell_budget, tell_failure, tell_jump
 from flows.heartbeat import TAG
 from flows.maintenance import take_over
 from flows.own_server import interruptible, keep_own_server
@@ -43,6 +44,7 @@ from flows.series import (
     end_edition,
     keep_in_bank,
     look_for_drift,
+    look_for_wrong_labels,
     one_at_a_time,
     sit_fixed_exam,
     tell_plan,
@@ -60,7 +62,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
             open_launcher(config.run, execute, find).check(campaign.any_place())
             with one_at_a_time(config, campaign.home):
                 with campaign:
-                    take_over(campaign.key)
+                    take_over(campaign.key, campaign.home)
                     tell_plan(campaign)
                     tell_restart(campaign)
                     ended = _coevolve(campaign)
@@ -70,6 +72,7 @@ def coevolution(config: CampaignConfig, home: str) -> CampaignSummary | State[An
                     show_trend(campaign)
             write_campaign_report(campaign)
     except Exception as error:
+        tell_failure(config.name, config.edition, home, error)
         return failed(error, home)
     return campaign.summary
 
@@ -82,6 +85,7 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
         return None
     look_for_drift(campaign, data)
     course = _begin(campaign, data)
+    look_for_wrong_labels(campaign, course)
 
     # Phase 2: co-evolution. In each round one player is frozen while the other learns.
     try:
@@ -89,7 +93,8 @@ def _coevolve(campaign: OpenCampaign) -> Ended | None:
             _play_round(campaign, course, k)
     except BudgetSpentError as spent:
         course.over_budget = str(spent)
-        campaign.say(f"[yellow]{spent}: the edition ends here, with what it has[/]")
+        tell_budget(campaign, str(spent), course.played)
+        campaign.warn(f"{spent}: the edition ends here, with what it has")
     _sit_exam(campaign, course, campaign.benchmarks)
     if campaign.config.crossplay == "pool":
         for k, later in unplayed(course.exam.attackers).items():
@@ -141,6 +146,7 @@ def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
     """
     config, plan = campaign.config, campaign.config.edition
     check_budget(campaign)
+    earlier = [*course.pool, *(step.record for step in campaign.summary.steps if step.record.stage == "attacker_round")]
     match = AttackerRoundInputs(
         dataset=course.data,
         attacker=course.first_attacker if config.attacker_rounds == "fresh" else course.attacker,
@@ -150,6 +156,7 @@ def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
         judge=campaign.judge(config.attacker_round.reward.validity),
     )
     attack = tasks.attacker_round(campaign, match, k)
+    tell_jump(campaign, earlier, attack, k)
     course.attacker = attack.artifact
     course.exam = course.exam.model_copy(update={"attackers": (*course.exam.attackers, course.attacker)})
     check_budget(campaign)
@@ -216,7 +223,7 @@ def main() -> int:
             lend_blocks(config)
             config = edition_of(config, Home(home), asked[0])
         config = dated(config, Home(home))
-        with interruptible("`aot run` goes on where it stopped"), tags(TAG):
+        with interruptible("`aot run` resumes where it stopped"), tags(TAG):
             state = coevolution(config, home, return_state=True)
         print_closing_table(value_of(state), Home(home))
 

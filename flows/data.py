@@ -89,7 +89,7 @@ def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) ->
     with OpenCampaign(config, Home(home)) as campaign:
         inputs = campaign.data_inputs()
         spec = tasks.spec_of(campaign, "prepare_data", inputs)
-        if open_store(spec.place.store).find("prepare_data", spec.key) is None:
+        if campaign.store.find("prepare_data", spec.key) is None:
             data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
         return tasks.prepare_data(campaign, inputs).artifact.uri
 

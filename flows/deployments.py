@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -23,6 +24,7 @@ from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from flows.automations import make_automations, starters, tellers
 from flows.heartbeat import TAG, job_environment, make_automation
 from flows.own_server import keep_own_server
 from flows.scheduled import evaluate_champion, maintenance, promotion, reevaluation, scheduled_coevolution
@@ -84,16 +86,31 @@ def deployment_of(schedule: Schedule, pool: str, working_folder: str | None = No
     )
 
 
-def deploy(chosen: Sequence[Schedule], pool: str, working_folder: str | None = None) -> None:
-    """Make pool, automation and deployments, or bring them up to date."""
+def deploy(
+    chosen: Sequence[Schedule], pool: str, working_folder: str | None = None, blocks: Sequence[str] = ()
+) -> None:
+    """Make pool, automations and deployments, or bring them up to date.
+
+    Args:
+        blocks: of Prefect's, `TYPE/NAME`, that are told of events. Raises BlockError for one that is not there.
+    """
     with get_client(sync_client=True) as client:
         try:
             kind = client.read_work_pool(pool).type
         except ObjectNotFound:
             kind = client.create_work_pool(WorkPoolCreate(name=pool, type=PROCESS)).type
+    telling = [automation for block in blocks for automation in tellers(block)]
     make_automation()
-    for schedule in chosen:
-        deployment_of(schedule, pool, working_folder if kind == PROCESS else None).apply()
+    folder = working_folder if kind == PROCESS else None
+    numbers = {schedule.name: _number(deployment_of(schedule, pool, folder)) for schedule in chosen}
+    make_automations([*starters(numbers), *telling])
+
+
+def _number(deployment: RunnerDeployment) -> UUID:
+    """Make a deployment; returns its number."""
+    number = deployment.apply()
+    assert isinstance(number, UUID), "outside of any event loop it is made at once"
+    return number
 
 
 def demand_cron(text: str) -> None:
@@ -102,7 +119,7 @@ def demand_cron(text: str) -> None:
         CronSchedule(cron=text)
     except ValidationError as error:
         raise ValueError(
-            f"--schedule {text!r} is no cron schedule; write minute, hour, day, month and weekday (in UTC), "
+            f"--schedule {text!r} is not a cron schedule; write minute, hour, day, month and weekday (in UTC), "
             f"such as {FRIDAY_EVENING!r} for Friday evenings"
         ) from error
 
@@ -117,6 +134,7 @@ def main() -> int:
     parser.add_argument("--home", required=True)
     parser.add_argument("--working-folder")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    parser.add_argument("--tell", dest="blocks", action="append", default=[], metavar="TYPE/NAME")
     given = parser.parse_args()
     return run_flow(given.home, lambda: _deploy(given))
 
@@ -129,8 +147,8 @@ def _deploy(given: argparse.Namespace) -> None:
     except httpx.ConnectError as error:
         asked = os.environ.get("PREFECT_API_URL") or "this home's address"
         raise ValueError(
-            f"no Prefect server answers at {asked}; start this home's by `aot ui --home {given.home}`, or let "
-            "PREFECT_API_URL name one that runs"
+            f"no Prefect server answers at {asked}; start this home's with `aot ui --home {given.home}`, or set "
+            "PREFECT_API_URL to one that runs"
         ) from error
 
 
@@ -139,12 +157,12 @@ def _deploy_all(given: argparse.Namespace) -> None:
     if slots := make_slots(given.gpus):
         overrides = [*overrides, f"run.gpu_slots={json.dumps(slots)}"]
     chosen = schedules(given.config, given.home, overrides, given.schedule)
-    deploy(chosen, given.pool, given.working_folder)
+    deploy(chosen, given.pool, given.working_folder, given.blocks)
     for schedule in chosen:
-        print(f"{schedule.name:18} {f'{schedule.cron} (UTC)' if schedule.cron else 'when asked for'}")
+        print(f"{schedule.name:18} {f'{schedule.cron} (UTC)' if schedule.cron else 'on demand'}")
     if not os.environ.get("PREFECT_API_URL"):
         place = f"--home {given.home}"
-        print(f"Nothing starts before both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
+        print(f"Nothing starts until both of these run: aot ui {place}; aot worker --pool {given.pool} {place}")
 
 
 if __name__ == "__main__":

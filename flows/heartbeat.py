@@ -45,9 +45,13 @@ def make_automation(name: str = AUTOMATION) -> None:
     An automation of this name is brought up to date where it says something else. It stays switched off where somebody
     has switched it off, and is not touched where nothing has changed: a silence that it is counting would be forgotten.
     """
-    wanted = _automation(name)
+    bring_up_to_date(_automation(name))
+
+
+def bring_up_to_date(wanted: Automation) -> None:
+    """Make an automation, or change the one of its name where that says something else. It stays switched off or on."""
     try:
-        found: Automation = Automation.read(name=name)  # pyright: ignore[reportAssignmentType]: outside of any event loop
+        found: Automation = Automation.read(name=wanted.name)  # pyright: ignore[reportAssignmentType]: outside of any event loop
     except ValueError:
         wanted.create()  # pyright: ignore[reportUnusedCoroutine]
         return

@@ -21,8 +21,12 @@ def links_of(campaign: OpenCampaign) -> dict[str, str]:
             uri, model, summary.registered_version, local
         )
     if run_id := flow_run.get_id():
-        pages = PREFECT_UI_URL.value() or f"http://127.0.0.1:{PREFECT_PORT}"
-        links["Prefect flow run"] = f"{pages.rstrip('/')}/runs/flow-run/{run_id}"
+        links["Prefect flow run"] = f"{prefect_pages()}/runs/flow-run/{run_id}"
     if (campaign.folder / _DECISION).is_file():
         links["the gate's decision"] = _DECISION
     return links
+
+
+def prefect_pages() -> str:
+    """Where Prefect's pages are: the server's, or those that `aot ui` serves."""
+    return (PREFECT_UI_URL.value() or f"http://127.0.0.1:{PREFECT_PORT}").rstrip("/")

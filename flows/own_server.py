@@ -1,7 +1,7 @@
 """The Prefect server that a command starts for itself where no PREFECT_API_URL is set, and its end.
 
-Prefect ends it at the interpreter's exit. A process that dies of a signal has no such exit: its server would go on for
-ever, polling and holding the home's database.
+Prefect ends it at the interpreter's exit. A process that dies of a signal has no such exit: its server would run
+forever, polling and holding the home's database.
 """
 
 import logging
@@ -40,7 +40,7 @@ def interruptible(told: str) -> Iterator[None]:
     """Ctrl-C inside the block ends the process with a line instead of a traceback; the second one at once.
 
     The first lets the stage and the campaign's runs be closed, which takes seconds. A terminal interrupts the server
-    too: that the run's end cannot be told to it is no news then.
+    too: that the run's end cannot be reported to it is expected then.
     """
     interrupted = False
 
@@ -48,7 +48,9 @@ def interruptible(told: str) -> Iterator[None]:
         nonlocal interrupted
         interrupted = True
         signal.signal(signal.SIGINT, _end_at_once)
-        print(f"interrupted: closing the campaign, Ctrl-C again ends at once; {told}", file=sys.stderr, flush=True)
+        print(
+            f"interrupted: closing the campaign; press Ctrl-C again to end at once; {told}", file=sys.stderr, flush=True
+        )
         logging.disable(logging.ERROR)
         raise KeyboardInterrupt
 
@@ -107,7 +109,7 @@ def set_damaged_aside(database: Path) -> Path | None:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 database.with_name(database.name + suffix).rename(aside.with_name(aside.name + suffix))
-        print(f"Prefect's database is damaged: set aside as {aside}, and made anew", file=sys.stderr, flush=True)
+        print(f"Prefect's database is damaged: set aside as {aside}, and recreated", file=sys.stderr, flush=True)
         return aside
     return None
 

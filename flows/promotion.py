@@ -1,35 +1,20 @@
-"""From a campaign's last Defender to the registry: register it, hold it against the champion, ask, move the alias.
+"""From a campaign's last Defender to the registry: register it, compare it with the champion, ask, move the alias.
 
     register -> champion (where there is none yet: the base) measured on the same questions
              -> hard stops, gate -> decision (record, page, tags)
-             -> a person's leave, by config -> transaction (`aot_core.promotion.transaction`)
+             -> a person's approval, by config (`flows.approval`) -> transaction (`aot_core.promotion.transaction`)
 
-`gate_defender` needs the campaign and its device; `settle` needs neither, so nobody waits for a person with a GPU in
-hand. Both may be killed and started again at any point: the decision has no clock in it, the ledger repeats nothing,
+`gate_defender` needs the campaign and its device; `settle` needs neither, so no GPU is held while a person is
+asked. Both may be killed and started again at any point: the decision contains no time, the ledger repeats nothing,
 and a question whose asker died is asked again.
 """
 
-import time
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 from filelock import FileLock, Timeout
-from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas import StateType
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.events import emit_event
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
-from prefect.input import RunInput
-from prefect.states import Cancelled
-from pydantic import Field
 
 from aot_core.base_models.names import UnknownModelError
 from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
@@ -64,21 +49,12 @@ from aot_core.tracking import registry
 from aot_core.tracking.mlflow_tracking import ARTIFACT_SHA_TAG, ARTIFACT_URI_TAG
 from aot_core.tracking.smoke import SmokeError
 from flows import tasks
+from flows.approval import with_approval
 from flows.campaign import OpenCampaign
 from flows.course import Course
+from flows.events import tell_ledger
 from flows.series import fixed_exam
-from flows.telling import write_model_card
-
-_POLL_SECONDS = 5
-"""How often it is looked whether a person has answered."""
-
-
-class Leave(RunInput):
-    """What a person is asked when a promotion waits."""
-
-    promote: bool
-    who: str = Field(min_length=1)
-    why: str = ""
+from flows.telling import write_model_card, write_question
 
 
 def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
@@ -101,6 +77,7 @@ def gate_defender(campaign: OpenCampaign, course: Course) -> Decision:
         }
         | {registry.LINEAGE_TAG + name: value for name, value in lineage.items()},
         packages=evaluation.packages,
+        max_new_tokens=campaign.config.evaluate.max_new_tokens,
         dtype=campaign.config.evaluate.dtype,
     )
     version = registry.register_defender(home.mlflow_uri, campaign.summary.mlflow_run_id, trained, settings.model)
@@ -133,7 +110,7 @@ def settle(campaign: OpenCampaign, decision: Decision) -> None:
     """Act on a decision, and bring the campaign's summary up to date. The campaign may be closed by now."""
     home, settings = campaign.home, campaign.config.promotion
     try:
-        told = act_on(decision, home, settings, campaign.store, campaign.config.run)
+        told = act_on(decision, home, settings, campaign.store, campaign.config.run, write_question(campaign, decision))
     except (PromotionError, SmokeError) as error:
         told = f"not promoted: {error}"
     version = decision.challenger
@@ -160,17 +137,24 @@ def promoter(home: Home, settings: PromotionSettings, store: Store, run: RunSett
 
     def notify(entry: LedgerEntry) -> None:
         acting.notify(entry)
-        emit_event(
-            event=f"aot.promotion.{entry.kind}",
-            resource={"prefect.resource.id": f"aot.model.{entry.model}"},
-            payload=entry.model_dump(mode="json"),
-        )
+        tell_ledger(entry, home)
 
     return replace(acting, notify=notify)
 
 
-def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: Store, run: RunSettings) -> str:
-    """Do what a decision allows; returns what became of it, in words.
+def act_on(
+    decision: Decision,
+    home: Home,
+    settings: PromotionSettings,
+    store: Store,
+    run: RunSettings,
+    asked: Path | None = None,
+) -> str:
+    """Do what a decision allows; returns a description of the outcome.
+
+    Args:
+        asked: the file with what a person is shown who is asked (`aot_core.evaluation.approval_page`); the decision
+            alone where there is none.
 
     Raises PromotionError and SmokeError (`aot_core.promotion.transaction.Promoter.promote`).
     """
@@ -190,64 +174,9 @@ def act_on(decision: Decision, home: Home, settings: PromotionSettings, store: S
     acting.note("proposed", decision, decision.reason, page)
     try:
         with FileLock(home.lock_file(f"approval-{decision.sha256[:12]}"), timeout=0):
-            return _with_leave(decision, settings, acting)
+            return with_approval(decision, settings, acting, asked)
     except Timeout:
-        return "another process is waiting for a person's answer"
-
-
-def _with_leave(decision: Decision, settings: PromotionSettings, acting: Promoter) -> str:
-    """Promote if a person says so. A no stands: nobody is asked twice about one decision."""
-    declined = [entry for entry in acting.ledger.entries() if _is_no(entry, decision)]
-    if declined:
-        return f"declined by {declined[-1].who}; `aot promote` still can"
-    _close_questions(decision)
-    asked, seconds = time.monotonic(), round(settings.approval_hours * 3600)
-    with tags(_question_tag(decision)):
-        leave = approval(decision, seconds, return_state=True).result(raise_on_failure=False)
-    if acting.champion() == decision.challenger:
-        return "promoted by hand meanwhile"
-    if isinstance(leave, Leave):
-        if leave.promote:
-            acting.promote(decision, f"{leave.who}: {leave.why or 'approved'}; {decision.reason}")
-            return f"promoted with {leave.who}'s leave"
-        acting.note("declined", decision, leave.why or "no reason given", who=leave.who)
-        return f"declined by {leave.who}"
-    if time.monotonic() - asked < seconds:
-        return f"the question ended without an answer ({leave}); `aot run` asks again, `aot promote` promotes"
-    acting.note("expired", decision, f"nobody answered within {settings.approval_hours:g} h")
-    return f"nobody answered within {settings.approval_hours:g} h; `aot promote` still can"
-
-
-@flow(name="promotion-approval", flow_run_name="{decision.model} {decision.challenger}", validate_parameters=False)
-def approval(decision: Decision, seconds: int) -> Leave | None:
-    """Wait for a person, in a flow run of its own: one that nobody answers ends as failed, and it alone."""
-    # No initial `who`: with one, Prefect would take an answer without a name.
-    question = Leave.with_initial_data(description=decision_markdown(decision), promote=False)
-    try:
-        return pause_flow_run(wait_for_input=question, timeout=seconds, poll_interval=_POLL_SECONDS)
-    except FlowPauseTimeout:
-        return None
-
-
-def _is_no(entry: LedgerEntry, decision: Decision) -> bool:
-    return entry.kind == "declined" and entry.decision_sha256 == decision.sha256
-
-
-def _question_tag(decision: Decision) -> str:
-    return f"decision:{decision.sha256}"
-
-
-def _close_questions(decision: Decision) -> None:
-    """Cancel the runs that still ask about this decision. To be called under its lock: whoever asked there is dead, and
-    an answer would reach nobody."""
-    paused = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[_question_tag(decision)]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])),
-    )
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=paused):
-            message = "The process that asked has died; a new run asks again."
-            client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+        return "another process is already waiting for approval"
 
 
 def _decide(campaign: OpenCampaign, version: str, course: Course, lineage: dict[str, str]) -> Decision:
@@ -329,7 +258,7 @@ def _measure_champion(campaign: OpenCampaign, leading: str, tags: dict[str, str]
     campaign.store.fetch(rival)
     campaign.say(f"measuring champion {leading} on the same questions")
     exam = exam.model_copy(update={"defender": rival, "defender_base": pin_model(tags[registry.BASE_TAG])})
-    return tasks.evaluate(campaign, exam, recorded=False)
+    return tasks.evaluate(campaign, exam, recorded=False, label="evaluate the champion")
 
 
 def _needed(campaign: OpenCampaign) -> tuple[StageName, ...]:
@@ -346,7 +275,7 @@ def _measure_base(campaign: OpenCampaign, exam: EvaluateInputs) -> StageRecord:
     """The base model's evaluation on the same questions but the benchmarks': the first champion's bar."""
     campaign.say("there is no champion yet; measuring the base on the same questions")
     exam = exam.model_copy(update={"defender": None, "benchmark_folder": None})
-    return tasks.evaluate(campaign, exam, recorded=False)
+    return tasks.evaluate(campaign, exam, recorded=False, label="evaluate the base")
 
 
 def _held_back(campaign: OpenCampaign) -> float:
@@ -422,7 +351,9 @@ def _publish(campaign: OpenCampaign, decision: Decision, exam: EvaluateInputs) -
         **{f"aot.gate.{test.name.replace('/', '.')}": test.note for test in decision.tests},
     }
     registry.tag_version(uri, decision.challenger, tags, decision.model)
-    create_markdown_artifact(key=f"gate-{campaign.config.name}".replace("_", "-"), markdown=decision_markdown(decision))
+    key = f"gate-{campaign.config.name}".replace("_", "-")
+    told = f"Version {decision.challenger} {'may lead' if decision.promote else 'may not lead'}: the gate's tests."
+    create_markdown_artifact(key=key, markdown=decision_markdown(decision), description=told)
 
 
 def _aliases(home: Home, settings: PromotionSettings, version: str) -> tuple[str, ...]:

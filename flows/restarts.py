@@ -1,4 +1,4 @@
-"""Which restart of a campaign it is: the one that has not come to its end, or a new one."""
+"""Which restart of a campaign it is: an unfinished one, or a new one."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,12 +31,12 @@ def dated(config: CampaignConfig, home: Home) -> CampaignConfig:
 
 
 def tell_restart(campaign: OpenCampaign) -> None:
-    """Say on the terminal from where it is made anew."""
+    """Print from where the campaign is rerun."""
     restart = campaign.config.restart
     if restart is None:
         return
     where = f"round {restart.round}" if restart.round else "start"
-    campaign.say(f"made anew from [bold]{restart.stage}[/] ({where}) on; what there was stays. {restart.asked_at}")
+    campaign.say(f"rerunning from [bold]{restart.stage}[/] ({where}) on; earlier results are kept. {restart.asked_at}")
 
 
 def _restart_of(known: Mapping[str, Any], config: CampaignConfig) -> Restart | None:

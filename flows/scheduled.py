@@ -4,10 +4,12 @@ Run by a Prefect worker (`aot worker`) in a process of its own; `flows/deploymen
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import State, flow
+from filelock import FileLock, Timeout
+from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -15,20 +17,21 @@ from aot_core.commands.housekeeping import collect_garbage, is_running
 from aot_core.commands.places import demand_functions
 from aot_core.contracts.campaign import CampaignConfig, RunSettings
 from aot_core.contracts.loading import load_campaign
-from aot_core.contracts.series import EditionPlan
 from aot_core.contracts.spec import Place, TrackingTarget
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import counted
 from aot_core.home import Home
 from aot_core.promotion import commands
 from aot_core.promotion.leaders import discrepancy
 from aot_core.series.book import SeriesBook
-from aot_core.series.planning import unfinished
+from aot_core.series.planning import SeriesError, number_of, unfinished
 from aot_core.store import open_store
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
 from flows.cancellation import watch_this_run
 from flows.champion import measure_champion
 from flows.coevolution import coevolution
+from flows.events import tell_astray, tell_changed, tell_failure, tell_overdue
 from flows.maintenance import crash_silent_runs
 from flows.promotion import promoter
 from flows.secrets import lend_blocks
@@ -39,10 +42,20 @@ from flows.slots import gpu_slot
 if TYPE_CHECKING:
     from aot_core.commands.reevaluation import Reevaluation
 
+_OVERDUE = timedelta(hours=1)
+"""An edition that was planned so long ago, and that nobody runs or has finished, is told of."""
 _LONGEST_HOURS = 168.0
 """Of a re-evaluation whose campaign sets no `run.stage_hours`: the next one is due."""
 _REAP_SECONDS = 1800.0
 """A container whose campaign's process died is left alone for so long: a restart would take its result over."""
+
+
+def _at(home: str) -> Home:
+    """The home, its folders made; this process's environment is set as `aot` sets it."""
+    place = Home(home)
+    place.create()
+    os.environ.update(place.environment())
+    return place
 
 
 def resolve(config: str, overrides: list[str]) -> CampaignConfig:
@@ -64,37 +77,49 @@ def scheduled_coevolution(
 ) -> CampaignSummary | State[Any]:
     """A campaign from a config file, or the edition of its series that this run was scheduled for.
 
-    The edition is told by the run's scheduled start, never by the clock: a run that is late, retried or restarted is
-    the same edition, and the next slot is the next one.
+    The edition is identified by the run's scheduled start, never by the clock: a run that is late, retried or restarted
+    is the same edition, and the next slot is the next one.
 
     Args:
         edition: one to run instead, as `aot run --edition` takes it.
     """
     try:
-        place = Home(home)
-        place.create()
-        os.environ.update(place.environment())
+        place = _at(home)
         campaign = resolve(config, overrides)
         if campaign.series is None:
             return coevolution.fn(campaign, str(place.root))
         lend_blocks(campaign)
         demand_functions(campaign)
-        planned = edition_of(campaign, place, edition or _slot())
-        for earlier in _unfinished(planned, place):
-            # One that fails again is told in its own summary, and does not keep the next from running.
-            coevolution.fn(campaign.model_copy(update={"edition": earlier}), str(place.root))
-        return coevolution.fn(planned, str(place.root))
+        asked = edition or _slot()
+        # First the earlier ones, then the plan of this one: it begins from where they end.
+        for number in _unfinished(campaign, place, asked):
+            ended = _resume(campaign, place, number)
+            if ended is not None and ended.is_cancelled():
+                return ended  # whoever cancelled this run meant all of it
+        return coevolution.fn(edition_of(campaign, place, asked), str(place.root))
     except Exception as error:
+        tell_failure(Path(config).stem, None, home, error)
         return failed(error, home)
 
 
-def _unfinished(planned: CampaignConfig, place: Home) -> list[EditionPlan]:
-    """The earlier editions that are to be finished first."""
-    series, plan = planned.series, planned.edition
-    if series is None or plan is None or series.unfinished == "leave":
+def _unfinished(campaign: CampaignConfig, place: Home, asked: str) -> list[int]:
+    """The numbers of the earlier editions that are to be finished first."""
+    series = campaign.series
+    if series is None or series.unfinished == "leave":
         return []
-    store = open_store(planned.run.store or str(place.store), planned.run.s3)
-    return unfinished(SeriesBook(store, series.name), plan.number)
+    book = SeriesBook(open_store(campaign.run.store or str(place.store), campaign.run.s3), series.name)
+    return [plan.number for plan in unfinished(book, number_of(book, asked))]
+
+
+def _resume(campaign: CampaignConfig, place: Home, number: int) -> State[Any] | None:
+    """Run an unfinished edition to its end; returns how it failed. That does not keep the next one from running: its
+    own summary and this run's log say so."""
+    try:
+        ended = coevolution.fn(edition_of(campaign, place, str(number)), str(place.root))
+    except SeriesError as error:
+        get_run_logger().warning("edition %d cannot be resumed: %s", number, error)
+        return None
+    return ended if isinstance(ended, State) else None
 
 
 def _slot() -> str:
@@ -104,16 +129,16 @@ def _slot() -> str:
 
 @flow(name="reevaluation")
 def reevaluation(config: str, overrides: list[str], home: str) -> State[Any]:
-    """Ask the champion everything again. Fails where a single answer is not what it was when it was promoted: a changed
-    library, another machine, weights that somebody touched."""
+    """Evaluate the champion again. Fails if a single answer differs from the one that it was promoted by: because of a
+    changed library, another machine, or changed weights."""
     try:
-        place, campaign = Home(home), resolve(config, overrides)
-        place.create()
-        os.environ.update(place.environment())
+        place, campaign = _at(home), resolve(config, overrides)
         with gpu_slot(campaign.run.gpu_slots, watch_this_run()):
             found = _reevaluated(place, campaign.promotion.model, campaign.run)
     except Exception as error:
         return failed(error, home)
+    if not found.same:
+        tell_changed(campaign.promotion.model, found.told())
     return (Completed if found.same else Failed)(message=found.told())
 
 
@@ -135,16 +160,15 @@ def _reevaluated(home: Home, model: str, settings: RunSettings) -> "Reevaluation
     from aot_core.commands.reevaluation import reevaluate
 
     store = open_store(place.store, place.s3)
-    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads)
+    say = get_run_logger().info
+    return reevaluate(home.mlflow_uri, model, registry.CHAMPION, store, place.device, place.threads, say)
 
 
 @flow(name="evaluate-champion", flow_run_name="{config}")
 def evaluate_champion(config: str, overrides: list[str], home: str, newest: int) -> State[Any]:
     """The model that leads against the newest Attackers of the store (`flows.champion`)."""
     try:
-        place = Home(home)
-        place.create()
-        os.environ.update(place.environment())
+        place = _at(home)
         return Completed(message=measure_champion(resolve(config, overrides), place, newest))
     except Exception as error:
         return failed(error, home)
@@ -152,11 +176,9 @@ def evaluate_champion(config: str, overrides: list[str], home: str, newest: int)
 
 @flow(name="promotion")
 def promotion(config: str, overrides: list[str], home: str, version: str | None, why: str) -> State[Any]:
-    """`aot promote` from Prefect's pages: the challenger, or the version that is named, by the leave of its gate."""
+    """`aot promote` from Prefect's pages: the challenger, or the version that is named, if it passed the gate."""
     try:
-        place, campaign = Home(home), resolve(config, overrides)
-        place.create()
-        os.environ.update(place.environment())
+        place, campaign = _at(home), resolve(config, overrides)
         store = open_store(campaign.run.store or str(place.store), campaign.run.s3)
         acting = promoter(place, campaign.promotion, store, campaign.run)
         return Completed(message=commands.promote(acting, version, why, force=False))
@@ -169,26 +191,44 @@ def maintenance(config: str, overrides: list[str], home: str, keep_days: float, 
     """Tidy up after processes that died: Prefect runs that no process runs, containers that nobody waits for, and what
     the store no longer needs. Fails where the alias is not where the ledger says."""
     try:
-        campaign = resolve(config, overrides)
-        place, settings = Home(home), campaign.run
+        place, campaign = _at(home), resolve(config, overrides)
+        settings = campaign.run
         done = _tidied(place, settings, keep_days, delete)
-        ledger = Ledger(open_store(settings.store or str(place.store), settings.s3), campaign.promotion.model)
+        store = open_store(settings.store or str(place.store), settings.s3)
+        if campaign.series is not None:
+            _tell_overdue(SeriesBook(store, campaign.series.name), place)
+        ledger = Ledger(store, campaign.promotion.model)
         astray = discrepancy(place.mlflow_uri, campaign.promotion.model, ledger.entries())
+        if astray:
+            tell_astray(campaign.promotion.model, astray)
         return Failed(message=f"{done}; {astray}") if astray else Completed(message=done)
     except Exception as error:
         return failed(error, home)
 
 
+def _tell_overdue(book: SeriesBook, place: Home) -> None:
+    """Tell of the editions that were planned long enough ago, have no end, and are run by no process of this home."""
+    lock = FileLock(place.lock_file(f"series-{book.series}"), timeout=0)
+    try:
+        with lock:
+            left = [edition for edition in book.editions() if edition.end is None]
+    except Timeout:
+        return  # an edition is being run, and the next one finishes what is left
+    for edition in left:
+        if datetime.now(UTC) - datetime.fromisoformat(edition.planned_at) > _OVERDUE:
+            tell_overdue(edition.plan, edition.planned_at)
+
+
 def _tidied(place: Home, settings: RunSettings, keep_days: float, delete: bool) -> str:
-    """Tidy up; returns what was done, in words."""
-    place.create()
-    done = [f"{len(crash_silent_runs(lambda key: is_running(place, key)))} runs marked Crashed"]
+    """Tidy up; returns a description of what was done."""
+    crashed = crash_silent_runs(place, lambda key: is_running(place, key))
+    done = [f"{counted(len(crashed), 'run')} marked Crashed"]
     if settings.launcher == "docker":
         from aot_core.launch.leftovers import reap
 
         reaped = reap(str(place.root), lambda key: is_running(place, key), _REAP_SECONDS)
-        done.append(f"{len(reaped)} containers reaped")
-    store = settings.store or str(place.store)
-    unreached = collect_garbage(place, store, settings.s3, keep_days, delete=delete)
-    done.append(f"{unreached} stages {'deleted' if delete else 'not reached'}")
+        done.append(f"{counted(len(reaped), 'container')} reaped")
+    store = open_store(settings.store or str(place.store), settings.s3)
+    unreached = collect_garbage(place, store, keep_days, delete=delete)
+    done.append(f"{counted(unreached, 'stage')} {'deleted' if delete else 'not reached'}")
     return ", ".join(done)

@@ -1,4 +1,4 @@
-"""What a flow says when it cannot go on: its state's message and the terminal's sentence, in one place.
+"""What a flow reports when it cannot continue: its state's message and the terminal's sentence, in one place.
 
 A flow that raises leaves Prefect to print a traceback, for a misspelt folder too. So every flow ends in `failed`, and
 every process that runs one in `run_flow`.
@@ -26,14 +26,14 @@ class ServerLateError(ToldError):
     def __init__(self) -> None:
         seconds = os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "its limit")
         super().__init__(
-            f"Prefect's server did not answer within {seconds} s: this machine is busy, or it cannot start. "
+            f"Prefect's server did not answer within {seconds} s: this machine is busy, or the server cannot start. "
             "Try again, raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or let PREFECT_API_URL name a server"
         )
 
 
 def failed(error: Exception, home: str | Path) -> State[Any]:
     """The state of a flow run that an error ended: the sentence, and the error as its result. Raises the error again
-    for who looks for a fault (AOT_DEBUG=1)."""
+    when debugging (AOT_DEBUG=1)."""
     if wants_traceback():
         raise error
     told = sentence(error)
@@ -41,7 +41,7 @@ def failed(error: Exception, home: str | Path) -> State[Any]:
         return Cancelled(message=told, data=error)
     if is_fault(error):
         kept = keep_traceback(error, Path(home) / _FAULTS)
-        told += f" (a fault of aot, please report it; traceback: {kept})"
+        told += f" (a bug in aot, please report it; traceback: {kept})"
     return Failed(message=told, data=error)
 
 

@@ -17,7 +17,9 @@ from aot_core.contracts.compare_data import CompareDataInputs, CompareDataOutput
 from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.evaluate import CLEAN, EvaluateInputs, EvaluateOutputs, adversary_condition
 from aot_core.contracts.series import EditionEnd
-from aot_core.engine.identity import pin_model
+from aot_core.contracts.terminal import counted
+from aot_core.engine.identity import pin_model, pin_source
+from aot_core.evaluation.statistics import Proportion, fell
 from aot_core.home import Home
 from aot_core.series.book import SeriesBook
 from aot_core.series.planning import Surroundings, find_edition
@@ -25,8 +27,11 @@ from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.course import Course, Ended
+from flows.events import tell_drift
 
 _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
+_DROP_LEVEL = 0.01
+"""Of the test that clean accuracy has fallen: a warning in a hundred sound editions, were each at the limit."""
 
 
 class BudgetSpentError(Exception):
@@ -43,6 +48,7 @@ def edition_of(config: CampaignConfig, home: Home, asked: str) -> CampaignConfig
         mlflow_uri=home.mlflow_uri,
         attacker_base=pin_model(config.models.attacker),
         defender_base=pin_model(config.models.defender),
+        source=pin_source(config.source_folder),
     )
     return find_edition(config, asked, where)
 
@@ -75,7 +81,7 @@ def tell_plan(campaign: OpenCampaign) -> None:
     slot = f" for {plan.slot}" if plan.slot else ""
     campaign.say(f"series [bold]{plan.series}[/], edition [bold]{plan.number}[/]{slot}, from {plan.lineage[0]}")
     for line in plan.told:
-        campaign.say(f"[yellow]{line}[/]")
+        campaign.warn(line)
 
 
 def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
@@ -89,12 +95,38 @@ def look_for_drift(campaign: OpenCampaign, data: ArtifactRef) -> None:
         return
     columns = ", ".join(f"{name} ({found.divergence[name]:.2f})" for name in found.drifted)
     told = f"the data has drifted from the champion's (limit {campaign.config.compare_data.limit:g} nats): {columns}"
+    tell_drift(campaign, told, {name: found.divergence[name] for name in found.drifted})
     if series.on_drift == "stop":
         raise StageBadInputError(
             f"{told}; look at drift.html in the stage's artifact, then mend the source, or set "
             'series.on_drift = "warn"'
         )
-    campaign.say(f"[yellow]{told}[/]")
+    campaign.warn(told)
+
+
+def look_for_wrong_labels(campaign: OpenCampaign, course: Course) -> None:
+    """Compare what the Defender that an edition begins with knows of this edition's clean questions and of the first
+    edition's. Drift in columns does not show answers that are wrong; a Defender that was right on such questions does.
+
+    Raises StageBadInputError where the config stops at drift.
+    """
+    plan, series = campaign.config.edition, campaign.config.series
+    if plan is None or series is None or plan.defender is None or plan.exam is None or series.on_drift == "ignore":
+        return
+    known = fixed_exam(campaign, course, plan.defender, campaign.defender_base)
+    before, now = (
+        Proportion(outputs.strict[CLEAN], outputs.low[CLEAN], outputs.high[CLEAN], outputs.n[CLEAN])
+        for outputs in (EvaluateOutputs.model_validate(record.outputs) for record in (known, course.evaluation))
+    )
+    if before.value - now.value < series.clean_drop or fell(before, now) >= _DROP_LEVEL:
+        return
+    told = (
+        f"the Defender that this edition begins with is right on {now.value:.1%} of its {now.n} clean questions, but "
+        f"on {before.value:.1%} of the first edition's {before.n}: labels may be wrong, or pictures of another kind"
+    )
+    if series.on_drift == "stop":
+        raise StageBadInputError(f'{told}; mend the source (`aot data show`), or set series.on_drift = "warn"')
+    campaign.warn(told)
 
 
 def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef) -> list[StageRecord]:
@@ -116,8 +148,9 @@ def choose_pool(campaign: OpenCampaign, data: ArtifactRef, defender: ArtifactRef
         families=False,
         judge=campaign.judge(campaign.config.evaluate.validity),
     )
-    campaign.say(f"measuring {len(candidates)} Attackers of earlier editions")
-    strict = EvaluateOutputs.model_validate(tasks.evaluate(campaign, match, recorded=False).outputs).strict
+    campaign.say(f"measuring {counted(len(candidates), 'Attacker')} of earlier editions")
+    measured = tasks.evaluate(campaign, match, recorded=False, label="evaluate the pool")
+    strict = EvaluateOutputs.model_validate(measured.outputs).strict
     by_strict = sorted(
         range(len(candidates)), key=lambda i: strict.get(adversary_condition(i + 1), float("inf"))
     )  # An Attacker without a valid edit has no figure, and hurts nobody.
@@ -168,6 +201,7 @@ def end_edition(campaign: OpenCampaign, ended: Ended) -> None:
         campaign=campaign.key,
         outcome=f"{'promoted' if promoted else 'not promoted'}: {summary.promotion_reason}",
         version=ended.decision.challenger,
+        model=ended.decision.model,
         defender=course.defender,
         attackers=course.exam.attackers,
         warm_attacker=course.warm_attacker,
@@ -199,11 +233,11 @@ def fixed_exam(campaign: OpenCampaign, course: Course, defender: ArtifactRef, ba
     plan = campaign.config.edition
     assert plan is not None, "only a series has a fixed exam"
     inputs = EvaluateInputs(dataset=plan.exam or course.exam.dataset, defender=defender, defender_base=base)
-    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True)
+    return tasks.evaluate(campaign, inputs, recorded=False, of_series=True, label="fixed exam")
 
 
 def _is_headline(name: str) -> bool:
-    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/")) or name == f"mean/{CLEAN}"
+    return name in ("worst", "every_attack") or name.startswith(("strict/", "n/", "flips/")) or name == f"mean/{CLEAN}"
 
 
 def _own_records(campaign: OpenCampaign) -> dict[str, StageRecord]:

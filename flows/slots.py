@@ -61,7 +61,11 @@ def make_slots(count: int, prefix: str = "aot-gpu-") -> list[str]:
 def _main() -> None:
     keep_own_server()
     made = make_slots(int(sys.argv[1]))
-    print(f"run.gpu_slots = {json.dumps(made)}" if made else "no GPU, so no slots; give --gpus N to queue all the same")
+    print(
+        f"run.gpu_slots = {json.dumps(made)}"
+        if made
+        else "no GPU was found, so no slots were made; --gpus N makes them anyway"
+    )
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
         with shown, TagsContext(current_tags=set()):
             state = run_stage.with_options(
                 name=name,
-                task_run_name=f"{name} {round_index}" if round_index else name,
+                task_run_name=f"{label or name} {round_index}" if round_index else label or name,
                 retries=settings.retries,
                 refresh_cache=held is None,
             )(spec, settings, return_state=True)
@@ -107,8 +107,8 @@ def _stage(name: StageName) -> Callable[..., StageRecord]:
     run.__name__ = run.__qualname__ = name
     run.__doc__ = (
         f"Run the stage `{name}` in a round of a campaign (see `aot_core.stages.{name}`); unless `recorded`, leave "
-        "the campaign's summary and its MLflow runs alone. `label` names its figures in MLflow, instead of the stage. "
-        "`of_series` takes the seed that all editions of a series share."
+        "the campaign's summary and its MLflow runs alone. `label` names the task, and its figures in MLflow, instead "
+        "of the stage. `of_series` takes the seed that all editions of a series share."
     )
     return run
 

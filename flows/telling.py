@@ -1,9 +1,11 @@
-"""MLflow's pages told by a campaign: descriptions, tables, and the model card of what it registered."""
+"""What a campaign writes for MLflow's pages: descriptions, tables, and the model card of what it registered."""
 
 import json
+from pathlib import Path
 
 from aot_core.contracts.promotion import Decision
 from aot_core.data.card import CARD_JSON
+from aot_core.evaluation.approval_page import approval_page
 from aot_core.evaluation.model_card import campaign_note, model_card, round_note
 from aot_core.evaluation.report import accuracy_rows, change_rows
 from aot_core.tracking import registry, story
@@ -17,6 +19,15 @@ def write_model_card(campaign: OpenCampaign, decision: Decision, outcome: str) -
     card = json.loads((campaign.store.fetch(data.artifact) / CARD_JSON).read_text(encoding="utf-8"))
     text = model_card(campaign.summary, decision, outcome, card.get("licences", {}), links_of(campaign))
     registry.describe_version(campaign.home.mlflow_uri, decision.challenger, text, decision.model)
+
+
+def write_question(campaign: OpenCampaign, decision: Decision) -> Path | None:
+    """Write what a person is shown who is asked for a promotion; None where nobody is."""
+    if campaign.config.promotion.approval == "none" or not decision.promote:
+        return None
+    page = campaign.folder / "approval.md"
+    page.write_text(approval_page(campaign.summary, decision, links_of(campaign)), encoding="utf-8")
+    return page
 
 
 def describe_runs(campaign: OpenCampaign) -> None:

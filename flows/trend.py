@@ -2,7 +2,9 @@
 
 from prefect.artifacts import create_markdown_artifact
 
-from aot_core.commands.trend_page import edition_figures, trend_markdown, trend_page
+from aot_core.commands.trend_fate import rollbacks
+from aot_core.commands.trend_figures import edition_figures
+from aot_core.commands.trend_page import trend_markdown, trend_page
 from aot_core.series.book import SeriesBook
 from aot_core.tracking import mlflow_tracking as tracking
 from aot_core.tracking import story
@@ -18,9 +20,11 @@ def show_trend(campaign: OpenCampaign) -> None:
         return
     editions = SeriesBook(campaign.store, plan.series).editions()
     page = campaign.home.campaigns / f"trend-{plan.series}.html"
-    page.write_text(trend_page(plan.series, editions), encoding="utf-8")
-    markdown = trend_markdown(plan.series, editions)
-    create_markdown_artifact(key=f"trend-{plan.series}".replace("_", "-"), markdown=markdown)
+    back = rollbacks(campaign.store, editions)
+    page.write_text(trend_page(plan.series, editions, back), encoding="utf-8")
+    markdown = trend_markdown(plan.series, editions, back)
+    told = "Every edition: accuracy, cost, outcome."
+    create_markdown_artifact(key=f"trend-{plan.series}".replace("_", "-"), markdown=markdown, description=told)
     uri = campaign.home.mlflow_uri
     run_id = tracking.open_campaign_run(uri, EXPERIMENT, f"series:{plan.series}", plan.series, {})
     for edition in editions:
@@ -30,9 +34,10 @@ def show_trend(campaign: OpenCampaign) -> None:
         figures = {
             **shares,
             "hours": edition.end.seconds / 3600,
+            "stages": edition.end.stages,
             "promoted": edition.end.outcome.startswith("promoted"),
         }
-        named = {name.replace(", ", " "): float(value) for name, value in figures.items()}
+        named = {name.replace(", ", " ").replace("'", ""): float(value) for name, value in figures.items()}
         tracking.log_stage_summary(uri, run_id, "edition", edition.end.campaign, named, 0.0, edition.plan.number, named)
     story.describe_run(uri, run_id, markdown)
     tracking.log_artifact(uri, run_id, page)

@@ -7,16 +7,15 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import typer.main
 
 from aot_core.commands.cli import app
+from tests.docs_commands import PAGES, ROOT, commands
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCED = re.compile(r"```(?:bash|console|text)?\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"`((?:aot_core|flows|tests|benchmarks|configs|docker|docs|examples|infra)/[\w./-]*)`")
 TEMPLATE = {"x", "test_x", "tally", "test_tally", "ours"}
 """Files that the pages on extending tell the reader to make."""
@@ -53,30 +52,12 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     assert not missing
 
 
-def commands(text: str) -> list[list[str]]:
-    """The command lines of a page's code blocks, continued lines joined, comments and variables off."""
-    lines = "\n".join(FENCED.findall(text)).replace("\\\n", " ").splitlines()
-    split = []
-    for line in lines:
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError:
-            continue  # a line of Python or of output
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            words = words[1:]
-        if "&" in words:
-            words = words[: words.index("&")]
-        if words:
-            split.append(words)
-    return split
-
-
 def test_every_aot_command_in_the_pages_exists_with_its_options() -> None:
     """Each is parsed by the real command line, down to the names of its options."""
     found = 0
     for page in PAGES:
-        for words in commands(page.read_text()):
-            if Path(words[0]).name != "aot":
+        for words in map(shlex.split, commands(page.read_text())):
+            if words[0] != "aot":
                 continue
             command: Any = typer.main.get_command(app)
             rest = words[1:]
@@ -116,6 +97,25 @@ def test_the_readme_is_short_and_its_map_complete() -> None:
     folders = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and tracked(path)}
     named = set(re.findall(r"`(\w+/)`", readme))
     assert folders <= named
+
+
+@pytest.mark.parametrize("page", pages())
+def test_sentences_are_short(page: Path) -> None:
+    """25 words at most on average."""
+    assert mean(len(sentence.split()) for sentence in sentences(page.read_text())) <= 25
+
+
+def sentences(page: str) -> list[str]:
+    """The prose of a page: no code, tables, headings, pictures or comments; an item of a list ends a sentence."""
+    text = re.sub(r"^( *)```.*?^\1```$|<!--.*?-->", "", page, flags=re.DOTALL | re.MULTILINE)
+    item = re.compile(r" *(?:[-*]|\d+\.) ")
+    kept = [
+        "\n\n" + item.sub("", line) if item.match(line) else line.strip()
+        for line in text.splitlines()
+        if not re.match(r" *(?:\||#|!\[|:::)", line)
+    ]
+    parts = re.split(r"\n\s*\n|(?<=[.!?:])[*_]*\s+(?=[A-Z`*\"\[(])", "\n".join(kept))
+    return [" ".join(part.split()) for part in parts if len(part.split()) > 1]
 
 
 def tracked(path: Path) -> bool:

@@ -64,15 +64,11 @@ class Offer:
         if letter.islower() and not small:
             return False
         dressed = bool(match[1] and match[3])
-        if letter in "Aa" and not dressed and not phrases.NEVER_AFTER_ARTICLE.match(text, end):
-            following = re.match(r"\s+([^\W\d_])", text[end : end + 20])
-            if following and (letter == "a" or following[1].islower() or self._own_text(text, end) is None):
-                return following[1].isupper() and letter == "A" and not self.texts
+        may_be_article = letter in "Aa" and not dressed and not phrases.NEVER_AFTER_ARTICLE.match(text, end)
+        # "A Vase": where the options' texts are known, the text is looked for instead.
+        if may_be_article and (following := re.match(r"\s+([^\W\d_])", text[end : end + 20])):
+            return following[1].isupper() and letter == "A" and not self.texts
         return letter != "I" or dressed or not phrases.VERB_AFTER_PRONOUN.match(text, end)
-
-    def _own_text(self, text: str, place: int) -> str | None:
-        found = self._text.match(text.lstrip(), place) if self._text else None
-        return self.texts.get(folded(found[0])) if found else None
 
 
 @lru_cache(maxsize=512)

@@ -52,7 +52,7 @@ class CuratedEdit:
 
 
 ValidEdit: TypeAlias = tuple[Target, Proposal, Image.Image, Verdict]
-"""What was edited, as it was told, the result, and what the checks found."""
+"""The target, the proposal, the edited image, and what the checks found."""
 
 
 class Funnel(Frozen):
@@ -67,6 +67,15 @@ class Funnel(Frozen):
     trivial: int = 0
     hard: int = 0
     kept: int = 0
+
+
+class NoValidEditError(AttackError):
+    """Not one edit of an Attacker is valid."""
+
+    def __init__(self, message: str, funnel: Funnel) -> None:
+        super().__init__(message)
+        self.funnel = funnel
+        """What its edits failed by: where other Attackers go on, they still count as edited."""
 
 
 def draw_shares(draw: str, successes: Sequence[float], form: Literal["success", "variance"] = "success") -> list[float]:
@@ -101,7 +110,7 @@ def make_edits(
 ) -> tuple[list[ValidEdit], Funnel]:
     """Edit every target `edits_per_scene` times and check. Returns the valid edits and the funnel so far.
 
-    Raises AttackError where not one edit is valid.
+    Raises NoValidEditError where not one edit is valid, AttackError where no scene has room for any.
     """
     wanted = [
         (attempt.target, attempt.proposal)
@@ -128,11 +137,12 @@ def make_edits(
         edited=len(wanted), intact=len(intact), confined=len(confined), semantic=len(semantic), valid=len(valid)
     )
     if not valid:
-        raise AttackError(
+        raise NoValidEditError(
             f"curate: 0 of {len(wanted)} edits are valid ({len(intact)} left the protected boxes intact, "
             f"{len(confined)} of these changed nothing else, {len(semantic)} of these show objects, {len(valid)} of "
             "these keep the truth); lower "
-            "curate.validity.min_ssim or min_confidence, or train the Attacker with a higher attacker_round.kl"
+            "curate.validity.min_ssim or min_confidence, or train the Attacker with a higher attacker_round.kl",
+            funnel,
         )
     return valid, funnel
 

@@ -7,8 +7,8 @@ The loss (equation 9; v is the flow's target e - x_0)
 
     r |v+ - v|^2 + (1 - r) |v- - v|^2,    v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta,
 
-is least where v_theta = v_old + (2 r - 1) / beta (v - v_old): on the way to good edits, and as far away from bad ones.
-Any solver may have made the edits.
+is minimal where v_theta = v_old + (2 r - 1) / beta (v - v_old): towards good edits, and as far away from bad ones. Any
+solver may have made the edits.
 
 Shapes as in `flow_grpo`: B = P * G edits, latents (B, C, h, w).
 """
@@ -27,6 +27,7 @@ from aot_core.attacker.flow_grpo import Rollout
 from aot_core.contracts.attacker_round import AttackerRoundConfig, NftSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages
+from aot_core.rl.gradients import clip_gradients
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def optimise_nft(
     for draws in passes:
         optimizer.zero_grad()
         metrics["kl"] += _accumulate(editor, edits.condition, draws, r, config, settings) / config.iterations
-        norm = torch.nn.utils.clip_grad_norm_(editor.trainable(), config.max_grad_norm)
-        metrics["grad_norm"] += float(norm) / config.iterations
+        norm = clip_gradients(editor.trainable(), config.max_grad_norm, "attacker_round")
+        metrics["grad_norm"] += norm / config.iterations
         optimizer.step()
     return metrics
 
@@ -136,10 +137,12 @@ def _accumulate(
     distance = 0.0
     for draw in draws:
         velocity = editor.velocity(draw.latents, draw.times, condition.select(draw.rows)).float()
-        loss = nft_loss(velocity, draw.old, draw.target, r[draw.rows.cpu()].to(velocity), settings.beta).mean()
+        # In float32: the difference of two velocities is lost in the rounding of half precision.
+        old, target = draw.old.float(), draw.target.float()
+        loss = nft_loss(velocity, old, target, r[draw.rows.cpu()].to(velocity), settings.beta).mean()
         share = len(draw.rows) / edits
         if draw.reference is not None:
-            apart = (velocity - draw.reference).square().mean()
+            apart = (velocity - draw.reference.float()).square().mean()
             distance += float(apart.detach()) * share
             loss = loss + config.kl * apart
         if not math.isfinite(float(loss.detach())):

@@ -30,6 +30,7 @@ from aot_core.attacker.flow_sde import ode_step
 from aot_core.base_models.names import model_folder
 from aot_core.contracts.errors import CheckpointError
 from aot_core.contracts.learning import DType, EditorSettings, LoraSettings, ModelSettings
+from aot_core.rl.precision import warn_of_merging
 
 MODEL, ADAPTER = "model", "adapter"
 """The folders of an artifact: the whole pipeline, or a LoRA adapter to be put on the base."""
@@ -107,13 +108,18 @@ class Attacker:
         steps: int = 6,
         batch_size: int = 128,
         settings: EditorSettings | None = None,
+        merge: bool = False,
     ) -> Self:
         """The Attacker of an artifact folder, or the base itself where none is given.
+
+        An adapter is merged into float32 weights and stays beside weights in half precision, where rounding would undo
+        most of what it has learned.
 
         Args:
             base: the base pipeline's name (shipped model, folder, hub name); used where the artifact holds an adapter.
             adapter_or_model: a folder with `model/` or `adapter/`, or one of these folders itself.
             dtype, settings: what the artifact was trained with unless given; float32 and the defaults without one.
+            merge: merge an adapter into half precision too, to go on training all weights.
 
         Raises UnknownModelError for a base that is not there, CheckpointError for a folder that holds no
         Attacker.
@@ -129,9 +135,14 @@ class Attacker:
                 f"attacker {source!r} is a {name}, which no adapter drives; give a {', a '.join(EDITORS)}, or write an "
                 "EditorAdapter for it"
             )
-        pipeline = load_adapter(name).load_pipeline(source, getattr(torch, dtype or kept.dtype))
+        precision = dtype or kept.dtype
+        pipeline = load_adapter(name).load_pipeline(source, getattr(torch, precision))
         if folder is not None and not whole:
-            pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, str(folder)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(pipeline.transformer, str(folder))
+            if merge or precision == "float32":
+                warn_of_merging(base, precision)
+                adapted = adapted.merge_and_unload()
+            pipeline.transformer = adapted
         attacker = cls(pipeline, steps=steps, batch_size=batch_size, settings=settings or kept.settings)
         attacker.adapter.to(device)
         return attacker
@@ -145,18 +156,19 @@ class Attacker:
         device: str = "cpu",
         settings: EditorSettings | None = None,
     ) -> Self:
-        """The Attacker to go on training: all of the transformer, or a LoRA adapter on the base's.
+        """The Attacker to continue training: the whole transformer, or a LoRA adapter on the base's.
 
         An adapter stays the same adapter through the rounds, so that it never stacks; a folder with an
-        adapter and settings without LoRA give the merged model. Raises CheckpointError for LoRA on a full
+        adapter and settings without LoRA give the merged model. LoRA's dropout is active in a fresh adapter alone (the
+        warm start's). Raises CheckpointError for LoRA on a full
         model.
         """
         if model.lora is None or folder is None:
-            attacker = cls.load(base, folder, device, model.dtype, settings=settings)
+            attacker = cls.load(base, folder, device, model.dtype, settings=settings, merge=True)
             if model.lora is None:
                 attacker.pipeline.transformer.requires_grad_(True)
             else:
-                attacker._adapt(model.lora)
+                attacker.adapt(model.lora)
         else:
             adapter = _checkpoint(folder)
             if (adapter / "model_index.json").is_file():
@@ -166,9 +178,9 @@ class Attacker:
                 )
             settings = settings or EditorFile.read(adapter).settings
             attacker = cls.load(base, None, device, model.dtype, settings=settings)
-            attacker.pipeline.transformer = PeftModel.from_pretrained(
-                attacker.pipeline.transformer, str(adapter), is_trainable=True
-            )
+            adapted = PeftModel.from_pretrained(attacker.pipeline.transformer, str(adapter), is_trainable=True)
+            # Without dropout: a round's log-probabilities are those of the policy that samples.
+            attacker.pipeline.transformer = adapted.eval()
         if model.gradient_checkpointing:
             attacker.pipeline.transformer.enable_gradient_checkpointing()
         return attacker
@@ -182,13 +194,14 @@ class Attacker:
         """
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} images but {len(instructions)} instructions; give one each")
-        noise = self.noise(len(images), torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
         sigmas = self.sigmas(self.steps).tolist()
         edited: list[Image.Image] = []
         for first in range(0, len(images), self.batch_size):
             batch = slice(first, first + self.batch_size)
             condition = self.encode([image.convert("RGB") for image in images[batch]], instructions[batch])
-            latents = noise[batch]
+            # Batch by batch: a round of a big editor's noise would fill the device. The numbers are the same.
+            latents = self.noise(len(instructions[batch]), generator)
             for time, next_time in pairwise(sigmas):
                 velocity = self.velocity(latents, latents.new_full((len(latents),), time), condition)
                 latents = ode_step(latents, velocity, time, next_time)
@@ -245,7 +258,8 @@ class Attacker:
             self.adapter.save(folder / MODEL)
         EditorFile.write(folder / (ADAPTER if isinstance(transformer, PeftModel) else MODEL), self.adapter)
 
-    def _adapt(self, lora: LoraSettings) -> None:
+    def adapt(self, lora: LoraSettings) -> None:
+        """Put a fresh adapter, which is what learns then, on the transformer."""
         transformer = self.pipeline.transformer
         config = LoraConfig(
             r=lora.rank,
@@ -274,8 +288,10 @@ class Attacker:
         assert self._reference is not None, "hold_reference comes first"
         present = [parameter.detach().clone() for parameter in self.trainable()]
         self._put(self._reference)
-        yield
-        self._put(present)
+        try:
+            yield
+        finally:
+            self._put(present)
 
     @torch.no_grad()
     def _put(self, values: Sequence[Tensor]) -> None:

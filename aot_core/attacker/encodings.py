@@ -1,6 +1,6 @@
-"""What was encoded once and may be wanted again: sources and prompts, the least recently wanted forgotten first.
+"""A least-recently-used cache of encoded sources and prompts.
 
-Everything is encoded by itself, never in a batch, so that an encoding has the same bits whether it was kept or not.
+Everything is encoded singly, never in a batch, so that an encoding has the same bits whether it was cached or not.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class EncodingCache:
     def get(
         self, wanted: Mapping[Hashable, Callable[[], Encoding]], at_work: Callable[[], AbstractContextManager[None]]
     ) -> dict[Hashable, Encoding]:
-        """The encodings of all keys; those that are not kept are made, all within one `at_work`."""
+        """The encodings of all keys; missing ones are computed, all within one `at_work`."""
         missing = [key for key in wanted if key not in self._kept]
         found = {key: self._kept[key] for key in wanted if key in self._kept}
         if missing:

@@ -25,11 +25,12 @@ from aot_core.attacker.flow_sde import ode_step, stochastic_step
 from aot_core.contracts.attacker_round import AttackerRoundConfig, SamplingSettings
 from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.rl.advantages import flat_groups, group_advantages
+from aot_core.rl.gradients import clip_gradients
 from aot_core.rl.surrogate import clipped_surrogate, gaussian_kl
 
 
 class EditorFaultError(ValueError):
-    """The editor gave what no edit can be: latents that are not finite."""
+    """The editor produced latents that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,18 @@ class Transition:
     time: float
     next_time: float
     latents: Tensor
-    """(B, C, h, w), as the editor was given them."""
+    """(B, C, h, w), as they were passed to the editor."""
     next_latents: Tensor
     """(B, C, h, w), float32: as they were drawn. Rounded to the editor's precision they would have another
     log-probability."""
     old_logprob: Tensor
     """(B,)"""
+    old_mean: Tensor
+    """(B, C, h, w), float32: the transition's mean when it was sampled."""
     reference_mean: Tensor | None
     """(B, C, h, w): the transition's mean under the reference weights; None without KL."""
     alike: int = 1
-    """So many edits side by side have the same `latents` and condition: the group at its branching, else 1."""
+    """How many neighbouring edits share `latents` and condition: the group size where it branches, else 1."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def rollout(
             drawn = moved.next_latents
             reference_mean = stochastic_step(latents, reference, time, next_time, settings, next_latents=drawn).mean
         transitions.append(
-            Transition(time, next_time, latents, moved.next_latents, moved.logprob, reference_mean, alike)
+            Transition(time, next_time, latents, moved.next_latents, moved.logprob, moved.mean, reference_mean, alike)
         )
         latents = moved.next_latents.to(latents.dtype)
     if not bool(latents.isfinite().all()):
@@ -163,6 +166,7 @@ def joined(parts: Sequence[Rollout], condition_P: Conditioning, group_size: int)
                 latents=torch.cat([transition.latents for transition in same_step]),
                 next_latents=torch.cat([transition.next_latents for transition in same_step]),
                 old_logprob=torch.cat([transition.old_logprob for transition in same_step]),
+                old_mean=torch.cat([transition.old_mean for transition in same_step]),
                 reference_mean=torch.cat(means) if means else None,
             )
         )
@@ -211,8 +215,8 @@ def optimise(
                 (loss * share).backward()
                 for name, value in parts.items():
                     metrics[name] += value * share / config.iterations
-        norm = torch.nn.utils.clip_grad_norm_(editor.trainable(), config.max_grad_norm)
-        metrics["grad_norm"] += float(norm) / config.iterations
+        norm = clip_gradients(editor.trainable(), config.max_grad_norm, "attacker_round")
+        metrics["grad_norm"] += norm / config.iterations
         optimizer.step()
     return metrics
 
@@ -238,14 +242,22 @@ def step_loss(
         config.sampling,
         next_latents=transition.next_latents[chunk],
     )
+    log_ratio = moved.logprob - transition.old_logprob[chunk]
+    if config.ratio == "guard":
+        # GRPO-Guard (arXiv 2510.22319): on average over samples, log r is minus the KL between the two transitions, and
+        # its spread is |difference of the means| / std, which depends on the step. Both are removed.
+        apart = gaussian_kl(moved.mean, transition.old_mean[chunk], moved.std).flatten(1).mean(1)
+        log_ratio = (log_ratio + apart) * moved.std
     loss, parts = clipped_surrogate(
-        moved.logprob,
-        transition.old_logprob[chunk],
-        advantages[chunk.cpu()].to(moved.logprob),
+        log_ratio,
+        torch.zeros_like(log_ratio),
+        advantages[chunk.cpu()].to(log_ratio),
         config.clip_low,
         config.clip_high,
         config.clip_ratio_dual,
     )
+    if config.ratio == "guard":
+        loss = loss / (transition.time - transition.next_time)
     metrics = {"clip_fraction": parts["clip_fraction"], "kl": 0.0}
     if transition.reference_mean is not None:
         kl = gaussian_kl(moved.mean, transition.reference_mean[chunk], moved.std).mean()

@@ -6,7 +6,7 @@ transition, whose log-probability a policy gradient can use. Two ways to do so:
 
 - "sde" (Flow-GRPO, arXiv 2505.05470): Euler-Maruyama steps of the SDE with the flow's marginals. Right for small
   steps; with few of them there is more noise in x_t' than t' says, and the flow was never trained on that.
-- "cps" (coefficients-preserving sampling, arXiv 2509.05952): x_t' is put together anew from the clean latents and the
+- "cps" (coefficients-preserving sampling, arXiv 2509.05952): x_t' is recomposed from the clean latents and the
   noise that the flow sees, a part of which is drawn afresh; the noise in x_t' is t' however long the step is.
 
 Shapes: latents (B, C, h, w); times are scalars. Means and log-probabilities are computed in float32.
@@ -37,7 +37,8 @@ class GaussianStep(NamedTuple):
 def noise_scale(time: float, level: float, cap: float) -> float:
     """eta_t = a sqrt(t / (1 - t)), at most `cap`: the SDE's diffusion coefficient (Flow-GRPO, section 4.2).
 
-    It has a pole at t = 1, where the step's noise would drown what the flow knows: hence the cap.
+    It has a pole at t = 1, where the step's noise would drown what the flow knows: hence the cap. See
+    `SamplingSettings.first_step` for what the reference code does there.
     """
     if not 0 < time <= 1:
         raise ValueError(f"time {time} is outside (0, 1]")
@@ -94,24 +95,28 @@ def stochastic_step(
 ) -> GaussianStep:
     """One step of the settings' sampler, from `time` to an earlier `next_time`.
 
-    With `next_latents` given the step is not sampled: its log-probability is evaluated, which is how the updated
-    policy's ratio is had.
+    With `next_latents` given, the step is not sampled: its log-probability is evaluated, for the updated policy's
+    ratio.
 
-    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: a ratio of summed
-    ones leaves any clip at the smallest update when dimensions are many. It is the log of the geometric mean
-    of the densities; the clip's bounds must be chosen accordingly (around 1e-3 and below for large latents).
+    The log-probability is averaged over dimensions, not summed, as in Flow-GRPO's code: with many dimensions a ratio of
+    sums leaves any clip range at the smallest update. It is the log of the geometric mean of the densities; the clip's
+    bounds must be chosen accordingly (around 1e-3 and below for large latents).
 
     Raises ValueError where `next_time` does not lie in [0, time), or the step has no noise (CPS at its end).
     """
     if not 0 <= next_time < time:
-        raise ValueError(f"next_time {next_time} must lie in [0, time), time being {time}")
+        raise ValueError(f"next_time {next_time} must lie in [0, time) with time = {time}")
     x, v = latents.float(), velocity.float()
     if settings.sampler == "cps":
         mean, std = cps_transition(x, v, time, next_time, level=settings.noise_level)
     else:
-        mean, std = sde_transition(x, v, time, next_time, level=settings.noise_level, cap=settings.noise_cap)
+        cap = settings.noise_cap
+        if time == 1 and settings.first_step == "level":
+            # The reference code puts the schedule's second time, t', into the denominator: eta = a sqrt(1 / (1 - t')).
+            cap = min(cap, settings.noise_level / math.sqrt(time - next_time))
+        mean, std = sde_transition(x, v, time, next_time, level=settings.noise_level, cap=cap)
     if std == 0:
-        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} is without noise: use ode_step")
+        raise ValueError(f"the {settings.sampler} step from {time} to {next_time} has no noise: use ode_step")
     if next_latents is None:
         noise = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         next_latents = (mean + std * noise).detach()

@@ -1,4 +1,4 @@
-"""When an Attacker's round has nothing more to gain: its reward on held-out scenes is looked at now and then.
+"""Early stopping of an Attacker's round, by its reward on held-out scenes.
 
 every N updates -> the mean reward on fixed scenes -> a rise: these weights are kept | none, K times: the end
 """
@@ -11,7 +11,7 @@ from aot_core.tracking.protocol import Tracker
 
 
 class Watch:
-    """Looks at a round and says when it has ended. What it knows stands in the round's state and checkpoints."""
+    """Measures a round from time to time and says when it has ended. Its state is part of the round's checkpoints."""
 
     def __init__(
         self, settings: PatienceSettings, state: RoundState, look: Callable[[], float], tracker: Tracker

@@ -1,7 +1,7 @@
 """The Attacker's reward: integrity x validity x efficacy (arXiv 2602.22227, phase 2), every part kept for the log.
 
-Verdicts (`validity`) and edited images flow in; the Defender, known only as somebody who can be asked, is
-asked about the valid ones; rewards come out.
+Verdicts (`validity`) and edited images flow in; the Defender, known only by its interface, is asked about the valid
+ones; rewards come out.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The reward's terms of one's own: a config names functions, and what they say of valid edits goes into the reward.
+"""User-defined reward terms: the config names functions, and their scores of valid edits go into the reward.
 
     [[attacker_round.reward.terms]]
     name = "package.module:function"   # from a batch of `ScoredEdit` to one score an edit
@@ -26,7 +26,8 @@ Term = Callable[[Sequence[ScoredEdit]], list[float]]
 
 
 def build_terms(settings: RewardSettings) -> dict[str, Term]:
-    """The settings' terms by name, each held to its contract. Raises ValueError for a function that is not there."""
+    """The settings' terms by name, each with its contract enforced. Raises ValueError for a function that does not
+    exist."""
     return {
         term.name: checked(
             term.name,
@@ -41,7 +42,7 @@ def build_terms(settings: RewardSettings) -> dict[str, Term]:
 
 
 def with_terms(settings: RewardSettings, judged: Sequence[ScoredEdit]) -> list[ScoredEdit]:
-    """The edits, each valid one's reward changed by the settings' terms, whose scores are kept beside it.
+    """The edits, with the settings' terms applied to the reward of each valid one; the scores are kept beside it.
 
     Raises RewardError, RewardTimeoutError.
     """
@@ -66,7 +67,7 @@ def _combined(term: AttackTerm, edit: ScoredEdit, score: float) -> float:
         return edit.reward.reward + term.weight * score
     if not 0 <= score <= 1:
         raise RewardError(
-            f"reward {term.name!r} is {score:g} for the edit {_told(edit)}; a factor's score lies within 0..1: mend "
+            f"reward {term.name!r} is {score:g} for the edit {_told(edit)}; a factor's score lies within 0..1: fix "
             'it, or set combine = "add"'
         )
     return edit.reward.reward * (1 - term.weight + term.weight * score)

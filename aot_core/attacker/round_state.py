@@ -1,4 +1,4 @@
-"""What changes while an Attacker's round is played, and how a killed round finds it again.
+"""The state of an Attacker's round, and its checkpoints.
 
 RoundState: weights and their average, attack policy, both optimizers, random numbers, curve, best edits
          -> save: `update-000010/` (state.safetensors, state.json, best-N.png), whole or not there
@@ -74,7 +74,7 @@ class RoundHistory:
 
 
 class RoundState:
-    """A round between two updates. Made anew it is the round's beginning."""
+    """A round between two updates. A new instance is the round's beginning."""
 
     def __init__(
         self, editor: FlowEditor, policy: AttackPolicy, targets: Sequence[Target], config: AttackerRoundConfig
@@ -96,7 +96,7 @@ class RoundState:
         self.history = RoundHistory()
         self.update = 0
         self.looks: list[float] = []
-        """With `patience`: the mean rewards of the looks so far."""
+        """With `patience`: the mean rewards measured so far."""
         self.kept = [tensor.detach().clone() for tensor in self._learned()] if config.patience is not None else []
         """With `patience`: weights and policy of the best look."""
         self.old = [tensor.detach().clone() for tensor in editor.trainable()] if config.nft is not None else []
@@ -167,7 +167,7 @@ class RoundState:
             self.average.copy_to(self.editor.trainable())
 
     def save(self, progress: Path) -> None:
-        """Write `progress/update-N`, by renaming what is complete and on disk; then remove the ones before it."""
+        """Write `progress/update-N` atomically, by renaming a complete folder; then remove the older ones."""
         progress.mkdir(parents=True, exist_ok=True)
         final = progress / f"update-{self.update:06d}"
         unfinished = final.with_suffix(_UNFINISHED)
@@ -186,9 +186,9 @@ class RoundState:
                 shutil.rmtree(older, ignore_errors=True)
 
     def resume(self, progress: Path) -> bool:
-        """Go on from the newest checkpoint in `progress`, if there is one.
+        """Resume from the newest checkpoint in `progress`, if there is one.
 
-        Raises ProgressError where it is another round's.
+        Raises ProgressError for the checkpoint of another round.
         """
         found = sorted(folder for folder in progress.glob("update-*") if folder.suffix != _UNFINISHED)
         if not found:
@@ -211,7 +211,7 @@ class RoundState:
             reward = Reward(**{**kept["reward"], "answers": tuple(kept["reward"]["answers"])})
             proposal = Proposal.model_validate(kept["proposal"])
             self.history.best.append(ScoredEdit(self.targets[kept["target"]], proposal, edited, reward))
-        logger.info("attacker_round: goes on after update %d of %d", self.update, self.config.updates)
+        logger.info("attacker_round: resuming after update %d of %d", self.update, self.config.updates)
         return True
 
     def _about(self) -> str:

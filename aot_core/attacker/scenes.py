@@ -18,7 +18,7 @@ from aot_core.worlds.proposals import Proposal, ProposalError
 
 
 class AttackError(ValueError):
-    """There is nothing to attack, or no attack that could be used. The message says what to change."""
+    """There is nothing to attack, or no usable attack. The message says what to change."""
 
 
 class Target(NamedTuple):

@@ -3,9 +3,9 @@
     attempts -> encode -> for each part: rollout -> decode -> check -> ask the opponent -> rewards
                                                                     \\-> in a thread, where it is an endpoint
 
-Only the opponent's answers are waited for elsewhere: they are requests and arithmetic on texts, and touch neither the
-device nor torch's random numbers. So the same parts give the same bits, whether or not anything overlaps. A Defender
-in this process shares both with the editor, and is asked at once.
+Only the opponent's answers are awaited in another thread: they are requests and arithmetic on texts, and touch neither
+the device nor torch's random numbers. So the same parts give the same bits, whether or not anything overlaps. A
+Defender in this process shares both with the editor, and is asked synchronously.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _SEEDS_APART = 10**9
 
 
 class AtOnce(Executor):
-    """Works when it is handed the work, in the caller's thread."""
+    """Runs work at once, in the caller's thread."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Raises what `fn` raises."""

@@ -25,6 +25,7 @@ from aot_core.attacker.tactics import AttackPolicy, Choice, mix, policy_loss
 from aot_core.contracts.attacker_round import AttackerRoundConfig
 from aot_core.contracts.protocols import Answerer, Editor
 from aot_core.rl.advantages import group_advantages
+from aot_core.rl.precision import warn_of_rounding
 from aot_core.tracking.protocol import Tracker
 
 MIX = "mix/"
@@ -54,6 +55,7 @@ def play_round(
     EditorFaultError for edits that are not finite, NonFiniteLossError when the loss is NaN, ProgressError for another
     round's checkpoint, and what the Defender raises when it is down: the last checkpoint then stands.
     """
+    warn_of_rounding("attacker_round", config.model, config.learning_rate)
     state = RoundState(editor, policy, targets, config)
     if progress is not None:
         state.resume(progress)
@@ -74,7 +76,7 @@ def play_round(
         tracker.log_metrics({f"attacker/{name}": value for name, value in timed.items()}, step=update)
         bar.set_postfix(reward=f"{metrics['reward']:.3f}", success=f"{metrics['success']:.2f}")
         if config.patience is not None and update % config.patience.every == 0:
-            state.history.best = []  # of the updates since the last look: nobody knows which will be the last fifth
+            state.history.best = []  # of the updates since the last look: which will be the last fifth is not known
         if config.patience is not None or update >= config.updates - max(1, config.updates // 5):
             state.history.best = best_edits([*state.history.best, *scored], config.gallery_rows)
         state.update = update + 1
@@ -140,8 +142,8 @@ def measure(
     config: AttackerRoundConfig,
     photo_judge: Answerer | None = None,
 ) -> dict[str, float]:
-    """The figures of `summarise` on fixed scenes, an edit each that the policy proposes, edited along the
-    deterministic flow; the same random numbers each time."""
+    """The figures of `summarise` on as many edits as there are targets: scenes drawn with replacement, proposals by the
+    policy, edits along the deterministic flow. The random numbers are the same each time."""
     attempts = draw(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy, len(targets))
     images = [attempt.target.image for attempt in attempts]
     edited = editor.edit(images, [attempt.proposal.instruction for attempt in attempts], seed=config.seed)

@@ -120,7 +120,7 @@ class TinyEditPipeline(DiffusionPipeline):
         "pil", "np" ((B, H, W, 3) in 0..1) or "latent".
         """
         if output_type not in ("pil", "np", "latent"):
-            raise ValueError(f"output_type {output_type!r} is none of pil, np, latent")
+            raise ValueError(f"output_type {output_type!r} is not one of pil, np, latent")
         images = [image] if isinstance(image, Image.Image) else list(image)
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
         condition = self.encode([picture.convert("RGB") for picture in images], prompts)

@@ -24,6 +24,8 @@ from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.scene import Sample
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig
 from aot_core.data.dataset import load_image, read_samples
+from aot_core.rl.gradients import clip_gradients
+from aot_core.rl.precision import warn_of_rounding
 from aot_core.tracking.protocol import Tracker
 from aot_core.worlds.proposals import with_question
 
@@ -59,7 +61,9 @@ def fit_pairs(
     rng: np.random.Generator,
     tracker: Tracker,
 ) -> list[float]:
-    """Train the editor on the pairs. Returns the loss of every update; raises NonFiniteLossError on NaN."""
+    """Train the editor on the pairs. Returns the loss of every update. Raises NonFiniteLossError for a loss or
+    gradients that are not finite."""
+    warn_of_rounding("warm_start_attacker", config.model, config.learning_rate)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(editor.trainable(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     warm = max(1, round(config.warmup_ratio * config.updates))
@@ -79,7 +83,7 @@ def fit_pairs(
             raise NonFiniteLossError(
                 f"warm_start_attacker: the loss is {total} at update {update}; lower warm_start_attacker.learning_rate"
             )
-        torch.nn.utils.clip_grad_norm_(editor.trainable(), config.max_grad_norm)
+        clip_gradients(editor.trainable(), config.max_grad_norm, "warm_start_attacker")
         optimizer.step()
         schedule.step()
         curve.append(total)

@@ -26,9 +26,9 @@ def pairs(tags: Sequence[str]) -> dict[str, str]:
 
 
 def with_restart(campaign: CampaignConfig, asked: str | None, edition: str | None) -> CampaignConfig:
-    """The campaign, to be made anew from a stage on. Raises ValueError for a stage that it does not have."""
+    """The campaign, to be rerun from a stage on. Raises ValueError for a stage that it does not have."""
     if asked is None:
         return campaign
     if campaign.series is not None and (edition is None or edition == "next"):
-        raise ValueError("--from: the config has [series]; say which edition is to be made anew, with --edition N")
+        raise ValueError("--from: the config has [series]; name the edition to rerun with --edition N")
     return campaign.model_copy(update={"restart": parse_restart(asked, campaign.rounds)})

@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 REPORT, PAGE, SHEET, CLEAN = "report.json", "index.html", "sheet.png", "clean.png"
 SHEET_ROWS = 12
 """The most successful edits, on the contact sheet and in the terminal."""
+_DRAWN_SIZE = (64, 64)
+"""Width and height of the drawn world's pictures."""
+_FORMS = (
+    "Is there a red ring?",
+    "What colour is the ring?",
+    "What shape is the red object?",
+    "How many rings are there?",
+    "How many red objects are there?",
+    "Where is the red ring, seen from the blue square?",
+)
+"""A question of each form that the drawn world's parser reads."""
 
 
 class Player(NamedTuple):
@@ -53,7 +64,7 @@ class Player(NamedTuple):
 
 @dataclass(frozen=True)
 class AskedPicture:
-    """A picture that somebody brings along, and what the Defender is asked about it (see `sample_of`)."""
+    """A picture from outside, and what the Defender is asked about it (see `sample_of`)."""
 
     image: Path
     question: str
@@ -103,10 +114,7 @@ def attack(asked: AskedPicture, match: Match, settings: ProbeSettings, output: P
         attacker.base or attacker.name, places[0], where, match.dtype, steps=settings.steps, settings=match.editor
     )
     if photograph and loaded.adapter.settings is None:
-        raise ProbeError(
-            f"attacker {attacker.name!r} edits the procedural world alone (64x64 pixels, questions in that world's "
-            "words), and this is a photograph to it; give --attacker a general editor, such as Qwen/Qwen-Image-Edit"
-        )
+        raise ProbeError(_not_its_world(attacker.name, asked.question, picture))
     policy = AttackPolicy.load(places[0]) if places[0] else AttackPolicy()
     answerer = load_defender(places[1], defender.base or defender.name, where, match.dtype)
     validity = settings.reward(photograph=photograph).validity
@@ -151,7 +159,7 @@ def probe(
     verdicts = world.check(reward.validity, samples, proposals, pictures, edited, judge)
     questions = [sample.question] * len(attempts)
     rewards = attack_rewards(reward, defender, edited, questions, verdicts, settings.seed)
-    # Training does not ask about edits that are not valid; here somebody wants to see what they would have done.
+    # Training does not ask about invalid edits; here their effect is of interest too.
     how = (settings.samples, settings.temperature, settings.seed)
     rest = [number for number, verdict in enumerate(verdicts) if not verdict.valid]
     others = answered_letters(defender, [edited[i] for i in rest], [questions[i] for i in rest], *how)
@@ -193,8 +201,8 @@ def write(report: AttackReport, picture: "Image", edited: Sequence["Image"], out
         loader=PackageLoader("aot_core.commands", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = templates.get_template("attacking.html.j2").render(report=report, letters=LETTERS, clean=CLEAN)
-    (output / PAGE).write_text(page)
-    (output / REPORT).write_text(report.model_dump_json(indent=1) + "\n")
+    (output / PAGE).write_text(page, encoding="utf-8")
+    (output / REPORT).write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def print_report(report: AttackReport, output: Path) -> None:
@@ -213,12 +221,12 @@ def print_report(report: AttackReport, output: Path) -> None:
     console = Console()
     console.print(printed)
     console.print(
-        f"{len(report.edits)} edits, {report.valid} valid; {report.misled} fool {report.defender} every time. "
+        f"{len(report.edits)} edits, {report.valid} valid; {report.misled} mislead {report.defender} every time. "
         f"Wrong answers: {1 - report.clean_right:.0%} on the clean picture, {report.wrong:.0%} on valid edits. "
         f"Truth checked by the {report.truth_by}. Full report: {output / PAGE}"
     )
     if report.clean_right < 1:
-        console.print("The clean picture is not always answered right, so no edit can be said to mislead.")
+        console.print("The clean picture is not always answered right, so no edit counts as misleading.")
     if len(report.edits) > SHEET_ROWS:
         console.print(f"The table shows the first {SHEET_ROWS} edits; – is an answer that names no option.")
 
@@ -238,6 +246,21 @@ def _proposals(policy: "AttackPolicy", sample: Sample, picture: "Image", setting
             "boxes: they leave no room for an edit; give the boxes of what the question is about alone, or a picture "
             "that shows more"
         ) from error
+
+
+def _not_its_world(attacker: str, question: str, picture: "Image") -> str:
+    """Why an editor of the drawn world cannot edit a picture: its size, or the question alone."""
+    fix = "give --attacker a general editor, such as Qwen/Qwen-Image-Edit"
+    if picture.size == _DRAWN_SIZE:
+        return (
+            f"question: {question!r} is not one of the forms that a parser reads, and attacker {attacker!r} edits the "
+            f"drawn world alone; ask in one of these forms, or {fix}: {'; '.join(_FORMS)}"
+        )
+    width, height = _DRAWN_SIZE
+    return (
+        f"attacker {attacker!r} edits pictures of the drawn world alone ({width}x{height} pixels), and this one has "
+        f"{picture.width}x{picture.height}; {fix}"
+    )
 
 
 def _right(answers: Sequence[str | None], sample: Sample) -> float:

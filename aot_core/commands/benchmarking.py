@@ -75,7 +75,7 @@ def run(
             figures[done.name] = done.figures
             items += done.items
     write_items(place / "items.parquet", items)
-    (place / "figures.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    (place / "figures.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     _print_figures(figures, place)
     return figures
 
@@ -99,7 +99,7 @@ def print_second_opinion(
     from aot_core.evaluation.benchmarks.second_opinion import second_opinion
 
     theirs = second_opinion(model, names, output, adapter=adapter, arguments=arguments, data=data, limit=limit)
-    ours: dict[str, dict[str, float]] = json.loads(figures.read_text()) if figures else {}
+    ours: dict[str, dict[str, float]] = json.loads(figures.read_text(encoding="utf-8")) if figures else {}
     figures_of = ("lmms-eval", "here", "difference")
     printed = table(f"{model}: single-shot accuracy in %", "benchmark", *figures_of, right=figures_of)
     for name, value in theirs.items():

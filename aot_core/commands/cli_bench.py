@@ -19,7 +19,7 @@ def verify(
     name: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also decode every picture.")] = False,
 ) -> None:
-    """Say which benchmarks a folder holds, whether they are whole, and whether they are the published files.
+    """List the benchmarks in a folder: whether each is complete, and whether it is the published one.
 
     Example: aot bench verify benchmarks
     """
@@ -33,7 +33,9 @@ def run(
     folder: FolderArgument,
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
     defender: Annotated[str | None, typer.Option(help="A shipped model, a folder or a hub name.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and including /v1.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The endpoint's name for the model.")] = "",
     vllm: Annotated[
         list[str] | None, typer.Option(help="Start vLLM on --defender, with this argument; may be repeated, or empty.")
@@ -43,7 +45,7 @@ def run(
     samples: Annotated[int, typer.Option(min=1, max=1024, help="How often each question is asked.")] = 3,
     temperature: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1.0,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=100_000_000, help="Questions of each benchmark at most.")
+        int | None, typer.Option(min=1, max=100_000_000, help="Maximum number of questions per benchmark.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000)] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=131_072)] = 64,
@@ -52,7 +54,7 @@ def run(
     dtype: DTypeOption = "float32",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask benchmarks, of a model here or behind an endpoint; started again it goes on where it stopped.
+    """Run benchmarks on a local model or an endpoint; a rerun resumes where it stopped.
 
     Example: aot bench run benchmarks --name pope --defender aot-tiny-vl
     """
@@ -89,7 +91,7 @@ def run(
 def second_opinion(
     model: Annotated[str, typer.Argument(help="A hub name or an exported folder.")],
     name: Annotated[list[str], typer.Option(help="A benchmark; may be repeated.")],
-    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to stand beside.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="figures.json of `aot bench run`, to compare with.")] = None,
     adapter: Annotated[str, typer.Option(help="lmms-eval's name for the kind of model.")] = "qwen2_5_vl",
     adapter_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the adapter (device=cpu); may be repeated.")
@@ -97,10 +99,10 @@ def second_opinion(
     data: Annotated[
         Path | None, typer.Option(help="A folder with data sets by their names on the hub, instead of the hub.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="The first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=100_000_000, help="Only the first N questions.")] = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Ask lmms-eval (to be installed beside; it fetches its data from the hub) about a model, and compare.
+    """Evaluate a model with lmms-eval (installed separately; it downloads its data from the hub), and compare.
 
     Example: aot bench second-opinion exported --name mmstar
     """

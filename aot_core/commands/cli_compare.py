@@ -20,16 +20,16 @@ def compare(
     store: PlaceOption = None,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Hold two campaigns' last Defenders against each other: config, data, figures, kinds of question.
+    """Compare two campaigns' last Defenders: config, data, figures, kinds of question.
 
     Paired where both were asked the same questions. Example:
 
         aot compare 9fa0f5 d54e4d
     """
     from aot_core.commands.comparing import compare_campaigns, print_comparison
+    from aot_core.commands.looking import existing_store
     from aot_core.home import Home
-    from aot_core.store import open_store
 
     place = Home(home)
-    found = compare_campaigns(place, open_store(store or str(place.store)), first, second)
+    found = compare_campaigns(place, existing_store(place, store), first, second)
     print_comparison(found, as_json=as_json)

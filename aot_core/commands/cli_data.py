@@ -18,7 +18,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="A data set: a folder with 
 
 @data_app.command()
 def build(
-    config: Annotated[Path, typer.Argument(help="A campaign; its prepare_data section and source_folder count.")],
+    config: Annotated[Path, typer.Argument(help="A campaign; only its prepare_data section and source_folder matter.")],
     output: Annotated[Path, typer.Argument(help="A new folder for the data set.")],
     overrides: SetOption = None,
     workers: Annotated[
@@ -26,10 +26,10 @@ def build(
     ] = 1,
     device: DeviceOption = "auto",
     previous: Annotated[
-        Path | None, typer.Option(help="The data set of before the folder grew (prepare_data.growing).")
+        Path | None, typer.Option(help="The data set from before the folder grew (prepare_data.growing).")
     ] = None,
 ) -> None:
-    """Make a guarded data set. Killed and started again, it goes on with the shards that are finished.
+    """Build a validated data set. A rerun resumes from the finished shards.
 
     Example: aot data build configs/tiny.toml data
     """
@@ -80,13 +80,13 @@ def map_shards(
     config: Annotated[Path, typer.Argument(help="A campaign; it ends after its data.")],
     overrides: SetOption = None,
     runner: Annotated[
-        Literal["threads", "processes", "dask", "ray"], typer.Option(help="What the shards are made by.")
+        Literal["threads", "processes", "dask", "ray"], typer.Option(help="What runs the shards' tasks.")
     ] = "processes",
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Shards made at a time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Shards built at a time.")] = 2,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a campaign's data set with a Prefect task a shard; `aot run` then finds it in the store. On a cluster, the
-    home is on a disk that all machines share.
+    """Build a campaign's data set, one Prefect task per shard; `aot run` then finds it in the store. On a cluster, the
+    home must be on a disk that all machines share.
 
     Example: aot data map configs/photos.toml
     """
@@ -107,12 +107,12 @@ def map_shards(
 @data_app.command()
 def validate(
     folder: FolderArgument,
-    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="The least localized SSIM of a pair.")] = 0.85,
-    photographs: Annotated[bool, typer.Option(help="Look for near-duplicates across splits, too.")] = True,
+    min_ssim: Annotated[float, typer.Option(min=-1, max=1, help="Minimum localized SSIM of a pair.")] = 0.85,
+    photographs: Annotated[bool, typer.Option(help="Also look for near-duplicates across splits.")] = True,
     docs: Annotated[Path | None, typer.Option(help="Write Great Expectations' Data Docs into this folder.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,
 ) -> None:
-    """Check a data set. Exit code 0: all holds; 2: the data is bad, and how; 1: the guard itself is broken.
+    """Check a data set. Exit code 0: everything holds; 2: the data is bad; 1: the check itself failed.
 
     Example: aot data validate data
     """
@@ -144,7 +144,7 @@ def show(
 
 @data_app.command()
 def card(folder: FolderArgument) -> None:
-    """Print a data set's card, counted anew from its tables.
+    """Print a data set's card, recomputed from its tables.
 
     Example: aot data card data
     """
@@ -155,9 +155,9 @@ def card(folder: FolderArgument) -> None:
 
     known = read_card(folder)
     counted = describe(folder, file_sha256(folder / MANIFEST)).as_json()
-    # The funnel and the growth cannot be counted from what was kept.
+    # The funnel and the growth cannot be recomputed from what was kept.
     counted |= {name: known[name] for name in ("funnel", "effective_by_kind", "growth") if name in known}
     if counted != known:
         different = ", ".join(name for name in counted if counted[name] != known.get(name))
-        raise ValueError(f"{folder}: card.json says something else than the tables about {different}; build it again")
+        raise ValueError(f"{folder}: card.json and the tables disagree about {different}; build it again")
     typer.echo(json.dumps(counted, indent=1))

@@ -1,4 +1,4 @@
-"""What this machine can run. Every line says what was found and, where something is missing, how to get it."""
+"""What this machine can run. Every line says what was found and, if something is missing, how to get it."""
 
 import importlib.metadata
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from aot_core.base_models.names import UnknownModelError, model_folder
+from aot_core.contracts.explaining import without_credentials
 from aot_core.contracts.terminal import console, print_json, table
 from aot_core.home import Home
 
@@ -59,24 +60,36 @@ def diagnose(root: Path) -> Iterator[Finding]:
     yield from _accelerators()
     docker = next((p for p in ("/var/run/docker.sock", "/run/docker.sock") if Path(p).exists()), None)
     yield Finding(
-        "docker socket", docker or "-", "ok" if docker else "note", "" if docker else "for --launcher docker alone"
+        "docker socket",
+        docker or "-",
+        "ok" if docker else "note",
+        "" if docker else "only needed for --launcher docker",
     )
     for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        yield Finding(variable, os.environ.get(variable, "not set"), "ok", "unset: the embedded one in --home")
+        address = without_credentials(os.environ.get(variable, "not set"))
+        yield Finding(variable, address, "ok", "if not set, the embedded one in --home")
 
 
 def _disk(root: Path) -> Finding:
     existing = next(p for p in (Home(root).root, *Home(root).root.parents) if p.exists())
     free = shutil.disk_usage(existing).free / 2**30
     fine = free >= _MIN_DISK_GIB
-    return Finding("disk for --home", f"{free:.0f} GiB free", "ok" if fine else "missing", "" if fine else "--home")
+    return Finding(
+        "disk for --home",
+        f"{free:.0f} GiB free",
+        "ok" if fine else "missing",
+        "" if fine else "name a larger disk with --home",
+    )
 
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     fine = total >= _MIN_MEMORY_GIB
     return Finding(
-        "memory", f"{total:.0f} GiB", "ok" if fine else "missing", "" if fine else f"{_MIN_MEMORY_GIB} GiB are needed"
+        "memory",
+        f"{total:.0f} GiB",
+        "ok" if fine else "missing",
+        "" if fine else f"at least {_MIN_MEMORY_GIB} GiB are needed",
     )
 
 

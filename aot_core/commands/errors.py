@@ -1,4 +1,4 @@
-"""What people read when something goes wrong: one sentence and an exit code, by the command line and the flows alike.
+"""What people read when something goes wrong: one sentence and an exit code, for the command line and the flows.
 
     0    done
     1    done, and something was found: a broken file, an answer that differs, a machine that lacks something;
@@ -7,10 +7,10 @@
     3    out of memory
     4    a stage took longer than its campaign allows
     5    cancelled
-    70   a fault of this program
+    70   a bug in this program
     130  Ctrl-C
 
-A traceback is for who looks for a fault: `aot --debug ...` or AOT_DEBUG=1.
+Tracebacks are for debugging: `aot --debug ...` or AOT_DEBUG=1.
 """
 
 import errno
@@ -37,24 +37,24 @@ _OTHERS = {
 }  # fmt: skip
 """Libraries whose errors tell of services, files and networks, not of this program."""
 _FIXES = {
-    errno.ENOENT: "give one that is there",
+    errno.ENOENT: "give one that exists",
     errno.ENOTDIR: "a part of it is a file; give a folder",
     errno.EEXIST: "it is a file; give a folder",
     errno.EISDIR: "it is a folder; give a file",
-    errno.EACCES: "give one that you may use, or ask for the right",
-    errno.EPERM: "give one that you may use, or ask for the right",
-    errno.EROFS: "it cannot be written to; give one that can",
-    errno.ENOSPC: "make room, then start again: it goes on where it stopped",
-    errno.EDQUOT: "make room, then start again: it goes on where it stopped",
+    errno.EACCES: "give one that you may access, or ask for permission",
+    errno.EPERM: "give one that you may access, or ask for permission",
+    errno.EROFS: "it is read-only; give one that can be written to",
+    errno.ENOSPC: "free some space and run it again: it resumes where it stopped",
+    errno.EDQUOT: "free some space and run it again: it resumes where it stopped",
     errno.ENAMETOOLONG: "give a shorter one",
-    errno.ELOOP: "its links go in a circle; give another",
+    errno.ELOOP: "its links form a loop; give another",
     errno.EADDRINUSE: "another process holds the port; end it, or give another port",
-    errno.ECONNREFUSED: "nobody answers there; start the server, or give another address",
+    errno.ECONNREFUSED: "no server answers there; start it, or give another address",
 }
 
 
 class Sentences(TyperGroup):
-    """The commands of `aot`: whatever one raises is told in a sentence, here and nowhere else."""
+    """The commands of `aot`: whatever one raises becomes a sentence, here and nowhere else."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         """See typer. Ends with an exit code of this module's table where a command raises."""
@@ -68,12 +68,12 @@ class Sentences(TyperGroup):
 
 
 def wants_traceback() -> bool:
-    """Whether the caller looks for a fault."""
+    """Whether the caller asked for tracebacks."""
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
 def tell(error: BaseException, faults: Path | None = None) -> int:
-    """Say on the standard error what happened; returns the exit code.
+    """Report an error on the standard error; returns the exit code.
 
     Args:
         faults: a folder where a fault of this program leaves its traceback.
@@ -81,8 +81,8 @@ def tell(error: BaseException, faults: Path | None = None) -> int:
     told = sentence(error)
     if is_fault(error):
         kept = keep_traceback(error, faults) if faults else None
-        traces = f"the traceback stands in {kept}" if kept else f"start again with {DEBUG}=1 for the traceback"
-        told += f"\nThis is a fault of aot, not of its input: please report it; {traces}."
+        traces = f"the traceback is in {kept}" if kept else f"run again with {DEBUG}=1 for the traceback"
+        told += f"\nThis is a bug in aot, not in its input; please report it: {traces}."
     typer.secho(told, err=True, fg="red")
     return exit_code(error)
 

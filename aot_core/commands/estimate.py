@@ -5,7 +5,7 @@ The Attacker's, where it is a big editor, are in `aot_core.commands.estimate_att
 From the model's config (of a folder, or the published shapes of Qwen2.5-VL) and the campaign's. Imports without torch.
 Counts of parameters are exact; floating point operations are those of the matrix products; memory is what must be held
 at once, without an allocator's fragments; time is operations by the speed that a machine keeps up, which is measured
-here on a CPU and must be told for a GPU. `tests/commands/test_estimate.py` compares it with real models and measured
+here on a CPU and must be given for a GPU. `tests/commands/test_estimate.py` compares it with real models and measured
 steps.
 
 Symbols: P prompts a generation, G answers a prompt, L prompt tokens, T answer tokens at most.
@@ -13,6 +13,7 @@ Symbols: P prompts a generation, G answers a prompt, L prompt tokens, T answer t
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,8 +21,10 @@ import numpy as np
 from rich.console import Console
 
 from aot_core.base_models.names import model_folder
+from aot_core.commands.progress import planned_stages
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.learning import DefenderModelSettings
+from aot_core.contracts.series import EditionPlan
 from aot_core.contracts.terminal import print_json, table
 
 GIB = 2**30
@@ -95,9 +98,9 @@ class Shape:
                 )
             config, pixels = PUBLISHED[name], None
         else:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             processor = folder / "processor_config.json"
-            sizes = json.loads(processor.read_text())["image_processor"] if processor.is_file() else {}
+            sizes = json.loads(processor.read_text(encoding="utf-8"))["image_processor"] if processor.is_file() else {}
             pixels = sizes.get("size", {}).get("longest_edge")
         if "text_config" not in config or "vision_config" not in config:
             raise ValueError(f"{name!r} is no Qwen2.5-VL; `aot plan` knows that architecture alone")
@@ -310,9 +313,15 @@ def print_plan(
     attacker = estimate_attacker(config)
     estimates = [*attacker, *estimate(config, prompt_tokens)]
     seconds = [one.operations / speed / (1 if peak_tflops is None else one.processes) for one in estimates]
+    times = times_run(config)
     if as_json:
         told = zip(estimates, seconds, strict=True)
-        print_json([asdict(one) | {"total_memory": one.total_memory, "seconds": time_} for one, time_ in told])
+        print_json(
+            [
+                asdict(one) | {"total_memory": one.total_memory, "seconds": time_, "times": times.get(one.stage, 0)}
+                for one, time_ in told
+            ]
+        )
         return
     # A block a stage: nine columns do not fit into 80 characters.
     planned = table("", "stage", "", "")
@@ -336,11 +345,31 @@ def print_plan(
         else f"{peak_tflops:g} TFLOP/s a process at {SUSTAINED:.0%} of the peak (an assumption)"
     )
     console.print(
-        f"Time by {how}; generation token by token and loading come on top. A round is one of {config.rounds}. "
+        f"Time by {how}; generation token by token and loading come on top. Each estimate is for one run of the stage. "
         "Memory without the allocator's fragments and the framework's own gigabyte. "
-        + ("The editor's are without its autoencoder's convolutions and the Defender's answers. " if attacker else "")
-        + f"{'Curation' if attacker else 'The stages of this Attacker, curation'} and evaluation are not planned."
+        + ("The editor's are without its autoencoder's convolutions and the Defender's answers." if attacker else "")
     )
+    estimated = {one.stage for one in estimates}
+    console.print(f"Estimated stages of the campaign: {_times_told(times, estimated)}.")
+    console.print(f"Not estimated, and on top: {_times_told(times, set(times) - estimated)}.")
+    if config.series is not None:
+        console.print(
+            "These are the stages of a first edition; a later one also compares its data with the champion's, and may "
+            "begin without a warm start."
+        )
+
+
+def times_run(config: CampaignConfig) -> dict[str, int]:
+    """Stage to how often the campaign runs it; of a series, the first edition."""
+    if config.series is not None and config.edition is None:
+        first = EditionPlan(series=config.series.name, number=1, seed=config.seed)
+        config = config.model_copy(update={"edition": first})
+    return dict(Counter(stage for _, stage in planned_stages(config)))
+
+
+def _times_told(times: dict[str, int], chosen: set[str]) -> str:
+    told = [stage if count == 1 else f"{stage} ({count} times)" for stage, count in times.items() if stage in chosen]
+    return ", ".join(told) or "none"
 
 
 def _time(seconds: float) -> str:

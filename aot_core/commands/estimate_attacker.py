@@ -54,7 +54,7 @@ class EditorShape:
         if folder is None:
             return cls(PUBLISHED_EDITORS[name]) if name in PUBLISHED_EDITORS else None
         path = folder / "transformer" / "config.json"
-        config = json.loads(path.read_text()) if path.is_file() else {}
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return cls(config) if config.get("_class_name") == "QwenImageTransformer2DModel" else None
 
     @property
@@ -129,7 +129,11 @@ def _round(shape: EditorShape, config: AttackerRoundConfig, defender: str) -> Es
     tokens = config.micro_batch * (image + text)
     held = _held(shape, config.model, settings, tokens, reference=config.kl > 0)
     judge = Shape.of(defender)
-    held["Defender"] = (judge.language + judge.visual) * BYTES[config.defender_dtype]
+    weights = (judge.language + judge.visual) * BYTES[config.defender_dtype]
+    # An offloaded Defender takes turns with an offloaded text encoder, and with a batch's activations.
+    visitor = "text encoder and autoencoder"
+    beside = held["activations"] + (held[visitor] if settings.offload else 0.0)
+    held["Defender"] = max(0.0, weights - beside) if config.defender_offload else weights
     return _of("attacker_round", shape, config.model, text, held, operations)
 
 

@@ -1,5 +1,5 @@
 """The body of `aot export`: a registered Defender as a plain transformers folder, which `transformers serve` or vLLM
-serve unchanged.
+can serve as it is.
 
 registry version -> its weights (checked by hash) -> adapter merged into its base, where it is one -> folder
 """
@@ -26,7 +26,7 @@ def export_defender(uri: str, model: str, version: str, output: Path) -> str:
     Raises ExportError, and ValueError where the base is not the one that the adapter was trained on.
     """
     if output.exists() and any(output.iterdir()):
-        raise ExportError(f"{output} is not empty; name a new folder")
+        raise ExportError(f"{output} is not empty; give a new folder")
     found = (registry.get_version if version.isdigit() else _by_alias)(uri, version, model)
     if found is None:
         raise ExportError(f"{model} has no version or alias {version!r}; `aot history` shows which lead")
@@ -54,6 +54,6 @@ def _merge(packed: registry.Packed, ready: Path) -> None:
     from aot_core.defender.answering import Defender
 
     check_model(packed.config["base"], packed.config.get("base_sha256", ""))
-    merged = Defender.load(packed.config["base"], packed.weights, "cpu", packed.config["dtype"])
+    merged = Defender.load(packed.config["base"], packed.weights, "cpu", packed.config["dtype"], merge=True)
     merged.model.save_pretrained(ready)
     merged.processor.save_pretrained(ready)

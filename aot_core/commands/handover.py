@@ -1,6 +1,6 @@
-"""A campaign's config on its way from `aot run` to its flow: a file that its owner alone reads, gone once it is read.
+"""How a campaign's config gets from `aot run` to its flow: a file that only its owner can read, deleted once read.
 
-Not the command line: every user of the machine sees that, and 128 KiB is the most of one argument.
+Not the command line: every user of the machine can read that, and one argument holds at most 128 KiB.
 """
 
 import os

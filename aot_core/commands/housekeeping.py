@@ -10,34 +10,41 @@ from rich.console import Console
 
 from aot_core.commands.status import read_summaries
 from aot_core.contracts.artifact import ArtifactRef
-from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.terminal import table
 from aot_core.home import Home
-from aot_core.store import StoreError, open_store
+from aot_core.store import Store, StoreError
 from aot_core.store.gc import collect, find_garbage
+from aot_core.store.ledger import LEDGER_STAGE
 from aot_core.store.verify import verify
 from aot_core.tracking.references import registered_artifacts
 
 logger = logging.getLogger(__name__)
 
 
-def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float, *, delete: bool) -> int:
-    """Say what is not reached, and delete it if told so; returns how many finished stages that are.
+def collect_garbage(home: Home, store: Store, keep_days: float, *, delete: bool) -> int:
+    """Report what is not reached, and delete it if asked to; returns the number of such finished stages.
 
     Campaigns that run on another home on the same store are protected by `keep_days` alone.
+
+    Raises StoreError where deletion is not safe: a campaign's summary cannot be read, or the store's ledger names
+    champions and the home's registry holds no version at all.
     """
-    store = open_store(store_uri, s3)
     summaries, unreadable = read_summaries(home)
     for told in unreadable:
         logger.warning("%s", told)
     if unreadable and delete:
         raise StoreError(
-            "what those campaigns made is unknown, so nothing is deleted: run them again, or move the files away"
+            "what those campaigns made is unknown, so nothing is deleted; run them again, or move the files away"
         )
-    roots = [*registered_artifacts(home.mlflow_uri), *running_artifacts(home, summaries)]
-    garbage = find_garbage(store, roots, keep_days)
-    counted = table(store_uri, "stage", "kept", "not reached", right=("kept", "not reached"))
+    registered = registered_artifacts(home.mlflow_uri)
+    if delete and not registered and _had_champions(store):
+        raise StoreError(
+            f"the ledger of store {store} names champions, and the registry of home {home.root} holds no version, so "
+            "nothing is deleted; give the --home of the campaigns that use this store, or set MLFLOW_TRACKING_URI"
+        )
+    garbage = find_garbage(store, [*registered, *running_artifacts(home, summaries)], keep_days)
+    counted = table(str(store), "stage", "kept", "not reached", right=("kept", "not reached"))
     kept, unreached = (Counter(r.stage for r in records) for records in (garbage.kept, garbage.unreached))
     for stage in sorted({*kept, *unreached}):
         counted.add_row(stage, str(kept[stage]), str(unreached[stage]))
@@ -46,14 +53,18 @@ def collect_garbage(home: Home, store_uri: str, s3: S3Settings, keep_days: float
     if delete:
         console.print(f"freed {collect(store, garbage.unreached) / 2**20:.1f} MiB")
     elif garbage.unreached:
-        console.print("nothing was deleted; `--delete` does it")
+        console.print("nothing was deleted; add `--delete` to delete it")
     return len(garbage.unreached)
 
 
-def verify_store(store_uri: str, s3: S3Settings) -> bool:
-    """Compare every hash of a store, repair, and say what was found; whether all was whole."""
-    found = verify(open_store(store_uri, s3))
-    counted = table(store_uri, "stage", "whole", "damaged", right=("whole", "damaged"))
+def _had_champions(store: Store) -> bool:
+    return any(record.stage == LEDGER_STAGE and record.outputs.get("kind") == "done" for record in store.records())
+
+
+def verify_store(store: Store) -> bool:
+    """Compare every hash of a store, repair what is damaged, and report it; returns whether all of it was intact."""
+    found = verify(store)
+    counted = table(str(store), "stage", "whole", "damaged", right=("whole", "damaged"))
     damaged = Counter(damage.stage for damage, _ in found.damaged)
     for stage in sorted({*found.whole, *damaged}):
         counted.add_row(stage, str(found.whole[stage]), str(damaged[stage]))

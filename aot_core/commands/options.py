@@ -1,4 +1,4 @@
-"""Options that several commands share, each refused at once where it cannot be meant."""
+"""Options that several commands share; each refuses an impossible value at once."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ MOST_SEED = 2**32 - 1
 
 
 class OptionError(ToldError):
-    """An option that cannot be meant. No ValueError: of those Typer keeps the value and drops the words."""
+    """An impossible value of an option. Not a ValueError: Typer would drop its message."""
 
 
 def home_folder(value: str | Path) -> Path:
@@ -63,7 +63,7 @@ StoreOption = Annotated[
         parser=store_uri,
         metavar="URI",
         envvar="AOT_STORE",
-        help="The store that keeps the ledger, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
+        help="The store that holds the ledger, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
     ),
 ]
 PlaceOption = Annotated[
@@ -72,7 +72,7 @@ PlaceOption = Annotated[
         parser=store_uri,
         metavar="URI",
         envvar="AOT_STORE",
-        help="The store that is looked into, a folder or s3://BUCKET/PREFIX; HOME/store unless given.",
+        help="The store to read, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
     ),
 ]
 ConfiguredStoreOption = Annotated[
@@ -80,13 +80,13 @@ ConfiguredStoreOption = Annotated[
     typer.Option(
         parser=store_uri,
         metavar="URI",
-        help="The store, a folder or s3://BUCKET/PREFIX; unless given the config's, AOT_STORE's, or HOME/store.",
+        help="The store, a folder or s3://BUCKET/PREFIX; default: the config's, AOT_STORE, or HOME/store.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="All of it, as JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: --set attacker_round.updates=10.")
 ]
-DeviceOption = Annotated[Device, typer.Option(help="Where models compute; auto takes the GPU where there is one.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where models compute; auto uses a GPU if there is one.")]
 DTypeOption = Annotated[DType, typer.Option(help="Precision of the models' weights.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=MOST_SEED)]

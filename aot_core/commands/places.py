@@ -1,4 +1,4 @@
-"""Is everything there that a campaign names? Asked before a flow is started: the answer comes at once, and whole."""
+"""Does everything exist that a campaign names? Checked before a flow starts, and all problems are reported at once."""
 
 import subprocess
 import sys
@@ -81,7 +81,7 @@ def _missing(campaign: CampaignConfig) -> Iterator[str]:
     for field in ("source_folder", "benchmark_folder"):
         folder = getattr(campaign, field)
         if folder is not None and not _is(folder, "is_dir"):
-            yield f"{field}: {folder!r} is not a folder; name the one that holds your data"
+            yield f"{field}: {folder!r} is not a folder; give the one that holds your data"
     if campaign.run.accelerate is not None and not _is(campaign.run.accelerate, "is_file"):
         yield f"run.accelerate: {campaign.run.accelerate!r} is not a file; name one, as in configs/accelerate"
     for reference in sorted(references_in(campaign.model_dump(mode="json"))):

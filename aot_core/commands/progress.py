@@ -1,7 +1,9 @@
-"""What a campaign says on the terminal while it runs: which stage of how many, the clock, its outcome, the rest."""
+"""What a campaign prints while it runs: the stage and their number, the time, its outcome, the time left."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from aot_core.contracts.artifact import StageRecord
 from aot_core.contracts.campaign import CampaignConfig
@@ -55,17 +57,62 @@ def outcome(record: StageRecord) -> str:
     return ""
 
 
-def seconds_of(summaries: list[CampaignSummary]) -> dict[str, float]:
-    """Stage to the seconds that its last run on this home took."""
-    steps = [step for summary in summaries for step in summary.steps]
-    return {step.record.stage: step.record.seconds for step in sorted(steps, key=lambda step: step.record.started_at)}
+class Slot(NamedTuple):
+    """One stage of a campaign."""
+
+    round: int
+    stage: str
+    number: int
+    """0-based: which of the stages of this name in this round; cross-play evaluates twice."""
 
 
-def time_left(left: list[tuple[int, str]], known: Mapping[str, float]) -> str:
-    """How long the stages to come took last time; "" where one of them has never run here."""
-    if not left or any(stage not in known for _, stage in left):
+def slots(stages: Iterable[tuple[int, str]]) -> list[Slot]:
+    """(round, stage) in order, each with its number."""
+    seen: Counter[tuple[int, str]] = Counter()
+    found: list[Slot] = []
+    for round_index, stage in stages:
+        found.append(Slot(round_index, stage, seen[round_index, stage]))
+        seen[round_index, stage] += 1
+    return found
+
+
+class Durations:
+    """How long each stage took when this home last ran it.
+
+    The first evaluation meets no trained Attacker and the last one meets all of them, so that a stage's own round
+    counts; a round that this home has never run takes as long as the last run of that stage.
+    """
+
+    def __init__(self, summaries: Iterable[CampaignSummary], name: str) -> None:
+        """
+        Args:
+            name: the campaign's; where there are earlier ones of this name, they count before all others.
+        """
+        self._by_slot: dict[Slot, float] = {}
+        self._by_stage: dict[str, float] = {}
+        found: list[tuple[bool, str, Slot, float]] = []
+        for summary in summaries:
+            steps = zip(slots((step.round, step.record.stage) for step in summary.steps), summary.steps, strict=True)
+            found += [(summary.name == name, s.record.started_at, slot, s.record.seconds) for slot, s in steps]
+        for _, _, slot, seconds in sorted(found):
+            self._by_slot[slot] = self._by_stage[slot.stage] = seconds
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Note how long a stage has just taken."""
+        self._by_stage[stage] = seconds
+
+    def of(self, slot: Slot) -> float | None:
+        """Seconds; None where this home has never run such a stage."""
+        return self._by_slot.get(slot, self._by_stage.get(slot.stage))
+
+
+def time_left(left: Iterable[Slot], durations: Durations) -> str:
+    """How long the stages to come took last time; "" where there is none, or one of them has never run here."""
+    known = [durations.of(slot) for slot in left]
+    seconds = [one for one in known if one is not None]
+    if not known or len(seconds) < len(known):
         return ""
-    minutes = sum(known[stage] for _, stage in left) / 60
+    minutes = sum(seconds) / 60
     return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
 
 

@@ -1,13 +1,13 @@
-"""The body of `aot reevaluate`: a registered version is asked everything again, and is held to every single answer.
+"""The body of `aot reevaluate`: a registered version is evaluated again, and every single answer is compared.
 
     version -> its evaluation's record and inputs (its tags, its campaign's run) -> the registry's weights are still
             the artifact's -> the same questions, edits and noise once more -> compared item by item
 
-A figure that a version was promoted by is worth as much as it can be measured again: weekly, on a new machine, after an
-upgrade. Imports torch only when it measures.
+A figure that a version was promoted by is worth only as much as it can be reproduced: weekly, on a new machine, after
+an upgrade. Imports torch only when it measures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,7 @@ class Reevaluation(NamedTuple):
     items: int
     """Answered questions, over all conditions."""
     different: tuple[str, ...]
-    """Those answered otherwise than they were, in words."""
+    """Those answered differently, in words."""
     figures: dict[str, tuple[float | None, float | None]]
     """The figures that differ: (then, now)."""
 
@@ -44,21 +44,34 @@ class Reevaluation(NamedTuple):
         return not self.different and not self.figures
 
     def told(self) -> str:
-        """In a line, and a line each for the first ten that differ."""
+        """One line, and one more for each of the first ten that differ."""
         if self.same:
-            return f"version {self.version}: all {self.items} items and every figure as they were"
-        head = f"version {self.version}: {len(self.different)} of {self.items} items are answered otherwise, "
+            return f"version {self.version}: all {self.items} items and every figure are unchanged"
+        items, numbers = len(self.different), len(self.figures)
+        head = (
+            f"version {self.version}: {items} of {self.items} items {'is' if items == 1 else 'are'} answered "
+            f"differently, {numbers} {'figure differs' if numbers == 1 else 'figures differ'}"
+        )
         figures = [f"{name}: {then} then, {now} now" for name, (then, now) in self.figures.items()]
-        return "\n".join([head + f"{len(self.figures)} figures differ", *self.different[:10], *figures[:10]])
+        return "\n".join([head, *self.different[:10], *figures[:10]])
 
 
-def reevaluate(uri: str, model: str, version: str, store: Store, device: str, threads: int) -> Reevaluation:
+def reevaluate(
+    uri: str,
+    model: str,
+    version: str,
+    store: Store,
+    device: str,
+    threads: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Reevaluation:
     """Evaluate a registered version again, and compare.
 
     Args:
         uri: MLflow's.
         version: a number, or an alias such as `champion`.
         store: holds the version's evaluation and all that it was asked about.
+        say: told what is being done, a line each.
 
     Raises ReevaluationError, and StoreError where an artifact is missing or was changed.
     """
@@ -69,12 +82,17 @@ def reevaluate(uri: str, model: str, version: str, store: Store, device: str, th
     record, inputs = _evaluation(uri, model, number, tags, store)
     with TemporaryDirectory(prefix="aot-reevaluate-") as folder:
         scratch = Path(folder)
+        then = read_items(store.fetch(record.artifact) / ITEMS_FILE)
+        say(f"{model} version {number}: are the registry's weights those that were measured?")
         _same_weights(uri, model, number, store, inputs, scratch / "registered")
         output = scratch / "output"
         output.mkdir()
         config = EvaluateConfig.model_validate(record.identity.config)
+        conditions = len({item.condition for item in then})
+        say(f"asking {len(then)} questions again, in {conditions} conditions; it took {record.seconds:.0f} s then")
         outputs = _measure(config, inputs, StageContext(store, output, scratch, device, threads=threads))
-        then, now = (read_items(path / ITEMS_FILE) for path in (store.fetch(record.artifact), output))
+        say("comparing answer by answer")
+        now = read_items(output / ITEMS_FILE)
     before = record.metrics
     changed = {name: (before.get(name), outputs.get(name)) for name in {**before, **outputs}}
     figures = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
@@ -128,8 +146,8 @@ def _same_weights(uri: str, model: str, number: str, store: Store, inputs: Evalu
     measured = store.fetch(inputs.defender) / packed.config["kind"]
     if manifest_of(packed.weights).sha256 != manifest_of(measured).sha256:
         raise ReevaluationError(
-            f"{model} version {number}: the registry's weights are not those that were measured; roll back, and look "
-            "who changed them"
+            f"{model} version {number}: the registry's weights are not those that were measured; roll back, and find "
+            "out who changed them"
         )
 
 

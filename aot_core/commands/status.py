@@ -1,4 +1,4 @@
-"""What the campaigns of a home have done, read from their summaries alone; and the Attackers that a store holds."""
+"""What the campaigns of a home have done, read from their summaries only; and the Attackers in a store."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.text import Text
 from aot_core.contracts.store import S3Settings
 from aot_core.contracts.summary import CampaignSummary
 from aot_core.contracts.terminal import console, print_json, say, table, when
+from aot_core.evaluation.smoke_size import smoke_size
 from aot_core.home import Home
 from aot_core.store.manifest import plain_bytes
 from aot_core.store.protocol import Store
@@ -20,7 +21,11 @@ def print_status(root: Path, *, as_json: bool = False) -> None:
     summaries, unreadable = read_summaries(Home(root))
     if as_json:
         astray = aliases_astray(Home(root), summaries)
-        told = [summary.model_dump(mode="json", exclude={"config", "decision"}) for summary in summaries]
+        told = [
+            summary.model_dump(mode="json", exclude={"config", "decision"})
+            | {"warning": smoke_size(summary.decision) if summary.decision is not None else ""}
+            for summary in summaries
+        ]
         print_json({"campaigns": told, "unreadable": unreadable, "aliases_astray": astray})
         return
     printed = console()
@@ -82,7 +87,7 @@ def print_pool(store: Store, *, as_json: bool = False) -> None:
         )
         return
     if not attackers:
-        printed.print("No Attacker in this store yet; a campaign's rounds make them.")
+        printed.print("No Attackers in this store yet; a campaign's rounds train them.")
     for record in attackers:
         success = 100 * float(record.outputs["success_after"])
         base = str(record.identity.inputs["attacker_base"])[:12]
@@ -99,17 +104,32 @@ def read_summaries(home: Home) -> tuple[list[CampaignSummary], list[str]]:
             summaries.append(CampaignSummary.model_validate_json(plain_bytes(file)))
         except (OSError, ValueError) as error:
             why = str(error).partition("\n")[0]
-            unreadable.append(f"{file} cannot be read ({why}); its campaign writes it again when it is run again")
+            unreadable.append(f"{file} cannot be read ({why}); running its campaign again rewrites it")
     return summaries, unreadable
 
 
+def _registered(summary: CampaignSummary) -> str:
+    """The version that came of a campaign, its aliases when the campaign ended, and why; "" where there is none."""
+    if not summary.registered_version:
+        return ""
+    aliases = f" ({', '.join(summary.aliases)})" if summary.aliases else ""
+    return f"registered as version {summary.registered_version}{aliases}: {summary.promotion_reason}"
+
+
 def _table(summary: CampaignSummary) -> Table:
-    title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {when(summary.updated_at)}"
-    columns = ("round", "stage", "key", "seconds", "made", "commit")
-    made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "made", "commit"))
-    reused = "* reused" if any(step.reused for step in summary.steps) else ""
+    title = f"{summary.name}  {summary.key[:12]}  [bold]{summary.status}[/]  updated {when(summary.updated_at)} UTC"
+    columns = ("round", "stage", "key", "seconds", "started (UTC)", "commit")
+    made_of = table(title, *columns, right=("round", "seconds"), whole=("stage", "key", "started (UTC)", "commit"))
+    reused = "* reused: the store held the result" if any(step.reused for step in summary.steps) else ""
     labels = {name.removeprefix("aot."): value for name, value in summary.labels.items()}
-    told = [reused, summary.note, ", ".join(f"{name}: {value}" for name, value in labels.items()), summary.message]
+    told = [
+        reused,
+        summary.note,
+        ", ".join(f"{name}: {value}" for name, value in labels.items()),
+        _registered(summary),
+        smoke_size(summary.decision) if summary.decision is not None else "",
+        summary.message,
+    ]
     made_of.caption, made_of.caption_justify = Text("\n".join(line for line in told if line)), "left"
     for step in summary.steps:
         record = step.record

@@ -1,14 +1,16 @@
 """The body of `aot trend`: how a series has fared, an edition a line.
 
 Accuracies are strict and in percent. The fixed exam is the first edition's questions, asked with the same noise each
-time, so that its column is comparable; worst case and suite are each edition's own.
+time, so that its columns are comparable; all others are of each edition's own exam. Cost and outcome stand in a table
+of their own: both fit into 80 columns.
 """
 
 import json
 from pathlib import Path
 
-from aot_core.contracts.evaluate import CLEAN, REGRESSION_SUITE
-from aot_core.contracts.terminal import console, table
+from aot_core.commands.trend_fate import rollbacks
+from aot_core.commands.trend_figures import edition_figures
+from aot_core.contracts.terminal import console, table, when
 from aot_core.series.book import Edition, SeriesBook, series_in
 from aot_core.store.protocol import Store
 
@@ -23,18 +25,32 @@ def print_trend(store: Store, series: str | None, *, as_json: bool) -> None:
     """
     name = _named(store, series)
     editions = SeriesBook(store, name).editions()
+    back = rollbacks(store, editions)
     if as_json:
         lines = [
-            {"plan": edition.plan.model_dump(mode="json"), "end": edition.end and edition.end.model_dump(mode="json")}
+            {
+                "plan": edition.plan.model_dump(mode="json"),
+                "end": edition.end and edition.end.model_dump(mode="json"),
+                "rolled_back": back.get(edition.plan.number, ""),
+            }
             for edition in editions
         ]
         print(json.dumps({"series": name, "editions": lines}, indent=1))
         return
-    figures = ("clean", "worst", "suite", "exam\nclean", "exam\nworst", "hours")
-    told = table(f"series {name}: strict accuracy in %", "no", "from", *figures, "outcome", right=("no", *figures))
+    figures = (
+        "exam\nclean", "exam\nworst", "clean", "worst", "own\nAttackers", "pool", "suite", "flips"
+    )  # fmt: skip
+    exam = table(f"series {name}: strict accuracy in %", "no", *figures, right=("no", *figures))
+    ends = table(
+        "what each took, and came to", "no", "from", "hours", "stages", "outcome", right=("no", "hours", "stages")
+    )
     for edition in editions:
-        told.add_row(*_cells(edition))
-    console().print(told)
+        number = str(edition.plan.number)
+        exam.add_row(number, *_shares(edition))
+        ends.add_row(number, *_end(edition, back.get(edition.plan.number, "")))
+    printed = console()
+    printed.print(exam)
+    printed.print(ends)
 
 
 def write_trend(store: Store, series: str | None, path: Path) -> Path:
@@ -42,7 +58,8 @@ def write_trend(store: Store, series: str | None, path: Path) -> Path:
     from aot_core.commands.trend_page import trend_page  # draws, and so imports slowly
 
     name = _named(store, series)
-    path.write_text(trend_page(name, SeriesBook(store, name).editions()), encoding="utf-8")
+    editions = SeriesBook(store, name).editions()
+    path.write_text(trend_page(name, editions, rollbacks(store, editions)), encoding="utf-8")
     return path
 
 
@@ -59,20 +76,17 @@ def _named(store: Store, series: str | None) -> str:
     return series
 
 
-def _cells(edition: Edition) -> tuple[str, ...]:
+def _shares(edition: Edition) -> list[str]:
+    if edition.end is None:
+        return []
+    return ["" if share is None else f"{share:.1f}" for share in edition_figures(edition.end).values()]
+
+
+def _end(edition: Edition, rolled_back: str) -> tuple[str, ...]:
     plan, end = edition.plan, edition.end
-    begun = (str(plan.number), plan.lineage[0] if plan.lineage else "")
+    begun = plan.lineage[0] if plan.lineage else ""
     if end is None:
-        return (*begun, "", "", "", "", "", "", f"unfinished since {edition.planned_at}")
-    exam_attacks = [share for name, share in end.exam.items() if name != CLEAN]
-    figures = (
-        end.figures.get(f"strict/{CLEAN}"),
-        end.figures.get("worst"),
-        end.figures.get(f"strict/{REGRESSION_SUITE}"),
-        end.exam.get(CLEAN),
-        min(exam_attacks, default=None),
-    )
-    shares = tuple("" if share is None else f"{100 * share:.1f}" for share in figures)
+        return (begun, "", "", f"unfinished since {when(edition.planned_at)}")
     # The gate's first reason; `--json`, the ledger and the decision's page have all of them.
-    told = "; ".join(part for part in (f"v{end.version} {end.outcome.partition(';')[0]}", end.over_budget) if part)
-    return (*begun, *shares, f"{end.seconds / 3600:.2f}", told)
+    told = (f"v{end.version} {end.outcome.partition(';')[0]}", end.over_budget, rolled_back)
+    return (begun, f"{end.seconds / 3600:.2f}", str(end.stages), "; ".join(part for part in told if part))

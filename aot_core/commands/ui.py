@@ -1,5 +1,6 @@
-"""Serves MLflow's and Prefect's own pages on a home's data, on loopback alone."""
+"""Serves MLflow's and Prefect's own pages on a home's data, on loopback only."""
 
+import base64
 import os
 import signal
 import subprocess
@@ -10,10 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from aot_core.commands.handover import write_private
 from aot_core.home import Home
 from aot_core.loopback import PortError, announce_prefect, choose_port
 
 MLFLOW_PORT, PREFECT_PORT = 5000, 4200
+ENCRYPTION_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+"""Without it every process of MLflow's server makes up one of its own, and none can read a webhook's key that another,
+or the one before it, has written."""
 _PATIENCE_SECONDS = 10
 
 
@@ -25,7 +30,7 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
     """
     home, told = Home(root), Console(stderr=True, highlight=False, soft_wrap=True)
     if not home.root.is_dir():
-        told.print(f"{root} does not exist yet; `aot run configs/tiny.toml` makes it")
+        told.print(f"{root} does not exist yet; `aot run configs/tiny.toml` creates it")
         return 2
     home.create()
     try:
@@ -51,6 +56,7 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
     environment.setdefault("PREFECT_UI_API_URL", api)
     # Eight processes that poll for MLflow's GenAI jobs, of which this project has none.
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    environment.setdefault(ENCRYPTION_KEY, _webhook_key(home))
     commands = {
         f"MLflow   http://127.0.0.1:{mlflow}": [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.mlflow_uri,
@@ -72,7 +78,7 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
         Console(highlight=False).print("\n".join(commands), "\nCtrl-C ends both.")
         while not (ended := [name for name, child in children.items() if child.poll() is not None]):
             time.sleep(0.5)
-        told.print(f"{ended[0]}'s server has ended, so the other one does too", style="red")
+        told.print(f"{ended[0]}'s server has ended; stopping the other one", style="red")
         return 1
     except KeyboardInterrupt:
         return 0
@@ -81,8 +87,17 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
         _end(list(children.values()))
 
 
+def _webhook_key(home: Home) -> str:
+    """What MLflow's server encrypts its webhooks' keys with: the home's own, so that the next server can read them."""
+    file = home.mlflow_folder / "webhook-key"
+    if not file.is_file():
+        # Fernet's form: 32 random bytes in URL-safe base64.
+        write_private(file, base64.urlsafe_b64encode(os.urandom(32)).decode())
+    return file.read_text()
+
+
 def _end(children: list["subprocess.Popen[bytes]"]) -> None:
-    """End the groups of processes: asked first, then not asked."""
+    """End the groups of processes: SIGTERM first, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in children:
             with suppress(ProcessLookupError, PermissionError):  # the latter: macOS, of one that has ended

@@ -20,35 +20,35 @@ StageName = Literal[
 ]
 
 RecordName = Literal[StageName, "promotion", "edition"]
-"""What the store keeps records of: the stages, the ledger's entries, and a series' plans and ends."""
+"""Everything that the store keeps records of: the stages, the ledger's entries, and a series' plans and ends."""
 
 
 class ArtifactRef(Frozen):
-    """An artifact, named by where it is and by what it holds."""
+    """An artifact, identified by its address and its contents."""
 
     uri: str = Field(pattern=r"^aot://[a-z_]+/[0-9a-f]{64}$")
-    """`aot://STAGE/KEY`, resolved by whichever store the campaign uses."""
+    """`aot://STAGE/KEY`, resolved by the campaign's store."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """sha256 of the artifact's manifest, which holds the sha256 of every file."""
+    """sha256 of the artifact's manifest, which lists the sha256 of every file."""
 
 
 class ExternalRef(Frozen):
-    """Something from outside the store: a base model (hub name, folder, or a model that this project ships) or
-    a source data folder."""
+    """An input from outside the store: a base model (hub name, folder, or a model that this project ships) or a source
+    data folder."""
 
     name: str
     sha256: str = ""
-    """Of the folder's files, so that other contents are another identity; empty for a hub name."""
+    """sha256 of the folder's files, so that different contents give a different identity. Empty for a hub name."""
 
 
 class StageIdentity(Frozen):
-    """What decides a stage's result, and nothing else: not the place, the device or the launcher."""
+    """Everything that determines a stage's result, and nothing else: not the place, the device or the launcher."""
 
     stage: RecordName
     version: int
     config: dict[str, Any]
     inputs: dict[str, Any]
-    """Input name to sha256, or to a list of them (a hub model: its name). Where a thing lies is left out."""
+    """Input name to sha256, or to a list of them (a hub model: its name). The location is left out."""
 
     @property
     def key(self) -> str:
@@ -56,14 +56,14 @@ class StageIdentity(Frozen):
 
 
 class StageRecord(Frozen):
-    """`record.json`: written last, so where it stands the stage is finished."""
+    """`record.json`: written last, so that its existence means that the stage is finished."""
 
     stage: RecordName
     key: str
     identity: StageIdentity
     artifact: ArtifactRef
     outputs: dict[str, Any]
-    """What the stage returned: figures and short words."""
+    """The stage's return value: numbers and short strings."""
     seconds: float
     device: str
     git_commit: str
@@ -74,7 +74,7 @@ class StageRecord(Frozen):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The outputs' numbers, nested ones as `outer/inner`."""
+        """The numbers among the outputs, nested ones as `outer/inner`."""
         return flat_numbers(self.outputs)
 
 

@@ -12,17 +12,17 @@ from aot_core.contracts.texts import ModelName
 
 
 class ProposalSettings(Frozen):
-    """What the Attacker is told to do to a scene."""
+    """The Attacker's instructions."""
 
     edits: tuple[int, int] = (3, 3)
-    """How many edits an instruction asks for: least, most."""
+    """Minimum and maximum number of edits that an instruction asks for."""
     kinds: Annotated[tuple[EditKind, ...], Field(min_length=1)] = ("add", "add", "add", "replace")
-    """What the attack policy starts from: a kind named several times is drawn more often, others never."""
+    """The attack policy's prior: a kind named several times is drawn more often, an unnamed one never."""
     named_share: float = Field(default=0.5, ge=0, le=1)
-    """Also what the policy starts from: how often an instruction names what to paint, always something that leaves
-    the truth alone; otherwise only the place is told, and what to paint is the editor's choice."""
+    """Also part of the prior: how often an instruction names what to paint, which always preserves the true answer.
+    Otherwise only the place is given, and the editor chooses what to paint."""
     show_question: bool = True
-    """Whether the instruction ends with the question that the edit is to mislead about."""
+    """Whether the instruction ends with the question that the edit is meant to mislead about."""
 
     @model_validator(mode="after")
     def _range(self) -> "ProposalSettings":
@@ -32,39 +32,39 @@ class ProposalSettings(Frozen):
 
 
 class TacticsSettings(Frozen):
-    """How the attack policy learns what to tell the editor (`aot_core.attacker.tactics`)."""
+    """How the attack policy learns to instruct the editor (`aot_core.attacker.tactics`)."""
 
     learning_rate: float = Field(default=0.2, ge=0, le=10)
-    """Adam's, on the policy's logits; 0 keeps the policy as the round found it."""
+    """Adam's learning rate on the policy's logits. 0 leaves the policy unchanged."""
     kl: float = Field(default=0.1, ge=0, le=1000)
-    """beta: weight of the KL (nats a decision) to the prior. It keeps every tactic alive."""
+    """beta: weight of the KL (nats per decision) to the prior. It keeps every tactic possible."""
     start: Annotated[Literal["kept", "fresh"], LATER] = "kept"
-    """"fresh": every round's policy begins at the prior, as AlphaStar's exploiters are reset, and finds anew what
-    deceives this Defender; "kept": it goes on from the last round's."""
+    """"fresh": every round's policy starts from the prior, as AlphaStar's exploiters are reset, and learns anew what
+    deceives the current Defender. "kept": it continues from the last round's."""
 
 
 class ValiditySettings(Frozen):
-    """When an edit is fair: the question's objects stand, the truth holds, and what is painted is an
-    object."""
+    """When an edit is valid: the question's objects are intact, the true answer is unchanged, and an object was
+    painted."""
 
     min_ssim: float = Field(default=0.95, ge=0, le=1)
-    """Integrity: localized SSIM on the protected boxes must be at least this. Whatever is allowed here is used: at 0.85
-    the tiny Attacker learned within three rounds to smear the question's object (mean SSIM 0.96). Perfect edits of the
-    tiny world have 0.999, the shipped editor's 0.998."""
+    """Integrity: minimum localized SSIM on the protected boxes. The Attacker exploits whatever this allows: at 0.85 the
+    tiny Attacker learned within three rounds to smear the question's object (mean SSIM 0.96). Perfect edits of the tiny
+    world have 0.999, the shipped editor's 0.998."""
     min_confidence: float = Field(default=0.8, ge=0, le=1)
-    """Semantics: how well the parser must explain what is painted in each edited region as an object."""
+    """Semantics: minimum confidence of the parser that an object was painted in each edited region."""
     max_outside: float = Field(default=0.005, ge=0, le=1)
-    """Share of the image's pixels that may change visibly outside the edited regions."""
+    """Maximum share of the image's pixels that may change visibly outside the edited regions."""
     max_changed: float = Field(default=1.0, gt=0, le=1)
-    """What an edit may cost: share of the image's pixels that may change visibly in all. 1 is no limit."""
+    """Maximum share of the image's pixels that may change visibly in total. 1: no limit."""
     judge: ModelName | None = None
-    """An image-text-to-text model (hub name or folder) that is asked whether an edited photograph keeps the question's
-    truth, and whether what was added is an object, of the class that was named. None: photographs are held to geometry
-    and pixels alone. Not for the procedural world, which a parser reads. It should see better than the Defender: an
-    edit that misleads the judge too counts as unfair."""
+    """An image-text-to-text model (hub name or folder) that judges edited photographs: is the true answer unchanged,
+    and was an object added, of the named class? None: photographs are checked only by geometry and pixels. It is not
+    for the procedural world, which a parser reads. It should see better than the Defender: an edit that misleads the
+    judge, too, counts as invalid."""
     judge_dtype: DType = "bfloat16"
     judge_tokens: int = Field(default=64, ge=1, le=65_536)
-    """Of an answer at most. What it has not boxed by then counts against the edit."""
+    """Maximum number of tokens of the judge's answer. An answer without a box by then counts against the edit."""
 
 
 class AttackTerm(Frozen):
@@ -93,31 +93,32 @@ class RewardSettings(Frozen):
     """k: sampled answers of the Defender an edit."""
     temperature: float = Field(default=1.0, gt=0, le=100)
     efficacy: Literal["expected", "share", "consecutive"] = "expected"
-    """"share" of wrong answers among the k, or 1 only if all k are wrong ("consecutive", the paper's). "expected" is
-    the mean of "share" over all answers that the Defender could give, from its letters' probabilities at
-    `temperature`: no sampling, no sampling noise; exact for a Defender that answers with the letter alone, not for
-    one that reasons first."""
+    """"share": the share of wrong answers among the k. "consecutive" (the paper's): 1 only if all k are wrong.
+    "expected": the mean of "share" over all answers that the Defender could give, from its letter probabilities at
+    `temperature`. It needs no sampling, and is exact for a Defender that answers with the letter alone, but not for one
+    that reasons first."""
     dense: float = Field(default=0.7, ge=0, le=1)
-    """Weight of the Defender's margin (best wrong letter's log-probability less the right one's, squashed to
-    0..1): it tells edits apart where all answers are right, so that groups are not flat."""
+    """Weight of the Defender's margin (best wrong letter's log-probability minus the right one's, squashed to 0..1). It
+    distinguishes edits that are all answered right, so that groups are not flat."""
     margin_scale: float = Field(default=2.0, gt=0, le=1000)
     """The margin (nats) is divided by this before the logistic function."""
     floor: float = Field(default=0.1, ge=0, lt=1)
-    """What a valid edit earns that misleads nobody: invalid ones must earn less."""
+    """Reward of a valid edit that misleads nobody. Invalid ones earn less."""
     learnability: Annotated[float, LATER, Field(ge=0, le=1)] = 0.0
-    """w: efficacy is mixed with 4 p (1 - p), p being the exact probability of a right answer: (1 - w) efficacy +
-    w 4 p (1 - p). With 1 (and `dense` 0) the Attacker is paid for what teaches, and not for what is hopeless."""
+    """w: efficacy is mixed with 4 p (1 - p), where p is the exact probability of a right answer: (1 - w) efficacy + w 4
+    p (1 - p). With 1 (and `dense` 0) the Attacker is rewarded for learnable edits, and not for hopeless ones."""
     diversity: float = Field(default=0.0, ge=0, lt=1)
-    """w: a valid edit's reward is multiplied by 1 - w + w d, d in 0..1 saying how far it differs from the other valid
-    edits of its group. A factor, so that difference by itself earns nothing. 0: off."""
+    """w: a valid edit's reward is multiplied by 1 - w + w d, where d in 0..1 measures its distance from the other valid
+    edits of its group. It is a factor, so that difference alone earns nothing. 0: off."""
     diversity_scale: float = Field(default=0.25, gt=0, le=1)
-    """Two edits differ wholly (d = 1) when this share of their regions' pixels differs visibly. (In the tiny world, of
-    a cell's pixels: two shapes of one colour in a third on average, two objects of other colour and shape in 0.58.)"""
+    """Two edits differ completely (d = 1) if this share of their regions' pixels differs visibly. (In the tiny world,
+    of a cell's pixels: two shapes of one colour differ in a third on average, two objects of other colour and shape in
+    0.58.)"""
     validity: ValiditySettings = ValiditySettings()
     terms: Annotated[tuple[AttackTerm, ...], LATER] = ()
-    """Parts of the reward of your own, applied in this order."""
+    """Your own reward terms, applied in this order."""
     term_seconds: Annotated[float, LATER, Field(gt=0, le=86_400)] = 300.0
-    """One of them that has not answered by then is taken to hang, and ends the stage."""
+    """Time-out in seconds of one of these terms. A time-out ends the stage."""
 
     @model_validator(mode="after")
     def _terms_differ(self) -> "RewardSettings":

@@ -14,20 +14,20 @@ PHOTOGRAPHS = ValiditySettings(min_ssim=0.85, max_outside=0.02)
 
 
 class ProbeSettings(Frozen):
-    """How hard a picture is attacked."""
+    """Settings of a probe."""
 
     count: int = Field(default=8, ge=1, le=1024)
-    """Edits made."""
+    """Number of edits."""
     edits: tuple[int, int] = (1, 3)
-    """Changes in an edit: least, most."""
+    """Minimum and maximum number of changes in an edit."""
     samples: int = Field(default=3, ge=1, le=64)
-    """k: answers sampled a picture."""
+    """k: answers sampled per image."""
     temperature: float = Field(default=1.0, gt=0, le=100)
     steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps."""
     seed: StageSeed = 0
     judge: ModelName | None = None
-    """For photographs: the image-text-to-text model that is asked whether an edit is fair."""
+    """For photographs: the image-text-to-text model that judges whether an edit is valid."""
 
     def reward(self, *, photograph: bool) -> RewardSettings:
         """The training reward's settings for this probe."""
@@ -36,32 +36,32 @@ class ProbeSettings(Frozen):
 
 
 class AttackedEdit(Frozen):
-    """One edit: what the editor was told, what the Defender answered, and the reward with its parts."""
+    """One edit: the editor's instruction, the Defender's answers, and the reward with its parts."""
 
     file: str
     """The picture, beside the report."""
     instruction: str
     answers: tuple[str | None, ...]
-    """The letters of the k answers; None where one held no letter."""
+    """The letters of the k answers; None for an answer without a letter."""
     right: float
     """Share of right answers, 0..1."""
     misled: bool
-    """The edit is valid, every answer to it is wrong, and every answer to the clean picture was right."""
+    """The edit is valid, every answer to it is wrong, and every answer to the clean image was right."""
     valid: bool
-    """Intact, confined, semantic, and the truth holds."""
+    """Intact, confined, semantic, and with an unchanged true answer."""
     intact: bool
     """Localized SSIM on the protected boxes is high enough."""
     confined: bool
     """Hardly anything changed outside the edited regions."""
     semantic: bool
-    """What was asked for was done, as far as it can be read."""
+    """The instruction was followed, as far as can be checked."""
     truth_kept: bool
     ssim: float
     outside: float
-    """Share of the picture's pixels that changed visibly outside the edited regions."""
+    """Share of the image's pixels that changed visibly outside the edited regions."""
     confidence: float
     reward: float
-    """What the edit would earn in training; 0 where it is not valid."""
+    """The edit's reward in training; 0 if it is not valid."""
     efficacy: float
     margin: float
 
@@ -75,13 +75,13 @@ class AttackReport(Frozen):
     defender: str
     settings: ProbeSettings
     truth_by: Literal["parser", "regions", "judge"]
-    """How the truth was checked: derived anew from what a parser reads in the edited picture, or, in photographs, from
-    no edited region touching a box of the question (which cannot see what the editor painted there), or from that and
-    the word of `settings.judge`."""
+    """How the true answer was checked: derived again by a parser from the edited image; or, in photographs, by no
+    edited region touching a box of the question (which cannot see what was painted there); or by that and the verdict
+    of `settings.judge`."""
     clean_answers: tuple[str | None, ...]
     clean_right: float
     edits: tuple[AttackedEdit, ...]
-    """The most successful first."""
+    """Most successful first."""
 
     @property
     def valid(self) -> int:
@@ -89,7 +89,7 @@ class AttackReport(Frozen):
 
     @property
     def wrong(self) -> float:
-        """Share of wrong answers over the valid edits, 0..1; 0 where none is valid."""
+        """Share of wrong answers over the valid edits, 0..1; 0 if none is valid."""
         return sum(1 - edit.right for edit in self.edits if edit.valid) / max(1, self.valid)
 
     @property

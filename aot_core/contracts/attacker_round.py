@@ -12,8 +12,8 @@ from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 4
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+VERSION = 5
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="attacker")
 
 
@@ -22,17 +22,17 @@ class WindowSettings(Frozen):
     2507.21802; Flow-GRPO-Fast). A group shares everything before its window, which is computed once."""
 
     start: int = Field(default=0, ge=0, le=1000)
-    """The window's first step (from 0, the noisiest); where it moves, the earliest it may take."""
+    """The window's first step (from 0, the noisiest). If the window moves, the earliest first step."""
     size: int = Field(default=2, ge=1, le=1000)
-    """How many steps."""
+    """Number of steps in the window."""
     move: Literal["fixed", "sliding", "sampled"] = "fixed"
-    """"sliding": a step later every `every` updates, and from the last place that leaves the final step alone back to
-    `start`. "sampled": a place drawn anew every `every` updates, by the round's seed."""
+    """"sliding": one step later every `every` updates; after the last position that spares the final step, back to
+    `start`. "sampled": a random position every `every` updates, from the round's seed."""
     every: int = Field(default=1, ge=1, le=1_000_000)
-    """Updates that a window stays where it is."""
+    """Updates between two moves of the window."""
     finish: int | None = Field(default=None, ge=1, le=1000)
-    """ODE steps from the window's end to the picture (MixGRPO-Flash): fewer than the schedule has left are as many of
-    its times, evenly taken; None: all that are left."""
+    """ODE steps from the window's end to the image (MixGRPO-Flash). Fewer than the schedule has left means an evenly
+    spaced subset of its times. None: all that are left."""
 
 
 class SamplingSettings(Frozen):
@@ -41,19 +41,23 @@ class SamplingSettings(Frozen):
     steps: int = Field(default=6, ge=2, le=1000)
     """T: denoising steps."""
     sampler: Literal["sde", "cps"] = "sde"
-    """What a stochastic step is: Euler-Maruyama's of Flow-GRPO's SDE, or a coefficients-preserving one (arXiv
-    2509.05952), which puts as much noise into the latents as the schedule says, however few the steps."""
+    """Integrator of a stochastic step: Euler-Maruyama for Flow-GRPO's SDE, or coefficients-preserving sampling (arXiv
+    2509.05952), which adds exactly the scheduled noise even with few steps."""
     sde_steps: int = Field(default=3, ge=1, le=1000)
-    """The first so many steps are stochastic and trained; the last step never is, its noise alone breaks
-    SSIM. Not looked at where there is a `window`."""
+    """Number of initial steps that are stochastic and trained. The last step never is: its noise alone breaks SSIM.
+    Ignored if there is a `window`."""
     window: WindowSettings | None = None
-    """Train these steps in place of the first `sde_steps`, with a group's common prefix computed once."""
+    """Train these steps instead of the first `sde_steps`. The prefix shared by a group is computed once."""
     noise_level: float = Field(default=0.8, gt=0, le=100)
-    """a of eta_t = a sqrt(t / (1 - t)); with "cps" eta, of which 1 draws all noise afresh."""
+    """a of eta_t = a sqrt(t / (1 - t)). With "cps": eta, where 1 draws all noise afresh."""
     noise_cap: float = Field(default=3.0, gt=0, le=1000)
-    """eta_t is at most this; it has a pole at t = 1. Not looked at by "cps", which has none."""
+    """Upper bound of eta_t, which has a pole at t = 1. Ignored by "cps", which has none."""
+    first_step: Annotated[Literal["cap", "level"], LATER] = "cap"
+    """eta of "sde" at t = 1, where sampling starts. cap: `noise_cap`, whatever the level. level: a / sqrt(dt), as in
+    Flow-GRPO's reference code; the step's deviation is then a."""
     shared_noise: bool = True
-    """Whether a group starts from one initial noise, so that its edits differ by the stochastic steps' noise alone."""
+    """Whether a group starts from one initial noise, so that its edits differ only by the noise of the stochastic
+    steps."""
 
     @model_validator(mode="after")
     def _last_step_is_deterministic(self) -> "SamplingSettings":
@@ -77,34 +81,34 @@ class SamplingSettings(Frozen):
 
 
 class PatienceSettings(Frozen):
-    """Train until the reward on held-out scenes has stopped rising, `updates` being the bound, and keep the Attacker of
-    the best look. The scenes looked at are neither trained on nor among those of `probe`, on which the round's own
-    figures are taken: a best of several looks would flatter them."""
+    """Early stopping: train until the reward on held-out scenes has stopped rising, for at most `updates` updates, and
+    keep the best Attacker. These scenes are neither trained on nor part of `probe`, on which the round's own figures
+    are measured: the best of several measurements would bias them."""
 
     every: int = Field(default=5, ge=1, le=1_000_000)
-    """Updates between two looks; the first look is before the first update."""
+    """Updates between two measurements. The first is before the first update."""
     looks: int = Field(default=3, ge=1, le=10_000)
-    """So many looks in a row without a rise end the round."""
+    """Number of consecutive measurements without an improvement that ends the round."""
     rise: float = Field(default=0.005, ge=0, le=10)
-    """A look counts as a rise where its mean reward is above the best so far by more than this."""
+    """A measurement is an improvement if its mean reward exceeds the best so far by more than this."""
     scenes: int = Field(default=60, ge=1, le=10_000_000)
-    """Scenes a look (at most a third of what `probe` leaves), an edit each: the same instructions and noise each
-    time."""
+    """Scenes per measurement (at most a third of what `probe` leaves), one edit each, with the same instructions and
+    noise every time."""
 
 
 class NftSettings(Frozen):
-    """DiffusionNFT (arXiv 2509.16117): learning on the forward process. Edits are sampled along the plain ODE and
-    noised anew; the velocity is drawn towards that of good edits and pushed away from that of bad ones. No
-    log-probabilities, so any solver and any number of steps; `sampling.noise_level` and the clips are not looked at."""
+    """DiffusionNFT (arXiv 2509.16117): training on the forward process. Edits are sampled along the plain ODE and
+    noised again. The velocity is drawn towards that of good edits and pushed away from that of bad ones. It needs no
+    log-probabilities, so any solver and any number of steps work; `sampling.noise_level` and the clips are ignored."""
 
     beta: float = Field(default=1.0, gt=0, le=1000)
-    """How far the implicit positive and negative policies lie from the old one: v+ = (1 - beta) v_old + beta v,
-    v- = (1 + beta) v_old - beta v."""
+    """Distance of the implicit positive and negative policies from the old one: v+ = (1 - beta) v_old + beta v, v- = (1
+    + beta) v_old - beta v."""
     times: int = Field(default=2, ge=1, le=1000)
-    """Flow times, each with noise of its own, that an edit is trained at in a pass."""
+    """Flow times, each with its own noise, at which an edit is trained in a pass."""
     old_rise: float = Field(default=0.001, ge=0, le=1)
-    """The old policy, which samples, is an average of the weights: eta = min(old_rise x update, old_most) of it stays
-    at each update."""
+    """The old policy, which samples, is an average of the weights: at each update it keeps the share eta = min(old_rise
+    x update, old_most) of itself."""
     old_most: float = Field(default=0.5, ge=0, lt=1)
     """0: the old policy is always the last update's."""
 
@@ -114,7 +118,7 @@ class OpponentSettings(EndpointSettings):
     is served there must not change while a campaign runs."""
 
     max_new_tokens: int = Field(default=64, ge=1, le=131_072)
-    """Of an answer."""
+    """Maximum number of tokens of an answer."""
 
 
 class AttackerRoundConfig(Frozen):
@@ -123,68 +127,77 @@ class AttackerRoundConfig(Frozen):
     seed: StageSeed = 0
     model: ModelSettings = ModelSettings()
     editor: EditorSettings | None = None
-    """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
-    and evaluation edit with that."""
+    """Settings of the big editors. None: their defaults. The artifact records the settings that its Attacker was
+    trained with; curation and evaluation use the same."""
     proposals: ProposalSettings = ProposalSettings()
     tactics: TacticsSettings = TacticsSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
     opponent: OpponentSettings | None = None
-    """Attack a Defender behind an endpoint (vLLM, a hosted model) in place of the campaign's own, whose weights are
-    then not loaded. It gives no letters' probabilities, so `reward.efficacy` must be "share" or "consecutive" and
-    `reward.dense` 0; and a round that was killed goes on, but to the same bits only if the endpoint repeats itself."""
+    """Attack a Defender behind an endpoint (vLLM, a hosted model) instead of the campaign's own, whose weights are then
+    not loaded. An endpoint gives no letter probabilities, so `reward.efficacy` must be "share" or "consecutive" and
+    `reward.dense` 0. A killed round resumes, but bit for bit only if the endpoint is deterministic."""
     updates: int = Field(default=25, ge=1, le=10_000_000)
-    """How often new edits are sampled; each batch is trained on `iterations` times."""
+    """Number of times that new edits are sampled. Each batch is trained on `iterations` times."""
     candidates: int = Field(default=400, ge=1, le=10_000_000)
-    """Scenes of the `train` split that the Defender is asked about at the start; those that it answers right
-    every time are attacked."""
+    """Scenes of the `train` split that the Defender is asked about at the start. Those that it answers right every time
+    are attacked."""
     scenes: int = Field(default=12, ge=1, le=10_000_000)
-    """Scenes a batch."""
+    """Scenes per batch."""
     proposals_per_scene: int = Field(default=4, ge=1, le=1024)
-    """Instructions a scene: the attack policy learns by comparing them. With 1 it learns nothing."""
+    """Instructions per scene. The attack policy learns by comparing them; with 1 it learns nothing."""
     group_size: int = Field(default=4, ge=2, le=1024)
-    """G: edits an instruction; Flow-GRPO compares them."""
+    """G: edits per instruction, which Flow-GRPO compares."""
     sampled_scenes: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Scenes whose edits are sampled at a time; None: all of the batch. Fewer take less memory, and an `opponent` is
-    asked about the ones before while the next are sampled. Which noise an edit gets depends on it."""
+    """Scenes whose edits are sampled at a time. None: the whole batch. Fewer need less memory, and an `opponent`
+    answers about one part while the next is sampled. The noise of an edit depends on this value."""
     iterations: int = Field(default=2, ge=1, le=1000)
-    """Passes over a batch; from the second on the ratio differs from 1 and the clip is alive."""
+    """Passes over a batch. From the second on, the ratio differs from 1 and the clip takes effect."""
     micro_batch: int = Field(default=256, ge=1, le=1_000_000)
-    """Edits a device step; the rest of the batch is accumulated."""
+    """Edits per device step. Gradients are accumulated over the rest of the batch."""
     scaling: Literal["group", "batch", "none", "prompt"] = "batch"
-    """What centred rewards are divided by (`aot_core.rl.advantages`); "prompt": what the scene's rewards have varied by
-    in its latest groups, across updates."""
+    """Divisor of the centred rewards (`aot_core.rl.advantages`). "prompt": the spread of the scene's rewards in its
+    latest groups, across updates."""
     remembered_groups: int = Field(default=8, ge=1, le=10_000)
-    """Groups of a scene that `scaling = "prompt"` remembers."""
+    """Number of a scene's groups that `scaling = "prompt"` remembers."""
     clip_low: float = Field(default=0.01, gt=0, lt=1)
     clip_high: float = Field(default=0.014, gt=0, le=1000)
     """The ratio of per-dimension mean log-probabilities is clipped to 1 - clip_low .. 1 + clip_high."""
+    ratio: Annotated[Literal["plain", "guard"], LATER] = "plain"
+    """The importance ratio of a step. "plain": that of the two densities. "guard": GRPO-Guard's (arXiv 2510.22319). Its
+    logarithm, (log r + KL) std, has mean 0 and one scale at every step, so that the clip stops good and bad edits
+    alike; each step's gradient is weighted by 1 / dt. Multiply a plain clip by the steps' std to get its clip."""
     clip_ratio_dual: Annotated[float | None, LATER, Field(gt=1, le=1_000_000)] = None
-    """c: where the advantage is negative the ratio counts as c at most (dual clip, arXiv 1912.09729). None: no such
-    bound."""
+    """c: if the advantage is negative, the ratio is bounded by c (dual clip, arXiv 1912.09729). None: no such bound."""
     nft: Annotated[NftSettings | None, LATER] = None
-    """Learn by DiffusionNFT; None: by Flow-GRPO."""
+    """Train with DiffusionNFT. None: with Flow-GRPO."""
     least_deviation: Annotated[float, LATER, Field(ge=0, le=1000)] = 0.0
-    """Groups whose rewards deviate by less than this are dropped, as flat ones are: what sets their edits apart is
-    noise, which scaling would blow up."""
+    """Groups whose rewards deviate by less than this are dropped, as flat ones are: their edits differ only by noise,
+    which scaling would amplify."""
     kl: float = Field(default=0.05, ge=0, le=1000)
-    """Weight of the KL to the Attacker that the round began with; 0 saves the reference's forward passes. With `nft`:
-    of the mean squared distance between both velocities."""
+    """Weight of the KL to the Attacker at the start of the round. 0 saves the reference's forward passes. With `nft`:
+    weight of the mean squared distance between both velocities."""
     learning_rate: float = Field(default=2e-4, gt=0, le=10)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an average of the weights over the updates (diffusers' EMAModel). Edits are sampled with the weights;
-    the average is what is probed in the end and saved. None: the last update's weights are."""
+    """Decay of an exponential moving average of the weights (diffusers' EMAModel). Edits are sampled with the current
+    weights; the average is probed at the end and saved. None: the last update's weights are."""
     checkpoint_every: int = Field(default=5, ge=0, le=10_000_000)
-    """Updates between two checkpoints from which a killed round goes on, to the same bits; 0: none."""
+    """Updates between two checkpoints, from which a killed round resumes bit for bit. 0: none."""
     patience: Annotated[PatienceSettings | None, LATER] = None
-    """When to stop before `updates`; None: never."""
+    """Early stopping, before `updates` is reached. None: off."""
     defender_dtype: DType = "float32"
+    defender_offload: Annotated[bool, LATER] = False
+    """Keep the Defender's weights in CPU memory while the Attacker trains. The device then holds either the text
+    encoder or the Defender beside the editor, never both, at the cost of moving them for every update."""
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`. An `opponent` has its own limit."""
     probe: int = Field(default=80, ge=1, le=10_000_000)
-    """Scenes (at most a third of those attacked) kept out of training; on them the Attacker is measured before and
+    """Scenes (at most a third of those attacked) held out of training. The Attacker is measured on them before and
     after, with the same instructions and noise."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
-    """Edits in the gallery that ends the round; 0 makes none."""
+    """Edits in the gallery at the end of the round. 0: no gallery."""
 
     @model_validator(mode="after")
     def _forward_learning_has_its_own_noise(self) -> "AttackerRoundConfig":

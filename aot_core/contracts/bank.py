@@ -18,7 +18,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 1
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
 
 PROVENANCE_FILE = "provenance.jsonl"
@@ -28,21 +28,21 @@ CONFIG_FILE = "bank.json"
 
 
 class BankConfig(Frozen):
-    """How much of the past is kept."""
+    """The replay bank: which edits of earlier editions are kept."""
 
     seed: StageSeed = 0
-    """Of the choice of what goes where there is too much."""
+    """Seed of the choice of edits that are dropped above the capacity."""
     capacity: int = Field(default=2000, ge=1, le=10_000_000)
-    """Edits that the bank holds at most, suite included. Beyond it each edition's hardest stay, in equal shares."""
+    """Maximum number of edits in the bank, suite included. Beyond it, each edition's hardest stay, in equal shares."""
     suite: float = Field(default=0.25, ge=0, le=0.9)
-    """Share of the questions that is held back from lessons as the regression suite. It stays as it is for a bank's
-    whole life: with another, questions that were trained on would enter the suite."""
+    """Share of the questions that is held out of training as the regression suite. It is fixed for a bank's whole life:
+    with another share, questions that were trained on would enter the suite."""
     fooled: float = Field(default=0.5, ge=0, lt=1)
-    """An edit has fooled the Defender where at most this share of its answers was right, and more than this share on
-    the clean scene."""
+    """An edit has fooled the Defender if at most this share of its answers was right, and more than this share on the
+    clean scene."""
     near_duplicate_bits: int = Field(default=8, ge=0, le=192)
-    """Two edited pictures look the same where their perceptual hashes differ in at most so many bits of 192. Edits of
-    one scene by different instructions differ in about 30."""
+    """Two edited images are duplicates if their perceptual hashes differ in at most this many of 192 bits. Edits of one
+    scene by different instructions differ in about 30."""
 
 
 class BankInputs(Frozen):
@@ -76,18 +76,18 @@ class Provenance(Frozen):
     """`SERIES/NUMBER`."""
     round: int = Field(ge=1)
     curated: ArtifactRef
-    """The artifact of `curate` that it was taken from."""
+    """The `curate` artifact from which it was taken."""
     attacker: ArtifactRef | None = None
-    """The Attacker that this round trained. With a `curate.draw` other than "newest" one of its pool may have made the
-    edit. None where it is not recorded."""
+    """The Attacker that this round trained. With a `curate.draw` other than "newest", another Attacker of the pool may
+    have made the edit. None if it was not recorded."""
     instruction: str
-    """What the Attacker told its editor."""
+    """The Attacker's instruction to its editor."""
     hardness: float
-    """Share of wrong answers of the Defender that it was made against."""
+    """Share of wrong answers of the Defender against which it was made."""
     clean_correct: float
     """Share of that Defender's right answers on the clean scene."""
     looks: str
-    """Perceptual hash of the edited picture (`aot_core.worlds.likeness`)."""
+    """Perceptual hash of the edited image (`aot_core.worlds.likeness`)."""
 
 
 class BankOutputs(Frozen):
@@ -99,10 +99,10 @@ class BankOutputs(Frozen):
     suite: int
     """Edits of the regression suite."""
     new: int
-    """Edits that this edition has added."""
+    """Edits added by this edition."""
     duplicates: int
-    """Edits of this edition that the bank held already: the same question about a picture that looks the same."""
+    """Edits of this edition that the bank already contained: the same question about a near-duplicate image."""
     dropped: int
-    """Edits that went because the bank was full."""
+    """Edits dropped because the bank was full."""
     missing: int
-    """Edits of the bank so far whose picture is gone or damaged; they are left out."""
+    """Edits of the previous bank whose image is missing or damaged; they are left out."""

@@ -1,4 +1,4 @@
-"""The frozen base of every typed record, and the canonical form that identities are hashed from."""
+"""The frozen base of every typed record, and the canonical form from which identities are hashed."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """An immutable record. Unknown fields are refused, so a misspelt key is an error and not a default."""
+    """An immutable record. Unknown fields are rejected, so that a misspelt key is an error and not a default."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -22,11 +22,11 @@ class Frozen(BaseModel):
 
 
 class Later:
-    """Marks a field that came after its contract's first release: `name: Annotated[int, LATER] = 3`.
+    """Marks a field that was added after its contract's first release: `name: Annotated[int, LATER] = 3`.
 
-    An identity leaves such a field out while it is at its default, so that adding it makes no stored artifact anew. Its
-    default must therefore mean what the contract meant without the field; to change it later, bump the contract's
-    `VERSION`.
+    An identity leaves such a field out as long as it has its default, so that adding it invalidates no stored artifact.
+    Its default must therefore reproduce the behaviour without the field. To change the default later, increment the
+    contract's `VERSION`.
     """
 
 
@@ -34,7 +34,7 @@ LATER: Final = Later()
 
 
 def decisive(value: Any) -> Any:
-    """What of a config or an input an identity is hashed from: its JSON, without `LATER` fields at their default."""
+    """The part of a config or an input that enters an identity: its JSON, without `LATER` fields at their default."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         dumped = value.model_dump(mode="json")

@@ -32,32 +32,33 @@ class Benchmark:
 
     name: str
     files: tuple[str, ...]
-    """File or folder names under which it is published, inside the benchmarks' folder."""
+    """Names of the published file or folder, inside the benchmarks' folder."""
     questions: int
     """Rows of the published file."""
     md5: tuple[str, ...] = ()
-    """Of the published file, its older versions too, as VLMEvalKit's registry has them; a folder has none."""
+    """md5 of the published file and its older versions, as in VLMEvalKit's registry. A folder has none."""
     asks: Literal["choice", "yes_no"] = "choice"
     rule: str = "accuracy"
-    """What is made of its answers: a function from `scoring.Answered` to figures, shares 0..1."""
+    """Scoring rule: a function from `scoring.Answered` to figures, shares 0..1."""
     reader: str = "vlmevalkit"
-    """Reads it where it comes as a file: a function of this entry, the path and a folder for unpacked pictures."""
+    """Reader for a file: a function of this entry, the path and a folder for unpacked images."""
     folder_reader: str = ""
-    """The same where it comes as a folder; empty where it is not published so."""
+    """Reader for a folder. Empty if it is not published as one."""
     split: str = ""
-    """Of several splits in the file, the one that is asked."""
+    """The split to use, if the file has several."""
     columns: tuple[str, ...] = ()
-    """Needed besides `index`, `question` and `answer`."""
+    """Required columns besides `index`, `question` and `answer`."""
     cycles: bool = False
-    """Whether a question stands there once for every cyclic order of its options: all of them are asked, or none."""
+    """Whether a question is repeated for every cyclic order of its options: either all of them are asked, or none."""
     margin: float | None = None
-    """Accuracy that a challenger may lose at most, as far as can be shown; None: the gate's `benchmark_margin`.
+    """Non-inferiority margin of a challenger. None: the gate's `benchmark_margin`.
 
-    (1.64 + 1.96) sqrt(0.14 / n), rounded: where two Defenders differ on 14 % of n answers (two that were trained apart
-    do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the large files
-    allow, the 191 questions of VStar would refuse two of three such challengers."""
+    (1.64 + 1.96) sqrt(0.14 / n), rounded: if two Defenders differ on 14 % of n answers (as two that were trained
+    separately do), one that is no worse is shown to be within this margin 97 times in 100. With the 3 points that the
+    large files allow, the 191 questions of VStar would reject two of three such challengers.
+    """
     lmms: LmmsFigure | None = None
-    """What of lmms-eval stands beside our single-shot accuracy."""
+    """The figure of lmms-eval that corresponds to our single-shot accuracy."""
 
 
 _CHOICES = ("A", "B")

@@ -12,51 +12,54 @@ class EndpointSettings(Frozen):
     """An OpenAI-compatible chat endpoint: vLLM, `transformers serve`, a hosted model."""
 
     url: Address
-    """Up to and with `/v1`; an address that is itself a secret as a reference (`aot_core.contracts.secrets`)."""
+    """Up to and including `/v1`. Write an address that is itself a secret as a reference
+    (`aot_core.contracts.secrets`)."""
     model: Name
-    """The name by which the endpoint knows the model. It must serve the very weights that are evaluated (`aot export`):
-    nobody can check that from here."""
+    """The endpoint's name for the model. It must serve exactly the weights that are evaluated (`aot export`), which
+    cannot be checked from here."""
     api_key_env: VariableName = ""
-    """The environment variable that holds the key; the key itself stands in no config."""
+    """The environment variable that holds the key. Never write the key itself into a config."""
     concurrency: int = Field(default=8, ge=1, le=256)
     """Requests in flight at once."""
     timeout_seconds: float = Field(default=300.0, gt=0, le=86_400)
-    """For one request."""
+    """Time-out in seconds of one request."""
     retries: int = Field(default=6, ge=0, le=100)
-    """How often one request is tried again."""
+    """How often a request is retried."""
     pause_seconds: float = Field(default=1.0, ge=0, le=3600)
-    """Before the first repetition; doubled each time, at most a minute; a server's Retry-After goes first."""
+    """Pause in seconds before the first retry. It doubles each time, up to a minute; a server's Retry-After takes
+    precedence."""
 
 
 class VllmSettings(Frozen):
-    """vLLM's server, started by the stage on the weights that it evaluates; needs vLLM beside this project."""
+    """A vLLM server that the stage starts on the weights it evaluates. vLLM must be installed beside this project."""
 
     arguments: PublicArguments = ()
-    """Of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size", "2"]. Keys
-    are refused: every user of the machine sees a program's arguments."""
+    """Arguments of `vllm serve`, besides model, host and port: ["--max-model-len", "12288", "--tensor-parallel-size",
+    "2"]. The server computes in the Defender's dtype unless `--dtype` is given. Keys are rejected: every user of the
+    machine sees a program's arguments."""
     start_seconds: float = Field(default=900.0, gt=0, le=86_400)
-    """How long loading may take."""
+    """Time-out in seconds for loading the model."""
     concurrency: int = Field(default=64, ge=1, le=256)
     """Requests in flight at once."""
     timeout_seconds: float = Field(default=300.0, gt=0, le=86_400)
-    """For one request."""
+    """Time-out in seconds of one request."""
 
 
 class BenchmarkSettings(Frozen):
-    """The public benchmarks that the last Defender of a campaign, and the champion, are asked."""
+    """The public benchmarks on which a campaign's last Defender and the champion are evaluated."""
 
     names: tuple[Name, ...] = ()
-    """Which (`aot_core.contracts.benchmark_registry`); their files lie in the campaign's `benchmark_folder`."""
+    """Names from `aot_core.contracts.benchmark_registry`. Their files are in the campaign's `benchmark_folder`."""
     limit: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Questions of each at most, drawn from the seed (HR-Bench: with all their cycles); None asks all."""
+    """Maximum number of questions per benchmark, drawn from the seed (HR-Bench: with all their cycles). None: all."""
     batch_size: int = Field(default=8, ge=1, le=1_000_000)
-    """Questions that are answered together, without an endpoint."""
+    """Questions per batch, without an endpoint."""
     max_new_tokens: int = Field(default=64, ge=1, le=131_072)
-    """Of an answer."""
+    """Maximum number of tokens of an answer."""
     endpoint: EndpointSettings | None = None
-    """Who answers: an endpoint that stands already. Not in a campaign: it would answer for every Defender alike."""
+    """Use a running endpoint. Not in a campaign, where it would answer for every Defender alike."""
     vllm: VllmSettings | None = None
-    """Who answers: vLLM, started for it. Without either, transformers in the stage's own process."""
+    """Use vLLM, started for the evaluation. Without either, transformers in the stage's own process."""
 
     @field_validator("names")
     @classmethod

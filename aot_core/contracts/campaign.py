@@ -44,27 +44,28 @@ class RunSettings(Frozen):
     docker: DockerSettings = DockerSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes the GPU where there is one."""
+    """"auto" uses a GPU if there is one."""
     threads: int = Field(default=2, ge=1, le=1024)
-    """CPU threads of a stage."""
+    """CPU threads per stage."""
     retries: int = Field(default=1, ge=0, le=100)
-    """How often a stage that crashed is started again; bad input and a full memory are not tried again."""
+    """How often a crashed stage is retried. Bad input and running out of memory are not retried."""
     stage_hours: float | None = Field(default=None, gt=0, le=8784)
-    """A stage that runs longer is ended, where it has a process of its own; None: no limit."""
+    """Time-out of a stage in hours, if it has a process of its own. None: no limit."""
     gpu_slots: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
-    """Prefect's global concurrency limits of which a stage holds one while it runs (`aot setup` makes `aot-gpu-0`,
-    `aot-gpu-1`, ...); the number at the name's end is the GPU that it is given. Empty: no queue."""
+    """Prefect's global concurrency limits (`aot setup` creates `aot-gpu-0`, `aot-gpu-1`, ...). A stage occupies one of
+    them while it runs, and uses the GPU whose number ends the name. Empty: no queue."""
     accelerate: PathText | None = None
-    """`accelerate`'s config file for the Defender's stages of several processes: FSDP or DeepSpeed, which share the
-    weights out. None: every process holds all of them (DDP)."""
+    """Config file of `accelerate` for Defender stages with several processes: FSDP or DeepSpeed, which shard the
+    weights. None: every process holds all weights (DDP)."""
     store: StoreUri | None = None
     """The artifact store: a folder or `s3://BUCKET/PREFIX`; None: `store/` in the home."""
     s3: S3Settings = S3Settings()
     """How an S3 store is reached."""
     owner: Annotated[Line, LATER] = ""
-    """Who answers for the campaign, shown wherever it is; empty: user@machine, or AOT_ACTOR of a service."""
+    """Who is responsible for the campaign; shown wherever the campaign is. Empty: user@machine, or AOT_ACTOR of a
+    service."""
     note: Annotated[Prompt, LATER] = ""
-    """What it is for: its description in MLflow."""
+    """The campaign's purpose: its description in MLflow."""
     tags: Annotated[dict[TagName, Line], Field(max_length=100), LATER] = Field(default_factory=dict)
     """Tags of its MLflow run and of the version that it registers."""
 
@@ -82,35 +83,36 @@ class CampaignConfig(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """The campaign's name in MLflow and in paths."""
     seed: int = Field(default=0, ge=0, le=4_294_966)
-    """The seed that every stage's own is derived from."""
+    """The campaign's seed; each stage's seed is derived from it."""
     rounds: int = Field(default=3, ge=0, le=999)
-    """N: how often Attacker and Defender take turns."""
+    """N: the number of rounds."""
     adversaries: Annotated[
         tuple[Annotated[str, Field(pattern=r"^aot://attacker_round/[0-9a-f]{64}$")], ...], Field(max_length=10_000)
     ] = ()
-    """Attackers of other campaigns in the same store (`aot pool` lists them): every evaluation, and so the gate's worst
-    case, meets them too; `curate.draw` may draw them, `attacker_start` begin with one."""
+    """Attackers of other campaigns in the same store (`aot pool` lists them). Every evaluation, and therefore the
+    gate's worst case, includes them. `curate.draw` may use them, and `attacker_start` may start from one."""
     attacker_start: Literal["own", "newest"] = "own"
-    """What round 1's Attacker starts from: its own warm start, or the newest of `adversaries`."""
+    """Where round 1's Attacker starts: from its own warm start, or from the newest of `adversaries`."""
     attacker_rounds: Annotated[Literal["continue", "fresh"], LATER] = "continue"
-    """What the Attacker of every later round starts from: the last round's, or, "fresh", what round 1 started from, as
-    AlphaStar's exploiters are reset. With "fresh" draw curation's scenes from all rounds (`curate.draw`)."""
+    """Where the Attacker of every later round starts: from the previous round's Attacker ("continue"), or from the same
+    point as round 1 ("fresh"), as AlphaStar's exploiters are reset. With "fresh", let curation use the Attackers of all
+    rounds (`curate.draw`)."""
     crossplay: bool | Literal["pool"] = False
-    """Whether each new Attacker is also measured against the Defender that it was trained against (Attacker k against
-    Defender k - 1): what the round has cost before the Defender learns from it. "pool" does so and, at the end, fills
-    in the rest of the matrix: every Attacker of the pool against every Defender."""
+    """Whether each new Attacker is also evaluated against the Defender that it was trained against (Attacker k against
+    Defender k - 1), which measures the attack before the Defender learns from it. "pool" does so and finally fills in
+    the rest of the matrix: every Attacker of the pool against every Defender."""
     stop_after: Literal["prepare_data"] | None = None
-    """End the campaign early: `prepare_data` makes a data set and nothing else."""
+    """End the campaign early: `prepare_data` builds a data set and nothing else."""
     source_folder: PathText | None = None
     """The folder of a `coco` data source. Its contents, not its path, identify the campaign."""
     benchmark_folder: PathText | None = None
     """The folder that holds the files of `[evaluate.benchmarks]`. Its contents, not its path, identify the campaign."""
     series: Annotated[SeriesSettings | None, LATER] = None
-    """How campaigns of this config recur; None: it is a campaign by itself."""
+    """How campaigns of this config recur. None: a single campaign."""
     edition: Annotated[EditionPlan | None, LATER] = None
     """Which edition of its series this is. Filled in by `aot run --edition` and by schedules, never by hand."""
     restart: Annotated[Restart | None, LATER] = None
-    """From which stage on it is made anew. Filled in by `aot run --from`, never by hand."""
+    """The stage from which the campaign is recomputed. Filled in by `aot run --from`, never by hand."""
     models: BaseModels = BaseModels()
     run: RunSettings = RunSettings()
     promotion: PromotionSettings = PromotionSettings()
@@ -189,8 +191,8 @@ class CampaignConfig(Frozen):
         for section in ("warm_start_defender", "defender_round"):
             if getattr(self, section).processes > 1 and self.run.gpu_slots:
                 raise ValueError(
-                    f"{section}.processes wants several GPUs, and a slot of run.gpu_slots is one; leave gpu_slots out, "
-                    "or set processes to 1"
+                    f"{section}.processes needs several GPUs, but a slot of run.gpu_slots is one GPU; leave gpu_slots "
+                    "out, or set processes to 1"
                 )
         return self
 

@@ -31,7 +31,7 @@ def demand_allowed(names: Iterable[str], field: str) -> None:
         if ":" in name and not any(_covers(prefix, name) for prefix in prefixes):
             raise CodeNotAllowedError(
                 f"{field}: {name!r} would run code that this machine does not allow; {ALLOWED} allows "
-                f"{', '.join(prefixes) or 'none'}: take another function, or ask whoever runs the machine to add it"
+                f"{', '.join(prefixes) or 'none'}: take another function, or ask the machine's administrator to add it"
             )
 
 

@@ -12,7 +12,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 1
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration()
 
 
@@ -20,13 +20,13 @@ class CompareDataConfig(Frozen):
     """When two data sets count as different."""
 
     seed: StageSeed = 0
-    """Of the choice of pictures that are measured."""
+    """Seed of the choice of images that are measured."""
     limit: float = Field(default=0.1, gt=0, le=1000)
-    """Kullback-Leibler divergence (nats) of a column from the reference's, above what chance brings at the data sets'
-    sizes; more is drift. Twelve comparisons of redraws of the procedural world stayed under 0.007 above chance with the
-    sizes of `configs/tiny.toml`, six under 0.08 with the 108 samples of `configs/smoke.toml`."""
+    """Kullback-Leibler divergence (nats) of a column from the reference's, in excess of the value expected by chance at
+    the data sets' sizes. More is drift. Twelve comparisons of redraws of the procedural world stayed under 0.007 above
+    chance with the sizes of `configs/tiny.toml`, six under 0.08 with the 108 samples of `configs/smoke.toml`."""
     pictures: int = Field(default=500, ge=1, le=100_000_000)
-    """Pictures measured of each data set, at most."""
+    """Maximum number of images measured per data set."""
 
 
 class CompareDataInputs(Frozen):

@@ -12,80 +12,83 @@ from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 4
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+VERSION = 5
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True)
 
 
 class LearnabilitySettings(Frozen):
-    """Lessons chosen by what they can teach (SFL, arXiv 2408.15099): by p (1 - p), p being the exact probability of a
-    right answer at `temperature`. `edits_per_scene` should then be 6 to 16; `hopeless_below`, `trivial_above` and the
-    two shares beside them are not looked at."""
+    """Curation by learnability (SFL, arXiv 2408.15099): by p (1 - p), where p is the exact probability of a right
+    answer at `temperature`. `edits_per_scene` should then be 6 to 16. `hopeless_below`, `trivial_above` and the two
+    shares beside them are ignored."""
 
     choose: Literal["learnability", "worst"] = "learnability"
     """Which edits of a scene are kept: those of the highest p (1 - p), or of the lowest p (worst of n)."""
     per_scene: int = Field(default=1, ge=1, le=1024)
     """How many of a scene's edits are kept."""
     least: float = Field(default=0.05, ge=0, le=0.25)
-    """An edit whose p (1 - p) is below this is trivial (p of a half and more) or hopeless: 0.05 is p = 0.95 or 0.05,
-    where two groups of eight in three teach nothing."""
+    """An edit whose p (1 - p) is below this is trivial (p of at least a half) or hopeless. 0.05 is p = 0.95 or 0.05,
+    where two groups of eight in three have no gradient."""
     trivial_share: float = Field(default=0.1, ge=0, lt=0.5)
-    """At most this share of the result may be trivial."""
+    """Maximum share of trivial edits in the result."""
     hopeless_share: float = Field(default=0.05, ge=0, lt=0.5)
-    """At most this share of the result may be hopeless."""
+    """Maximum share of hopeless edits in the result."""
     group_size: int = Field(default=8, ge=2, le=1024)
-    """G of `defender_round`, for the reported shares of groups that teach nothing. It changes no choice."""
+    """G of `defender_round`, for the reported shares of groups without a gradient. It does not affect the selection."""
 
 
 class PrioritySettings(Frozen):
-    """`draw = "prioritised"` by what each Attacker does to the Defender as it is now, not by its own round's success
-    against a Defender that has since learned (prioritised fictitious self-play: AlphaStar, Nature 575)."""
+    """`draw = "prioritised"` by each Attacker's success against the current Defender, not by its success in its own
+    round, against a Defender that has since learned (prioritised fictitious self-play: AlphaStar, Nature 575)."""
 
     form: Literal["success", "variance"] = "success"
-    """How likely an Attacker of success x is drawn: in proportion to x, or to x (1 - x), which prefers those that are
-    neither beaten nor beyond reach."""
+    """Probability of drawing an Attacker of success x: proportional to x, or to x (1 - x), which prefers Attackers that
+    are neither beaten nor out of reach."""
     scenes: int = Field(default=64, ge=1, le=1_000_000)
     """Scenes that each Attacker edits once, the same for all, to measure x: the mean over all edits of the probability
-    that a valid one is answered wrong."""
+    that a valid edit is answered wrong."""
 
 
 class CurateConfig(Frozen):
-    """Edit, check, ask, choose."""
+    """Curation: edit scenes, check validity, ask the Defender, select."""
 
     seed: StageSeed = 0
-    """Also chooses the scenes, so that every round sees others."""
+    """Also determines the scenes, so that every round sees different ones."""
     draw: Literal["newest", "uniform", "prioritised"] = "newest"
-    """Who edits: the newest Attacker alone, or, for each scene, one drawn from all Attackers so far, each as likely, or
-    by its success (fictitious self-play: a Defender that only meets the newest may forget the older ones)."""
+    """Which Attacker edits: the newest alone, or, for each scene, one drawn from all Attackers so far, uniformly or by
+    its success (fictitious self-play: a Defender trained only against the newest may forget the older ones)."""
     proposals: ProposalSettings = ProposalSettings()
     validity: ValiditySettings = ValiditySettings()
     scenes: int = Field(default=300, ge=1, le=10_000_000)
-    """Scenes of the `train` split that are edited (all of them where there are fewer)."""
+    """Scenes of the `train` split that are edited (all, if there are fewer)."""
     edits_per_scene: int = Field(default=2, ge=1, le=1024)
-    """Edits tried a scene, with an instruction each."""
+    """Edits per scene, each with its own instruction."""
     steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps of an edit."""
     samples: int = Field(default=4, ge=1, le=1024)
-    """k: answers of the Defender an edit, to tell how hard it is."""
+    """k: answers of the Defender per edit, which estimate its difficulty."""
     temperature: float = Field(default=1.0, gt=0, le=100)
     hopeless_below: float = Field(default=0.0, ge=0, le=1)
     """An edit whose share of right answers is at or below this is hopeless."""
     trivial_above: float = Field(default=1.0, ge=0, le=1)
     """An edit whose share of right answers is at or above this is trivial."""
     hopeless_share: float = Field(default=0.3, ge=0, lt=1)
-    """At most this share of the result may be hopeless edits: some become learnable as others are learned."""
+    """Maximum share of hopeless edits in the result. Some become learnable as others are learned."""
     trivial_share: float = Field(default=0.4, ge=0, lt=1)
-    """At most this share of the result may be trivial edits: they keep what is known."""
+    """Maximum share of trivial edits in the result. They preserve what is known."""
     minimum: int = Field(default=64, ge=1, le=100_000_000)
-    """Fewer samples than this and the bounds on shares yield: trivial, then hopeless edits fill up."""
+    """Minimum number of samples. Below it, the maximum shares are relaxed: trivial, then hopeless edits fill up."""
     maximum: int | None = Field(default=None, ge=1, le=100_000_000)
-    """More samples than this are not kept."""
+    """Maximum number of samples."""
     learnability: Annotated[LearnabilitySettings | None, LATER] = None
-    """Choose lessons by learnability; None: by the bounds and shares above."""
+    """Select edits by learnability. None: by the bounds and shares above."""
     priority: Annotated[PrioritySettings | None, LATER] = None
-    """With `draw = "prioritised"`: measure the Attackers against the present Defender. None: go by what each ended its
-    own round with."""
+    """With `draw = "prioritised"`: measure the Attackers against the current Defender. None: use each Attacker's
+    success at the end of its own round."""
     defender_dtype: DType = "float32"
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
 
     @model_validator(mode="after")
@@ -127,7 +130,7 @@ class CurateOutputs(Frozen):
     """The funnel. The artifact is a data set (`aot_core.data.dataset`) with `funnel.json` and `pictures/`."""
 
     edited: int
-    """Edits made."""
+    """Number of edits."""
     intact: int
     """... of which the protected boxes stand (SSIM)."""
     confined: int

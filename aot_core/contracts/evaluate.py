@@ -19,8 +19,8 @@ from aot_core.contracts.learning import DType
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 6
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+VERSION = 7
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(promoted_with=True, same_in_all_rounds=True)
 
 CLEAN = "clean"
@@ -59,14 +59,14 @@ def by_attacker(condition: str) -> bool:
 
 
 class EvaluateConfig(Frozen):
-    """How the Defender is asked."""
+    """How the Defender is evaluated."""
 
     samples: int = Field(default=3, ge=1, le=1024)
     """k: how often each question is asked. Strict accuracy counts it only if all k answers are right."""
     temperature: float = Field(default=1.0, ge=0, le=100)
-    """Sampling temperature of the answers; 0 is greedy, and strict then equals single-shot accuracy."""
+    """Sampling temperature of the answers. 0 is greedy; strict accuracy then equals single-shot accuracy."""
     limit: int | None = Field(default=200, ge=1, le=100_000_000)
-    """Questions a condition, the same in every condition where the data allows it; None takes them all."""
+    """Questions per condition, the same in every condition if the data allows it. None: all."""
     proposals: ProposalSettings = ProposalSettings()
     """What the Attackers' policies start from; the same random numbers to each."""
     validity: ValiditySettings = ValiditySettings()
@@ -74,15 +74,19 @@ class EvaluateConfig(Frozen):
     steps: int = Field(default=6, ge=1, le=1000)
     """Denoising steps of an edit."""
     worst_of: Annotated[int, LATER, Field(ge=0, le=1024)] = 0
-    """n: edits of every Attacker a scene, of which the hardest is asked about (`worst_of_n`); 0: not measured."""
+    """n: edits per scene by every Attacker, of which the hardest is asked about (`worst_of_n`). 0: not measured."""
     dtype: DType = "float32"
-    """Precision of the Defender's weights; Attackers compute in float32."""
+    """Precision of the Defender's weights; Attackers compute in the precision that they were trained in."""
+    max_new_tokens: Annotated[int, LATER, Field(ge=1, le=131_072)] = 16
+    """Maximum number of tokens of an answer; a truncated answer counts as wrong. A Defender that reasons before it
+    answers needs as many as `defender_round.max_completion_tokens`. Benchmarks have their own limit."""
     benchmarks: BenchmarkSettings = BenchmarkSettings()
-    """Public benchmarks, asked `samples` times at the same temperature, and only where their folder is given."""
+    """Public benchmarks, asked `samples` times at the same temperature, if their folder is given."""
     gallery_rows: int = Field(default=8, ge=0, le=1000)
-    """Pictures a gallery shows: first those that turned a right answer wrong. 0 makes no galleries."""
+    """Images in a gallery, starting with those that turned a right answer wrong. 0: no galleries."""
     seed: StageSeed = 0
-    """Of the choice of questions, the edits and the answers. The same in all rounds, so that the test is."""
+    """Seed of the choice of questions, of the edits and of the answers. The same in all rounds, so that the test is the
+    same."""
 
 
 class EvaluateInputs(Frozen):

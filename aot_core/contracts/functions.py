@@ -23,8 +23,8 @@ def import_function(name: str, field: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{field}: {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # importing runs the module: it can raise anything
+        raise ValueError(f"{field}: {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
-        raise ValueError(f"{field}: {name!r} is no function")
+        raise ValueError(f"{field}: {name!r} is not a function; name one as package.module:function")
     return found

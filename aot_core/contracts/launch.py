@@ -26,19 +26,19 @@ class DockerSettings(Frozen):
     image: Name = "aot-stage-cpu:latest"
     """The stage's image; with a GPU `aot-stage-gpu:latest`. `docker/build.sh` makes both."""
     memory: str | None = Field(default="16g", pattern=r"^[1-9]\d{0,8}[kmgKMG]$")
-    """The most memory of a stage, with its swap; None: no limit."""
+    """Maximum memory of a stage, including swap. None: no limit."""
     cpus: float | None = Field(default=None, gt=0, le=4096)
-    """The most CPU cores of a stage; None: no limit."""
+    """Maximum number of CPU cores of a stage. None: no limit."""
     shm_size: str = Field(default="1g", pattern=r"^[1-9]\d{0,8}[kmgKMG]$")
-    """`/dev/shm`, through which data loaders and NCCL talk."""
+    """Size of `/dev/shm`, which data loaders and NCCL use for communication."""
     pids: int = Field(default=4096, ge=64, le=4_194_304)
-    """The most processes and threads of a stage."""
+    """Maximum number of processes and threads of a stage."""
     network: Name = "none"
-    """What the container is joined to. "none" does while store and MLflow are folders; a bucket or a server needs
+    """The container's network. "none" is enough while store and MLflow are folders. A bucket or a server needs
     "bridge", "host", or a network of your own."""
     user: str = Field(default="", pattern=r"^(\d{1,10}(:\d{1,10})?)?$")
-    """UID:GID. "": the caller's where one of its folders is mounted, so that what is written is the caller's; else the
-    image's own (10001)."""
+    """UID:GID. Empty: the caller's if one of the caller's folders is mounted, so that new files belong to the caller;
+    otherwise the image's own (10001)."""
     model_cache: PathText | None = None
     """A folder of hub models on the docker host, mounted read-only as the container's `HF_HOME`."""
 
@@ -49,14 +49,14 @@ class KubernetesSettings(Frozen):
     image: Name = "aot-stage-gpu:latest"
     namespace: str = Field(default="aot", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
     service_account: Name = "aot-stage"
-    """`infra/kubernetes/base.yaml` makes it, without any right on the cluster."""
+    """`infra/kubernetes/base.yaml` creates it, without any permission on the cluster."""
     secret: Name = "aot-stage"
-    """Its keys become the stage's environment: the store's and MLflow's credentials."""
+    """Name of the Secret whose keys become the stage's environment: the store's and MLflow's credentials."""
     cpus: str = Field(default="4", pattern=r"^\d{1,9}(\.\d{1,3})?m?$")
     memory: str = Field(default="32Gi", pattern=r"^\d{1,15}(Ki|Mi|Gi|Ti)?$")
     gpus: int = Field(default=1, ge=0, le=64)
-    """`nvidia.com/gpu` of a stage whose device is "cuda" or "auto"."""
+    """Number of `nvidia.com/gpu` for a stage whose device is "cuda" or "auto"."""
     scratch: str = Field(default="100Gi", pattern=r"^\d{1,15}(Ki|Mi|Gi|Ti)?$")
-    """The emptyDir at /scratch."""
+    """Size of the emptyDir at /scratch."""
     model_claim: Name | None = None
     """A PersistentVolumeClaim of hub models, mounted read-only as `HF_HOME`."""

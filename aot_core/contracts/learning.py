@@ -16,6 +16,7 @@ class LoraSettings(Frozen):
     rank: int = Field(default=16, ge=1, le=65_536)
     alpha: int = Field(default=32, ge=1, le=1_000_000)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """In training. An Attacker's rounds take no notice of it: they optimise the policy that samples, which has none."""
     target_modules: tuple[Name, ...] | Literal["all-linear"] = "all-linear"
 
 
@@ -28,35 +29,37 @@ class ModelSettings(Frozen):
 
 
 class EditorSettings(Frozen):
-    """How a big editor (Qwen-Image-Edit and Plus, FLUX Kontext) is driven; `aot-tiny-edit` has nothing to set."""
+    """Settings of a big editor (Qwen-Image-Edit and Plus, FLUX Kontext). `aot-tiny-edit` has no settings."""
 
     resolution: int = Field(default=512, ge=16, le=16_384, multiple_of=16)
-    """Side in pixels of the square frame that images are edited in. An image is scaled to fit, with grey bars where it
-    is not square, and its edit is brought back to the image's own size. (The stock pipelines always edit an area of
-    1024 x 1024: four times the tokens of 512.)"""
+    """Side in pixels of the square frame in which images are edited. An image is scaled to fit, with grey bars if it is
+    not square, and its edit is scaled back to the image's own size. (The stock pipelines always edit an area of 1024 x
+    1024: four times the tokens of 512.)"""
     condition_resolution: int = Field(default=384, ge=16, le=16_384)
-    """Side in pixels of what the text encoder of Qwen-Image-Edit-Plus sees; the other editors' see the frame."""
+    """Side in pixels of the image that the text encoder of Qwen-Image-Edit-Plus sees. The other editors' text encoders
+    see the frame."""
     true_cfg_scale: float = Field(default=1.0, ge=1, le=1000)
-    """Classifier-free guidance; 1 is without, and half the time."""
+    """Scale of classifier-free guidance. 1 is without guidance, in half the time."""
     negative_prompt: Prompt = " "
-    """What guidance leads away from."""
+    """The negative prompt of guidance."""
     guidance_scale: float = Field(default=2.5, gt=0, le=1000)
-    """What a guidance-distilled transformer (FLUX Kontext) is told."""
+    """Guidance scale passed to a guidance-distilled transformer (FLUX Kontext)."""
     max_prompt_tokens: int = Field(default=512, ge=8, le=512)
-    """To which FLUX's T5 pads an instruction."""
+    """Length to which FLUX's T5 pads an instruction."""
     keep_source: bool = True
-    """Whether the source's own pixels stand where the flow left its latents alone, so that an edit costs nothing
-    outside its place: neither by scaling nor by the autoencoder."""
+    """Whether the source's pixels are kept where the flow did not change its latents. An edit then changes nothing
+    outside its place, neither by scaling nor by the autoencoder."""
     keep_below: float = Field(default=0.15, ge=0, le=1000)
-    """Root mean square change of a token's latents (of about unit variance) up to which the source's pixels stand."""
+    """Root mean square change of a token's latents (of about unit variance) up to which the source's pixels are kept.
+    """
     edit_above: float = Field(default=0.35, gt=0, le=1000)
-    """The same from which the edited ones stand; in between they mix."""
+    """The same from which the edited pixels are used. In between, both are blended."""
     offload: bool = False
-    """Whether text encoders and autoencoder wait in the CPU's memory while the transformer works."""
+    """Whether text encoders and autoencoder are kept in CPU memory while the transformer runs."""
     forward_batch: int = Field(default=8, ge=1, le=1_000_000)
-    """Edits in a pass of the transformer where no gradient is wanted; training's passes go by `micro_batch`."""
+    """Edits per pass of the transformer without gradients; training uses `micro_batch`."""
     cached_encodings: int = Field(default=256, ge=0, le=10_000_000)
-    """Encoded sources and prompts that are kept for when a scene comes again."""
+    """Number of encoded sources and prompts that are cached for scenes that recur."""
 
     @model_validator(mode="after")
     def _mixes(self) -> "EditorSettings":
@@ -66,12 +69,13 @@ class EditorSettings(Frozen):
 
 
 class DefenderModelSettings(ModelSettings):
-    """What a multimodal LLM can do besides. `nf4` and `flash_attention_2` need a GPU: never run by this project."""
+    """Further settings of a multimodal LLM. `nf4` and `flash_attention_2` need a GPU and were never run by this
+    project."""
 
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """transformers' `attn_implementation`; flash attention wants the package `flash-attn` and half precision."""
+    """transformers' `attn_implementation`. Flash attention needs the package `flash-attn` and half precision."""
     quantization: Literal["nf4"] | None = None
-    """nf4: the base's weights in 4 bits (QLoRA, arXiv 2305.14314), with the package `bitsandbytes`; needs `lora`."""
+    """nf4: the base's weights in 4 bits (QLoRA, arXiv 2305.14314). It needs the package `bitsandbytes` and `lora`."""
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> "DefenderModelSettings":

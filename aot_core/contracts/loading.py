@@ -11,6 +11,8 @@ from aot_core.contracts.artifact import StageName
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.explaining import explain, shown
 
+SHIPPED_CONFIGS = Path(__file__).parents[1] / "configs"
+"""The campaigns that come with the package, an installed one too; in a checkout a link to its `configs`."""
 _MOST_BYTES = 16 * 2**20
 """A config larger than this is another file that was named by mistake."""
 _OTHER_UNICODE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
@@ -23,8 +25,11 @@ class ConfigError(ValueError):
 def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignConfig:
     """Read, override, validate. Raises ConfigError.
 
+    `path` may be a shipped campaign's bare name (`find_config`).
+
     An override reads `section.field=value`; the value is TOML (`3`, `true`, `"text"`, `[1, 2]`), or else a text.
     """
+    path = find_config(path)
     text = _read(path)
     try:
         values = tomllib.loads(text)
@@ -48,20 +53,30 @@ def load_campaign(path: Path, overrides: list[str] | None = None) -> CampaignCon
         raise ConfigError(f"{path}:\n{explain(error, CampaignConfig)}") from error
 
 
+def find_config(path: Path) -> Path:
+    """The file itself; for a bare name (`tiny`) that is no file here, the campaign of that name that is shipped."""
+    shipped = SHIPPED_CONFIGS / f"{path}.toml"
+    bare = len(path.parts) == 1 and not path.suffix
+    return shipped if bare and not path.is_file() and shipped.is_file() else path
+
+
 def _read(path: Path) -> str:
     """A config's text, which is UTF-8, with a byte order mark or without. Raises ConfigError."""
     try:
         if not path.is_file():
             what = "is no file" if path.exists() else "does not exist"
-            known = ", ".join(sorted(p.as_posix() for p in Path("configs").glob("*.toml")))
-            raise ConfigError(f"config {shown(str(path))} {what}; there are {known or 'none in ./configs'}")
+            here = sorted(p.as_posix() for p in Path("configs").glob("*.toml"))
+            known = ", ".join(here or sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.toml")))
+            raise ConfigError(f"config {shown(str(path))} {what}; there are {known}")
         if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"config {shown(str(path))} has {path.stat().st_size:,} bytes; that is no config")
+            raise ConfigError(
+                f"config {shown(str(path))} has {path.stat().st_size:,} bytes; that is too large for a config"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"config {shown(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a path with a null byte
-        raise ConfigError(f"config {shown(str(path))} is no path: {error}") from error
+        raise ConfigError(f"config {shown(str(path))} is not a path: {error}") from error
     if content.startswith(_OTHER_UNICODE):
         raise ConfigError(f"{path}: this is UTF-16 or UTF-32; save it as UTF-8, as TOML wants it")
     try:

@@ -12,8 +12,8 @@ from aot_core.contracts.scene import DistractorFamily
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import Line, ModelName, Name, Prompt, StageSeed
 
-VERSION = 4
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+VERSION = 5
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(data_set=True, promoted_with=True)
 
 TrainingFamily = Literal["semantic", "irrelevant"]
@@ -21,11 +21,11 @@ TrainingFamily = Literal["semantic", "irrelevant"]
 
 
 class ProceduralSettings(Frozen):
-    """Coloured shapes on a shaded ground; every box and every truth exact, without end."""
+    """Coloured shapes on a shaded ground. Boxes and true answers are exact, and the supply of scenes is unlimited."""
 
     type: Literal["procedural"] = "procedural"
     objects: tuple[int, int] = (2, 3)
-    """How many objects a source scene of 3 x 3 cells holds: least, most."""
+    """Minimum and maximum number of objects in a source scene of 3 x 3 cells."""
 
     @model_validator(mode="after")
     def _range(self) -> "ProceduralSettings":
@@ -39,31 +39,31 @@ class PhotoSettings(Frozen):
     """What every source of annotated photographs has."""
 
     max_side: int | None = Field(default=None, ge=64, le=1_000_000)
-    """Larger photographs are scaled down to so many pixels along their longer side; none when left out."""
+    """Larger photographs are scaled down to this many pixels along their longer side. None: no scaling."""
     implies: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
-    """Category to categories that a picture of it may show without a box of their own (person: nose). Questions
-    that such an unboxed thing could make disputable are not asked. What a COCO file's supercategories imply, where
-    they are categories with boxes, need not be told."""
+    """Maps a category to categories that its image may show without a box of their own (person: nose). Questions that
+    such an unboxed object could make ambiguous are not asked. What a COCO file's supercategories imply need not be
+    repeated here, if they are categories with boxes."""
     max_rejected: float = Field(default=0.05, ge=0, lt=1)
-    """The share of the photographs that may be unusable (a box outside the image, a file that is cut off). Each is
-    left out whole, with its reason, as a question about half of its annotations could be wrong. Above this share
-    the source is refused; 0 refuses it for the first."""
+    """Maximum share of unusable photographs (a box outside the image, a truncated file). Each is excluded as a whole,
+    with its reason, because a question about half of its annotations could be wrong. Above this share the source is
+    rejected; 0 rejects it at the first one."""
 
 
 class CocoSettings(PhotoSettings):
-    """Photographs with boxes in COCO's instances format. Which folder it is, the campaign's input says."""
+    """Photographs with boxes in COCO's instances format. The folder is the campaign's `source_folder`."""
 
     type: Literal["coco"]
     images: Line = "images"
-    """The folder of images, inside the source folder; "." or nothing is that folder itself."""
+    """The folder of images inside the source folder. "." or "" is the source folder itself."""
     annotations: Name = "instances.json"
-    """The instances file, inside the source folder. Read as a stream, however large it is."""
+    """The instances file inside the source folder. It is streamed, so it may be large."""
 
 
 class DatasetsSettings(PhotoSettings):
     """A folder that Hugging Face `datasets` loads (Parquet with images, or image files with metadata), with boxes.
 
-    A row has an image and a struct of two lists: boxes, and what each shows (names, or numbers of a ClassLabel).
+    A row has an image and a struct of two lists: boxes and their labels (names, or numbers of a ClassLabel).
     """
 
     type: Literal["datasets"]
@@ -80,21 +80,21 @@ class DatasetsSettings(PhotoSettings):
     box_format: Literal["xywh", "xyxy"] = "xywh"
     """Corner and size, or two corners."""
     licence: Line = ""
-    """The column of each image's licence; none when left out."""
+    """The column with each image's licence. Empty: none."""
 
 
 SourceSettings = Annotated[ProceduralSettings | CocoSettings | DatasetsSettings, Field(discriminator="type")]
 
 
 class SplitSizes(Frozen):
-    """How many samples each split gets; with `growing`, each split's share. No source image stands in two splits."""
+    """Number of samples per split; with `growing`, the share of each split. No source image is in two splits."""
 
     warm_start: int = Field(default=1500, ge=0, le=100_000_000)
     """Pairs (clean, edited) for the Attacker's warm start; their clean halves are the Defender's."""
     train: int = Field(default=2400, ge=0, le=100_000_000)
     """Questions on clean scenes, for the rounds of both learners."""
     evaluate: int = Field(default=300, ge=0, le=100_000_000)
-    """Held-out questions; each is there once clean and once for every evaluated family."""
+    """Held-out questions, each once clean and once for every evaluated family."""
 
     @model_validator(mode="after")
     def _some(self) -> "SplitSizes":
@@ -104,7 +104,7 @@ class SplitSizes(Frozen):
 
 
 class KindWeights(Frozen):
-    """How often each kind of question is asked, relative to the others."""
+    """Relative frequency of each kind of question."""
 
     existence: float = Field(default=4, ge=0, le=1_000_000)
     attribute: float = Field(default=2, ge=0, le=1_000_000)
@@ -123,30 +123,30 @@ class ExtensionSettings(Frozen):
 
     enabled: bool = True
     attempts: int = Field(default=4, ge=1, le=1000)
-    """Extensions tried per source before it is given up."""
+    """Maximum number of extensions tried per source."""
     objects: tuple[int, int] = (0, 1)
-    """Procedural: how many objects are painted into the new part: least, most."""
+    """Procedural scenes: minimum and maximum number of objects painted into the new area."""
     scale: tuple[float, float] = (1.35, 1.6)
-    """Photographs: the canvas's sides over the photograph's: least, most."""
+    """Photographs: minimum and maximum ratio of the canvas's sides to the photograph's."""
     pasted: tuple[int, int] = (0, 0)
-    """Photographs: how many things from other photographs of the split are pasted into the new part: least, most.
-    They are what a pair can take away or replace without a trace."""
+    """Photographs: minimum and maximum number of objects from other photographs of the split that are pasted into the
+    new area. A pair can remove or replace them without a trace."""
     min_ssim: float = Field(default=0.97, ge=0, le=1)
-    """Composition: the SSIM of the original inside the extended scene."""
+    """Composition: minimum SSIM of the original inside the extended scene."""
     max_copy: float = Field(default=0.7, ge=0, le=1)
-    """Duplication, photographs: how like an object any place in the new part may be; 1 is a true copy."""
+    """Duplication, photographs: maximum similarity of any place in the new area to an object; 1 is an exact copy."""
     max_seam: float = Field(default=2.5, gt=0, le=1_000_000)
-    """Realism, photographs: the step across the seam over the usual step between neighbouring pixels."""
+    """Realism, photographs: maximum step across the seam, relative to the usual step between neighbouring pixels."""
     editor: ModelName | None = None
-    """Photographs: the diffusers pipeline (a folder or a hub name) that outpaints, by inpainting or by editing. Left
-    out, the photograph's mirrored and blurred border does."""
+    """Photographs: the diffusers pipeline (folder or hub name) that outpaints, by inpainting or by editing. None: the
+    photograph's mirrored and blurred border."""
     editor_prompt: Prompt = "The same scene, continued naturally beyond its borders."
-    """What the outpainting pipeline is told."""
+    """Prompt of the outpainting pipeline."""
     editor_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps of the outpainting pipeline."""
     checker: ModelName | None = None
-    """The image-text-to-text model (a folder or a hub name) that makes the three checks by prompt, as the paper has
-    it, after those by geometry and pixels. Left out, these decide alone."""
+    """An image-text-to-text model (folder or hub name) that repeats the three checks by prompt, as in the paper, after
+    the checks by geometry and pixels. None: only the latter."""
 
     @model_validator(mode="after")
     def _ranges(self) -> "ExtensionSettings":
@@ -160,7 +160,7 @@ class ExtensionSettings(Frozen):
 
 
 class EditWeights(Frozen):
-    """How often each kind of edit is made, relative to the others."""
+    """Relative frequency of each kind of edit."""
 
     add: float = Field(default=6, ge=0, le=1_000_000)
     remove: float = Field(default=1, ge=0, le=1_000_000)
@@ -174,12 +174,12 @@ class EditWeights(Frozen):
 
 
 class ImplantationSettings(Frozen):
-    """Adversarial implantation: edits that leave the truth and the protected boxes alone."""
+    """Adversarial implantation: edits that preserve the true answer and the protected boxes."""
 
     edits: EditWeights = EditWeights()
     """The kinds of edit in warm-start pairs; evaluation only adds."""
     distractors: tuple[int, int] = (1, 3)
-    """Edits in a warm-start pair: least, most."""
+    """Minimum and maximum number of edits in a warm-start pair."""
     families: tuple[TrainingFamily, ...] = Field(default=("semantic", "irrelevant"), min_length=1)
     """Families of warm-start pairs, in equal shares."""
     open_instructions: float = Field(default=0.5, ge=0, le=1)
@@ -189,12 +189,12 @@ class ImplantationSettings(Frozen):
     evaluated_distractors: int = Field(default=3, ge=1, le=8)
     """Distractors in each edited held-out scene."""
     near: float = Field(default=0.0, ge=0, le=1)
-    """The share of added distractors, irrelevant ones apart, that are put in the neighbourhood of the objects that the
-    question is about, where there is room; the others stand anywhere."""
+    """Share of the added distractors (except irrelevant ones) that are placed near the objects of the question, if
+    there is room. The others are placed anywhere."""
     min_ssim: float = Field(default=0.85, ge=-1, le=1)
-    """The least localized SSIM of a pair; below, the edit comes too close to a protected box."""
+    """Minimum localized SSIM of a pair. Below it, the edit is too close to a protected box."""
     attempts: int = Field(default=6, ge=1, le=1000)
-    """Implantations tried per question before it is given up."""
+    """Maximum number of implantations tried per question."""
 
     @model_validator(mode="after")
     def _range(self) -> "ImplantationSettings":
@@ -205,54 +205,55 @@ class ImplantationSettings(Frozen):
 
 
 class EffectivenessSettings(Frozen):
-    """Which pairs fool the base Defender: right on the clean scene, wrong on the edited one."""
+    """The effectiveness filter: which pairs fool the base Defender (right when clean, wrong when edited)."""
 
     enabled: bool = True
     samples: int = Field(default=3, ge=1, le=1024)
-    """Answers asked for per image. Right means all are right, wrong means none is."""
+    """Answers sampled per image. "Right" means that all are right, "wrong" that none is."""
     temperature: float = Field(default=1.0, ge=0, le=100)
     keep_ineffective: float = Field(default=0.0, ge=0, le=1)
-    """The share of ineffective pairs that is kept all the same. 0 is the paper's filter; 1 only records."""
+    """Share of ineffective pairs that is kept. 0 is the paper's filter; 1 keeps all and only records the result."""
     asked: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Ask about so many pairs only and keep the others unasked; all when left out."""
+    """Ask the base Defender about this many pairs only and keep the others unasked. None: all pairs."""
     max_new_tokens: int = Field(default=16, ge=1, le=131_072)
-    """The longest answer; a base model that reasons before it answers needs hundreds."""
+    """Maximum length of an answer in tokens. A base model that reasons before it answers needs hundreds."""
     dtype: DType = "float32"
-    """How the base Defender is loaded."""
+    """Precision of the base Defender's weights."""
 
 
 class ImageFormat(Frozen):
     """How the data set's images are stored."""
 
     type: Literal["png", "jpeg", "webp"] = "png"
-    """PNG is exact; the others are smaller, and what they change is changed before SSIM and filter look."""
+    """PNG is lossless. The others are smaller; SSIM and the effectiveness filter see the compressed images."""
     quality: int = Field(default=92, ge=1, le=100)
-    """Of JPEG and WebP."""
+    """Quality of JPEG and WebP."""
 
 
 class GuardSettings(Frozen):
-    """What the data must be like to be let through."""
+    """Limits of the data validation."""
 
     letter_p: float = Field(default=1e-6, ge=0, lt=1)
-    """A letter's share of the right answers is refused where chance alone would bring it with less than this
-    probability (exact binomial test, corrected for the number of letters)."""
+    """A letter's share of the right answers is rejected if its probability by chance is below this (exact binomial
+    test, corrected for the number of letters)."""
     near_duplicate_bits: int = Field(default=8, ge=0, le=192)
-    """Photographs of two splits may not be as alike as this: bits of 192 in which their perceptual hashes differ."""
+    """Photographs of two splits are near-duplicates, and rejected, if their perceptual hashes differ in at most this
+    many of 192 bits."""
     min_effective: float = Field(default=0.0, ge=0, le=1)
-    """The least share of effective pairs among those that the base Defender was asked about and that were kept."""
+    """Minimum share of effective pairs among the kept pairs that the base Defender was asked about."""
 
 
 class DataLimits(Frozen):
-    """What is refused."""
+    """Limits on the input."""
 
     max_image_pixels: int = Field(default=40_000_000, ge=1, le=10_000_000_000)
-    """Pixels of one image. Looked up in the file's header before anything is decoded."""
+    """Maximum number of pixels of one image, read from the file's header before anything is decoded."""
     max_attempts: int = Field(default=20, ge=1, le=100_000)
-    """Sources tried per wanted sample before the stage gives up."""
+    """Maximum number of sources tried per requested sample."""
 
 
 class PrepareDataConfig(Frozen):
-    """Everything that decides the data but the source folder and the base Defender, which are inputs."""
+    """Everything that determines the data set, except the source folder and the base Defender, which are inputs."""
 
     source: SourceSettings = ProceduralSettings()
     splits: SplitSizes = SplitSizes()
@@ -264,18 +265,17 @@ class PrepareDataConfig(Frozen):
     guard: GuardSettings = GuardSettings()
     limits: DataLimits = DataLimits()
     shard_size: int = Field(default=250, ge=1, le=1_000_000)
-    """Questions in a shard: the unit that workers share out, and the most that a killed run loses."""
+    """Questions per shard. A shard is the workers' unit of work, and the most that a killed run loses."""
     seed: StageSeed = 0
     """Filled in by the campaign."""
     growing: Annotated[bool, LATER] = False
-    """Photographs: whether the source folder grows, so that the data set grows with it: each photograph gives
-    `questions_per_picture` samples, and `splits` are the splits' shares of the photographs, not numbers of samples. A
-    photograph's split follows from what it looks like, never from the seed or from the others, except that one that
-    looks like another goes where that one is. Of a grown folder only the shards of new photographs are made; the others
-    are taken from the data set given as `previous`."""
+    """Photographs: whether the source folder grows and the data set with it. Each photograph then gives
+    `questions_per_picture` samples, and `splits` are shares of the photographs, not numbers of samples. A photograph's
+    split depends only on its content, never on the seed or on other photographs, except that near-duplicates share a
+    split. Only the shards of new photographs are built; the others are taken from the data set given as `previous`."""
     questions_per_picture: Annotated[int, LATER] = Field(default=4, ge=1, le=1024)
-    """growing: samples (in `evaluate`, questions) made of each photograph. A shard whose photographs yield fewer is
-    kept as it is."""
+    """With `growing`: samples (in `evaluate`, questions) per photograph. A shard whose photographs yield fewer is kept
+    as it is."""
 
     @model_validator(mode="after")
     def _growing(self) -> "PrepareDataConfig":

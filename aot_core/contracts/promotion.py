@@ -18,32 +18,33 @@ BENCHMARK_PREFIX = "bench/"
 
 
 class GateSettings(Frozen):
-    """The rule. Every margin and share is 0..1."""
+    """The promotion rule. All margins and shares are fractions from 0 to 1."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """The chance, at most, that a challenger that is no better is promoted."""
+    """Upper bound on the probability that a challenger that is no better is promoted."""
     clean_margin: float = Field(default=0.025, ge=0, le=1)
-    """Clean accuracy that a challenger must be shown not to lose; the first champion may lie
-    so much below the base. With 1,000 questions 2.5 points stop a loss of 3 and let pass who loses nothing;
-    `benchmarks/gate.py` measures how often."""
+    """Non-inferiority margin on clean accuracy. The first champion may be this much below the base model. With 1,000
+    questions, 2.5 points stop a loss of 3 points and pass a challenger that loses nothing; `benchmarks/gate.py`
+    measures how often."""
     benchmark_margin: float = Field(default=0.03, ge=0, le=1)
-    """The same on every benchmark that has no margin of its own."""
+    """The same for every benchmark without a margin of its own."""
     benchmark_margins: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=margins)
-    """Margins by benchmark: a small one cannot show a small loss, nor that there is none."""
+    """Margins by benchmark. A small benchmark can neither detect a small loss nor rule it out."""
     min_items: int = Field(default=100, ge=1, le=100_000_000)
-    """Fewer common questions than this decide nothing: such an attack is left out of the worst case, such a
-    benchmark or clean set stops the promotion."""
+    """Minimum number of common questions. With fewer, an attack is left out of the worst case, and a benchmark or the
+    clean set stops the promotion."""
     max_unreadable: float = Field(default=0.05, ge=0, le=1)
-    """Share of the challenger's answers that name no option; more stops the promotion."""
+    """Maximum share of the challenger's answers that name no option. More stops the promotion."""
     resamples: int = Field(default=4000, ge=200, le=1_000_000)
     """Bootstrap resamples of the questions."""
     seed: StageSeed = 0
-    """Of the resampling: equal evaluations give equal decisions."""
+    """Seed of the resampling, so that equal evaluations give equal decisions."""
     repeated_tries: Literal["spend", "ignore"] = "spend"
-    """Whoever tries often enough is lucky once. "spend" gives the k-th challenger of one champion
-    alpha / (k (k + 1)), all of them together alpha; "ignore" gives each the whole of it."""
+    """How repeated attempts are corrected for; otherwise one of them would eventually pass by chance. "spend" (alpha
+    spending) tests the k-th challenger of one champion at alpha / (k (k + 1)), which sums to alpha. "ignore" tests each
+    at alpha."""
     require_commit: bool = False
-    """Whether a stage made by code that no commit names (no checkout, or a changed one) counts as a gap in the
+    """Whether a stage that ran without a known git commit (no checkout, or a modified one) counts as a gap in the
     lineage."""
 
 
@@ -71,7 +72,7 @@ class GateTest(Frozen):
 
 
 class HardStop(Frozen):
-    """A condition that no figure can make up for."""
+    """A condition that rejects a challenger whatever its figures."""
 
     name: str
     stopped: bool
@@ -79,7 +80,7 @@ class HardStop(Frozen):
 
 
 class Decision(Frozen):
-    """The gate's record: complete, and without a clock, so that deciding again gives the same bytes."""
+    """The gate's record: complete and without timestamps, so that deciding again gives the same bytes."""
 
     model: str
     challenger: str
@@ -87,21 +88,21 @@ class Decision(Frozen):
     challenger_sha256: str
     """Of its artifact."""
     champion: str = ""
-    """The version that led when it was decided; empty where none did."""
+    """The champion's version at the time of the decision. Empty if there was none."""
     champion_sha256: str = ""
     promote: bool
     reason: str
-    """In a sentence: the first thing that stood in the way, or what was shown."""
+    """One sentence: the first criterion that failed, or what was shown."""
     attempt: int = Field(default=1, ge=1)
     """1-based index among the challengers of this champion."""
     alpha: float
-    """The level that was left for it."""
+    """The significance level of this attempt."""
     settings: GateSettings
     stops: tuple[HardStop, ...] = ()
     tests: tuple[GateTest, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict)
-    """Every figure of both sides: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` where there
-    was no champion."""
+    """Every figure of both models: `challenger/strict/clean`, `champion/mean/attacker_1`, ...; `base/...` if there was
+    no champion."""
     lineage: dict[str, str] = Field(default_factory=dict)
     """Data manifest, commit, images, evaluations, parent version."""
 
@@ -111,39 +112,41 @@ class Decision(Frozen):
 
 
 LedgerKind = Literal["refused", "proposed", "declined", "expired", "intent", "done", "undone", "abandoned"]
-"""refused: by the gate or by the smoke test, nothing moved. proposed: passed, and a person is asked. declined, expired:
-by that person, or by the clock. intent: the alias is about to move. done: it moved, and what it points at answers.
-undone: it moved, what it pointed at did not answer, and it was moved back. abandoned: a process died after its intent,
-and the alias is where it was."""
+"""refused: rejected by the gate or the smoke test; the alias did not move. proposed: passed, and a reviewer is asked.
+declined, expired: rejected by the reviewer or by the time-out. intent: the alias is about to move. done: it moved, and
+its target answers. undone: it moved, its target did not answer, and it was moved back. abandoned: a process died after
+its intent, and the alias did not move."""
 
 LedgerAction = Literal["promote", "force", "rollback"]
-"""promote: by the gate's leave. force: by a person's, against the gate or without it. rollback: to an earlier one."""
+"""promote: approved by the gate. force: by a person, against the gate or without it. rollback: to an earlier version.
+"""
 
 
 class LedgerEntry(Frozen):
-    """One line of the ledger. Each names the hash of the line before it: none can be changed or dropped unseen."""
+    """One entry of the ledger. Each contains the hash of the entry before it, so that none can be changed or removed
+    unnoticed."""
 
     number: int = Field(ge=1)
     previous: str
-    """sha256 of the entry before; empty for the first."""
+    """sha256 of the previous entry; empty for the first."""
     kind: LedgerKind
     action: LedgerAction
     model: str
     from_version: str
-    """Who led before; empty where nobody did."""
+    """The previous champion's version. Empty if there was none."""
     to_version: str
-    """Who was to lead."""
+    """The version that was to become champion."""
     challenger_sha256: str = ""
-    """Of the artifact that was to lead."""
+    """sha256 of that version's artifact."""
     champion_sha256: str = ""
-    """Of the artifact that led."""
+    """sha256 of the previous champion's artifact."""
     who: str
     when: str
     """UTC, ISO 8601."""
     why: str
     figures: dict[str, float] = Field(default_factory=dict)
     decision_sha256: str = ""
-    """The decision stands beside the entry in the store."""
+    """sha256 of the decision, which is stored beside the entry."""
 
     @property
     def sha256(self) -> str:
@@ -151,21 +154,22 @@ class LedgerEntry(Frozen):
 
 
 class PromotionSettings(Frozen):
-    """How a campaign's last Defender may take the `champion` alias. Nothing of it changes a stage's result."""
+    """How a campaign's last Defender can become champion. Nothing in this section changes a stage's result."""
 
     model: str = Field(default="aot-defender", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     """The registered model's name in MLflow."""
     gate: GateSettings = GateSettings()
     approval: Literal["none", "human"] = "none"
-    """"human" pauses the flow until somebody answers in Prefect (or by `aot promote`), holding no GPU."""
+    """"human" pauses the flow, without occupying a GPU, until somebody answers in Prefect (or by `aot promote`)."""
     approval_hours: float = Field(default=24.0, gt=0, le=8784)
-    """A question that nobody answers for so long counts as no."""
+    """Time-out of the approval in hours. A time-out rejects the challenger."""
     smoke_seconds: float = Field(default=900.0, gt=0, le=86_400)
-    """How long the registered model may take to load and to answer once, before it counts as broken."""
+    """Time-out in seconds for the registered model to load and answer once. A time-out counts as a failed smoke test.
+    """
     webhook: Webhook | None = None
-    """Every ledger entry of this model is posted there as JSON. One that cannot be reached changes nothing. An address
-    that lets anybody post (Slack's, Teams') is a secret: "env:NAME" or "prefect-block:secret/NAME"."""
+    """Every ledger entry of this model is posted there as JSON. A failed post changes nothing. An address that lets
+    anybody post (Slack's, Teams') is a secret: write "env:NAME" or "prefect-block:secret/NAME"."""
     webhook_key: SecretKey | None = None
-    """What signs each post (`X-AOT-Signature`): "env:NAME" or "prefect-block:secret/NAME"."""
+    """The key that signs each post (`X-AOT-Signature`): "env:NAME" or "prefect-block:secret/NAME"."""
     webhook_form: Literal["ledger", "slack"] = "ledger"
-    """The post's JSON: the ledger entry, or a message as Slack's and Mattermost's incoming webhooks take it."""
+    """The post's JSON: the ledger entry, or a message in the format of Slack's and Mattermost's incoming webhooks."""

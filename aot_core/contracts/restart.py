@@ -24,13 +24,13 @@ _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
 
 
 class Restart(Frozen):
-    """From which stage on a campaign is made anew."""
+    """The stage from which a campaign is recomputed."""
 
     stage: StageName
     round: int = Field(default=0, ge=0, le=999)
-    """0: data, warm starts, the first evaluation."""
+    """The round of that stage. 0: data, warm starts and the first evaluation."""
     asked_at: str = Field(default="", max_length=40)
-    """UTC, ISO 8601; part of the keys of what is made anew. Filled in when it begins."""
+    """UTC, ISO 8601; part of the keys of the recomputed stages. Filled in at the start."""
 
     def covers(self, stage: StageName, round_index: int) -> bool:
         """Whether a stage of a round is the chosen one, or follows it."""
@@ -52,7 +52,7 @@ def parse_restart(asked: str, rounds: int) -> Restart:
     least = 1 if stage in _OF_A_ROUND else 0
     most = rounds if stage in (*_OF_A_ROUND, "evaluate", "bank") else 0
     if separator and not number.isdecimal():
-        raise ValueError(f"--from {asked!r}: {number!r} is no round; give STAGE or STAGE:ROUND")
+        raise ValueError(f"--from {asked!r}: {number!r} is not a round; give STAGE or STAGE:ROUND")
     chosen = int(number) if separator else least
     if not least <= chosen <= most:
         has = f"rounds {least} to {most}" if most > least else f"round {most}" if most >= least else "no round"

@@ -58,7 +58,7 @@ class Box(Frozen):
 
 
 class SceneObject(Frozen):
-    """One thing in a scene: where it is and what is known of it."""
+    """One object in a scene: its box and its attributes."""
 
     box: Box
     attributes: Attributes
@@ -78,14 +78,14 @@ class Scene(Frozen):
 
     scene_id: str
     source_id: str
-    """The source image it comes from; no source stands in two splits."""
+    """The source image. No source is in two splits."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     objects: tuple[SceneObject, ...]
     licence: str = ""
-    """Of the source image, as its source says it."""
+    """Licence of the source image, as given by the source."""
     source_hash: str = ""
-    """Perceptual hash of the source image (48 hex digits); images that look alike differ in few of its bits."""
+    """Perceptual hash of the source image (48 hex digits). Similar images differ in few of its bits."""
 
     @model_validator(mode="after")
     def _boxes_lie_inside(self) -> "Scene":
@@ -100,15 +100,15 @@ class Scene(Frozen):
 
 
 class Query(Frozen):
-    """What is asked, in terms of attributes."""
+    """A question in terms of attributes."""
 
     kind: QuestionKind
     target: Attributes
     """The object or objects that the question is about."""
     reference: Attributes = Field(default_factory=dict)
-    """relation: the object that the target's position is told against."""
+    """For relation: the object to which the target's position is relative."""
     asked: str = ""
-    """attribute: the attribute whose value is the answer ("colour", "place")."""
+    """For attribute: the attribute whose value is the answer ("colour", "place")."""
 
 
 class Question(Frozen):
@@ -149,11 +149,11 @@ class Question(Frozen):
 
 
 class Edit(Frozen):
-    """A change of a scene that leaves the truth of its question alone."""
+    """A change of a scene that preserves the true answer to its question."""
 
     kind: EditKind
     instruction: str
-    """What an image editor is told, complete in itself: `Add a red ring at row 2, column 3.`"""
+    """The instruction to an image editor, complete in itself: `Add a red ring at row 2, column 3.`"""
     family: DistractorFamily
     region: Box
     """The pixels that the edit may change."""
@@ -179,11 +179,11 @@ class Sample(Frozen):
     ssim: float | None = None
     """Localized SSIM between image and edited image on the protected boxes."""
     clean_correct: float | None = None
-    """Share of right answers of the filtering Defender on the clean image, None where it was not asked."""
+    """Share of right answers of the filtering Defender on the clean image. None if it was not asked."""
     edited_correct: float | None = None
     """The same on the edited image."""
 
     @property
     def instruction(self) -> str:
-        """All edits in one instruction, as the editor is told."""
+        """All edits as one instruction to the editor."""
         return " ".join(edit.instruction for edit in self.edits)

@@ -43,7 +43,7 @@ def _url(value: str, *, path_may_tell: bool) -> str:
             'digits, "-")',
         )
     if len(value) > _LONGEST or re.search(r"[\x00-\x20\x7f]", value):
-        raise PydanticCustomError("url", "a URL has no blanks, and 2,048 characters at most")
+        raise PydanticCustomError("url", "a URL has no spaces and at most 2,048 characters")
     if "@" in value:  # also behind a slash, which a password may hold
         raise PydanticCustomError("credentials", f"a URL with credentials in it would be written to every log; {_HOW}")
     try:
@@ -79,7 +79,7 @@ def _plain_webhook(value: str) -> str:
 
 def _reference_alone(value: str) -> str:
     if not _REFERENCE.fullmatch(value):
-        raise PydanticCustomError("reference", f"a key stands in no config; {_HOW}")
+        raise PydanticCustomError("reference", f"a key must not stand in a config; {_HOW}")
     return value
 
 
@@ -170,7 +170,9 @@ def reveal(value: str, field: str) -> SecretStr:
     if not found:
         raise SecretError(f"{field}: {value} names the environment variable {variable}, which is not set; set it")
     if not found.startswith(("http://", "https://")):
-        raise SecretError(f"{field}: the environment variable {variable} holds no URL; it must start with http(s)://")
+        raise SecretError(
+            f"{field}: the environment variable {variable} does not hold a URL; it must start with http(s)://"
+        )
     return SecretStr(found)
 
 

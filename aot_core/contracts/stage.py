@@ -9,13 +9,13 @@ from aot_core.contracts.base import Frozen
 
 
 class StageDeclaration(Frozen):
-    """What others need to know of a stage."""
+    """Properties of a stage that tracking, promotion and reports depend on."""
 
     checkpoint: Literal["", "attacker", "defender"] = ""
-    """Whose weights its artifact holds; MLflow logs it as that player's checkpoint."""
+    """Whose weights the artifact contains; MLflow logs it as that player's checkpoint."""
     data_set: bool = False
     """Whether its artifact is a data set, which MLflow logs as an input."""
     promoted_with: bool = False
-    """Whether a Defender is not promoted unless its campaign has this stage's record."""
+    """Whether promotion of a Defender requires this stage's record in its campaign."""
     same_in_all_rounds: bool = False
-    """Whether its seed is the campaign's own in every round, so that rounds differ by the players alone."""
+    """Whether its seed is the campaign's own in every round, so that rounds differ only by the players."""

@@ -12,24 +12,25 @@ _ATTEMPTS_OF_OLD = 8
 
 
 class S3Settings(Frozen):
-    """Nothing in here changes a result, so none of it is in a key."""
+    """Access to an S3 bucket. Nothing in this section changes a result, so none of it is part of a key."""
 
     endpoint_url: Address | None = None
     """An S3-compatible server; None: AWS, or what `AWS_ENDPOINT_URL_S3` says."""
     region: Name | None = None
     """None: boto3's own choice (`AWS_REGION`, the profile), or else us-east-1."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
-    """Servers without wildcard DNS want "path"."""
+    """Servers without wildcard DNS need "path"."""
     encryption: Literal["", "AES256", "aws:kms"] = ""
-    """Server-side encryption asked for with every object; "" leaves it to the bucket's default."""
+    """Server-side encryption requested for every object. "" leaves it to the bucket's default."""
     kms_key: Line = ""
     """The key's id or ARN for "aws:kms"; "" is the account's default key."""
     multipart_mib: int = Field(default=64, ge=5, le=5120)
-    """Files larger than this go up in parts of this size, several at a time."""
+    """Files larger than this are uploaded in parts of this size, several at a time."""
     patience: float = Field(default=120, ge=0, le=86_400)
-    """Seconds for which a request is tried again where the server is away, silent or out of order."""
+    """For how many seconds a request is retried when the server is unreachable, does not answer, or reports an error.
+    """
     lease_seconds: float = Field(default=60, gt=0, le=86_400)
-    """A lock whose holder has not renewed it for so long is free: its holder died."""
+    """A lock that was not renewed for this long is free: its holder counts as dead."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,7 +39,9 @@ class S3Settings(Frozen):
         if isinstance(told, dict) and "attempts" in told:
             told = dict(cast("dict[str, Any]", told))
             if told.pop("attempts") != _ATTEMPTS_OF_OLD:
-                raise ValueError("attempts is no setting any more; say how many seconds a request is tried: patience")
+                raise ValueError(
+                    "attempts is no longer a setting; set patience, the seconds for which a request is retried"
+                )
         return cast(Any, told)
 
     @model_validator(mode="after")

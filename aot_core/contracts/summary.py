@@ -9,7 +9,7 @@ from aot_core.contracts.base import Frozen
 from aot_core.contracts.promotion import Decision
 
 PICTURES_FOLDER = "pictures"
-"""Where in its artifact a stage leaves the pictures that people should look at (PNG)."""
+"""Folder of the artifact in which a stage leaves images for people (PNG)."""
 
 
 class StageStep(Frozen):
@@ -31,25 +31,27 @@ class CampaignSummary(Frozen):
 
     name: str
     key: str
-    """Of config, base models and source contents: the same key continues the same campaign."""
+    """Hash of config, base models and source contents. The same key continues the same campaign."""
     config: dict[str, Any]
     labels: dict[str, str] = Field(default={})
     """Its owner (`aot.owner`) and its tags, as its MLflow run has them."""
     note: str = ""
-    """What it is for."""
+    """Its purpose."""
     status: Literal["running", "finished", "failed"] = "running"
     message: str = ""
     """Why it failed."""
+    warnings: tuple[str, ...] = ()
+    """Warnings for readers of its figures: drift, an exhausted budget, a rejected edition."""
     started_at: str
     updated_at: str
     mlflow_uri: str = ""
     mlflow_run_id: str = ""
     registered_version: str = ""
-    """The version of the registered Defender that came of it, once there is one."""
+    """The registered version of its Defender, once there is one."""
     aliases: tuple[str, ...] = ()
-    """The aliases which that version was given."""
+    """The aliases of that version."""
     promotion_reason: str = ""
-    """What the gate said of it, and what came of that."""
+    """The gate's verdict and its outcome."""
     decision: Decision | None = None
     """The gate's record."""
     links: dict[str, str] = Field(default={})

@@ -32,6 +32,11 @@ def say(text: str, style: str | None = None) -> None:
     Console(highlight=False, soft_wrap=True).print(text, style=style, markup=False)
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 round", "2 rounds"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def when(iso: str) -> str:
     """ "2026-11-28T07:31:54+00:00" as "2026-11-28 07:31"."""
     return iso[:16].replace("T", " ")

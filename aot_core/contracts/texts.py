@@ -44,7 +44,7 @@ def check_store(value: str) -> str:
     if scheme == "s3" and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#@]*)?", rest):
         raise PydanticCustomError(
             "store",
-            "write s3://BUCKET/PREFIX; the endpoint belongs into run.s3.endpoint_url, keys into AWS_ACCESS_KEY_ID and "
+            "write s3://BUCKET/PREFIX; the endpoint belongs in run.s3.endpoint_url, keys in AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY",
         )
     if scheme == "file" and not rest.startswith("/"):

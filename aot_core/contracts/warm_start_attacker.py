@@ -10,7 +10,7 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 2
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="attacker")
 
 
@@ -20,23 +20,23 @@ class WarmStartAttackerConfig(Frozen):
     seed: StageSeed = 0
     model: ModelSettings = ModelSettings()
     editor: EditorSettings | None = None
-    """For the big editors; None is their defaults. The artifact keeps what its Attacker was trained with, and curation
-    and evaluation edit with that."""
+    """Settings of the big editors. None: their defaults. The artifact records the settings that its Attacker was
+    trained with; curation and evaluation use the same."""
     pairs: int = Field(default=1500, ge=1, le=100_000_000)
-    """At most so many pairs are used."""
+    """Maximum number of pairs used."""
     updates: int = Field(default=100, ge=1, le=10_000_000)
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
-    """Pairs a device step."""
+    """Pairs per device step."""
     gradient_accumulation: int = Field(default=1, ge=1, le=100_000)
-    """Device steps an update."""
+    """Device steps per update."""
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the updates in which the learning rate rises; then it falls along a cosine."""
+    """Share of the updates in which the learning rate rises. It then falls along a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
     changed_weight: float = Field(default=10.0, ge=1, le=1_000_000)
-    """How much more the loss weighs where the pair differs."""
+    """Weight of the loss at pixels where the pair differs, relative to the others."""
     question_share: float = Field(default=0.5, ge=0, le=1)
-    """How often the question follows the instruction, as it does in the rounds."""
+    """How often the question is appended to the instruction, as it is in the rounds."""
 
 
 class WarmStartAttackerInputs(Frozen):

@@ -11,32 +11,32 @@ from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
 VERSION = 2
-"""Raised by hand when the stage gives another result for the same config and inputs."""
+"""Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="defender")
 
 
 class WarmStartDefenderConfig(Frozen):
-    """How the base learns the answer's format on the data set's `warm_start` split."""
+    """SFT that teaches the base the answer format, on the data set's `warm_start` split."""
 
     seed: StageSeed = 0
     model: DefenderModelSettings = DefenderModelSettings()
     samples: int = Field(default=900, ge=1, le=100_000_000)
-    """At most so many of the split's questions are used (the paper: 900)."""
+    """Maximum number of the split's questions used (the paper: 900)."""
     epochs: float = Field(default=1.0, gt=0, le=10_000)
     batch_size: int = Field(default=32, ge=1, le=1_000_000)
-    """Samples a device step."""
+    """Samples per device step."""
     gradient_accumulation: int = Field(default=1, ge=1, le=100_000)
-    """Device steps an update, shared out over the processes."""
+    """Device steps per update, divided among the processes."""
     processes: int = Field(default=1, ge=1, le=1024)
-    """So many processes train together, each on a GPU of its own."""
+    """Number of training processes, each on a GPU of its own."""
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the updates in which the learning rate rises; then it falls along a cosine."""
+    """Share of the updates in which the learning rate rises. It then falls along a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000_000)
 
     held_back: Annotated[float, LATER] = Field(default=0.0, ge=0, le=0.9)
-    """Share of the questions that is kept out, as a bank's regression suite may come to ask them: `bank.suite`, in
-    every edition of a series."""
+    """Share of the questions that is excluded because a bank's regression suite may ask them: `bank.suite`, in every
+    edition of a series."""
 
     @model_validator(mode="after")
     def _steps_divide(self) -> "WarmStartDefenderConfig":

@@ -36,7 +36,7 @@ class Entry:
 
 
 def question_key(source_id: str, source_hash: str, question: str) -> str:
-    """What tells a question about a source picture, however the picture is extended or edited (64 hex digits)."""
+    """The identity of a question about a source picture, however the picture is extended or edited (64 hex digits)."""
     return hashlib.sha256(f"{source_hash or source_id}\n{question}".encode()).hexdigest()
 
 
@@ -60,7 +60,9 @@ def bank_config(folder: Path) -> BankConfig:
     try:
         return BankConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
     except (FileNotFoundError, ValidationError) as error:
-        raise DataError(f"{folder} is no bank: {CONFIG_FILE} is missing or damaged; give what `bank` wrote") from error
+        raise DataError(
+            f"{folder} is not a bank: {CONFIG_FILE} is missing or damaged; give what `bank` wrote"
+        ) from error
 
 
 def read_bank(folder: Path) -> tuple[list[Entry], list[str]]:

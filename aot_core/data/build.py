@@ -1,4 +1,4 @@
-"""From a config to a data set on disk: shards made by workers, found again after a kill, put together as a stream.
+"""From a config to a data set on disk: shards made by workers, found again after a kill, assembled as a stream.
 
     config --missing shards--> workers (processes) --> WORK/SHARD/ ... --assemble--> OUTPUT/{data/, README.md, ...}
 
@@ -166,7 +166,7 @@ def make_shards(job: BuildJob, workers: int = 1) -> BuildSummary:
 
 
 def plan_build(job: BuildJob, workers: int = 1) -> BuildPlan:
-    """The job's shards. A bad source is told here, before any worker starts, and its index is made once."""
+    """The job's shards. A bad source is reported here, before any worker starts, and its index is made once."""
     if not job.config.growing:
         source = open_source(job.config, job.folder, job.index)
         shares_of(job.config, source.size)
@@ -220,7 +220,7 @@ def _run(job: BuildJob, shards: list[Shard], workers: int) -> Iterator[tuple[Sha
 
 
 def _images(config: PrepareDataConfig, shard: Shard) -> int:
-    """About so many images a shard holds: its making takes time in proportion."""
+    """About how many images a shard holds; the time to make it is proportional."""
     each = {"warm_start": 2, "train": 1, "evaluate": 1 + len(config.implantation.evaluated)}
     return each[shard.split] * shard.wanted
 
@@ -293,7 +293,7 @@ def _make_in_worker(shard: Shard) -> ShardRecord:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed has nobody to work for: it ends at once, and leaves no half shard in place."""
+    """A worker whose parent was killed exits at once and leaves no partial shard in place."""
     parent = parent_process()
     assert parent is not None
 

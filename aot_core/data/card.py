@@ -1,4 +1,4 @@
-"""The data card: what is in a data set, counted from its tables, for people and for `datasets`.
+"""The data card: what is in a data set, counted from its tables, for readers and for `datasets`.
 
     tables + funnel ----describe----> DataCard ----write_card----> README.md (its head names the splits), card.json
 

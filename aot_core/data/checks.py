@@ -39,10 +39,10 @@ def checks_frame(
     """A row a sample, and what is checked of it.
 
     Args:
-        near_duplicate_bits: source images of two splits whose hashes differ in so many bits of 192 at most are called
+        near_duplicate_bits: source images of two splits whose hashes differ in at most this many of 192 bits are called
             alike; None looks for equal ones alone (for scenes that are drawn from seeds of their own).
         workers: processes for what no note tells.
-        notes: facts that were noted when the rows were made (`facts`). Rows that none fits are looked at anew.
+        notes: facts that were noted when the rows were made (`facts`). Rows that none fits are examined again.
 
     Raises DataError for a table that cannot be read or has other columns.
     """
@@ -161,7 +161,7 @@ def letter_probabilities(frame: pd.DataFrame) -> list[float]:
 
 
 def in_processes(work: Callable[[_T], _R], items: Sequence[_T], workers: int) -> Iterable[_R]:
-    """`map`, in order, in so many processes; in this one where there are fewer than two."""
+    """`map`, in order, in `workers` processes; in this one for fewer than two."""
     if workers < 2:
         yield from map(work, items)
         return

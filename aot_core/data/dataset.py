@@ -37,7 +37,7 @@ REJECTIONS = "rejections.parquet"
 IMAGES = "images"
 DATA = "data"
 _READ_WHOLE = 2**20
-"""Files of up to so many bytes are hashed in one piece, which for small images takes half the time."""
+"""Files up to this size (bytes) are hashed in one piece, which halves the time for small images."""
 
 _BOXES = pa.struct([("bbox", pa.list_(pa.list_(pa.float64()))), ("category", pa.list_(pa.string()))])
 SCHEMA = pa.schema(
@@ -122,7 +122,7 @@ def write_dataset(folder: Path, samples: Sequence[Sample]) -> None:
     """
     repeated = [name for name, count in Counter(sample.sample_id for sample in samples).items() if count > 1]
     if repeated:
-        raise DataError(f"sample_id {repeated[0]!r} stands more than once; every sample needs an id of its own")
+        raise DataError(f"sample_id {repeated[0]!r} appears more than once; every sample needs an id of its own")
     hashes: dict[str, str] = {}
     for sample in samples:
         for relative in images_of(sample):

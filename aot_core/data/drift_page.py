@@ -1,4 +1,4 @@
-"""What people read of a comparison of two data sets: `drift.html`, whole in one file, and a picture of the columns."""
+"""The report of a comparison of two data sets: `drift.html`, self-contained, and a picture of the columns."""
 
 import io
 from base64 import b64encode

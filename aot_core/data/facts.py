@@ -89,7 +89,7 @@ def table_facts(rows: pa.Table, base: str) -> pa.Table:
 
 
 def digest_of(rows: pa.Table, base: str) -> str:
-    """What tells these rows, at this place, looked at by this code, from all others: 64 hex digits."""
+    """A digest of these rows, their place and the code that examines them: 64 hex digits."""
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, SCHEMA) as writer:
         writer.write_table(rows.cast(SCHEMA).combine_chunks())

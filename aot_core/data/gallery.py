@@ -55,7 +55,7 @@ def gallery(rows: Sequence[GalleryRow], title: str = "") -> Image.Image:
     The boxes that no edit may touch are outlined on the clean picture.
     """
     if not rows:
-        raise ValueError("rows is empty; a gallery needs one row at least")
+        raise ValueError("rows is empty; a gallery needs at least one row")
     texts = [_text_lines(row) for row in rows]
     heights = [max(SIDE, _LINE * len(lines)) for lines in texts]
     head = _GAP + (_LINE + 8 if title else 0) + _LINE

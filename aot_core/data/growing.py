@@ -1,4 +1,4 @@
-"""Which shards a folder of photographs that grows is made of, and which of them the last data set holds already.
+"""Which shards a growing folder of photographs is made of, and which of them the last data set already holds.
 
     source --content, looks--> split of each photograph --chunks of what no kept shard covers--> shards
     snapshot of the last data set --shards whose photographs all still stand-------------------> kept
@@ -35,7 +35,7 @@ from aot_core.worlds.protocol import DONORS
 from aot_core.worlds.sources import Photographs, Source, Unusable
 
 _DONORS_AT_LEAST = 16
-"""A shard of fewer photographs borrows so many of its split to cut distractors from."""
+"""A shard of fewer photographs than this borrows others of its split to cut distractors from."""
 _AT_A_TIME = 64
 _PER_WORKER = 500
 """A worker process takes seconds to start: fewer photographs than this each are not worth one."""
@@ -231,8 +231,8 @@ def _refuse_thin(sizes: SplitSizes, pictures: Sequence[SnapshotPicture]) -> None
         count = sum(picture.split == split for picture in pictures)
         if getattr(sizes, split) and count < LEAST[split]:
             raise DataError(
-                f"splits.{split}: {count} of the source's {len(pictures)} usable photographs fall to it (growing: by "
-                f"what they look like) and it needs {LEAST[split]}; add photographs, raise its size relative to the "
+                f"splits.{split}: {count} of the source's {len(pictures)} usable photographs are assigned to it by "
+                f"their looks (growing), and it needs {LEAST[split]}; add photographs, raise its size relative to the "
                 "others, or set it to 0"
             )
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _ROWS_NAMED = 20
-"""So many rows that break an expectation are named in the report."""
+"""How many of the rows that break an expectation the report names."""
 
 
 class DataGuardError(DataError):
@@ -218,7 +218,7 @@ def raise_for(verdicts: Sequence[ExpectationResult]) -> None:
 
 
 def write_report(folder: Path, verdicts: Sequence[ExpectationResult], samples: int) -> None:
-    """report.json for machines, report.html for people. Equal verdicts give equal bytes."""
+    """Write report.json and report.html. Equal verdicts give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     passed = sum(v.success for v in verdicts)
     summary = {"samples": samples, "passed": passed, "expectations": [asdict(v) for v in verdicts]}
@@ -266,7 +266,7 @@ def raised_in(result: Any) -> str:
 
 
 def great_expectations() -> Any:
-    """The library, imported late (it takes seconds) and told first not to phone home and not to chat."""
+    """The library, imported late (it takes seconds) and configured first: no telemetry, no progress messages."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Before the import, which else tells of hundreds of functions that it documents.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)

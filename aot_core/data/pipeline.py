@@ -6,7 +6,7 @@
     train        questions about clean scenes
     evaluate     held-out questions, each clean and once more for every evaluated family, under one scene_id
 
-Everything random comes from (seed, split, shard, attempt), so the same config gives the same bytes, whoever makes them.
+Everything random comes from (seed, split, shard, attempt), so the same config gives the same bytes on any worker.
 `aot_core.data.build` makes all shards and puts them together.
 """
 

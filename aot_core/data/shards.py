@@ -45,7 +45,7 @@ class Shard:
     wanted: int
     """Questions."""
     asked: int | None = None
-    """About so many of its pairs the base Defender is asked; None: about all."""
+    """About how many of its pairs the base Defender is asked; None: all of them."""
     pictures: tuple[int, ...] = ()
     """growing: the numbers of its photographs in the source."""
     donors: tuple[int, ...] = ()

@@ -5,6 +5,7 @@ prefill. Shapes: B questions in a batch, G samples a question, T tokens.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +19,7 @@ from aot_core.contracts.protocols import Completion
 from aot_core.contracts.scene import LETTERS, Question
 from aot_core.defender.loading import Model, Processor, load_model, load_processor
 from aot_core.defender.sharing import generate_samples
+from aot_core.rl.precision import warn_of_merging
 
 _MARK = "<question>"
 
@@ -25,15 +27,28 @@ _MARK = "<question>"
 class Defender:
     """A vision-language model that answers questions (implements `contracts.protocols.Answerer`)."""
 
-    def __init__(self, model: Model, processor: Processor, *, batch_size: int = 64, max_new_tokens: int = 16) -> None:
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        batch_size: int = 64,
+        max_new_tokens: int = 16,
+        offload: bool = False,
+    ) -> None:
         """
         Args:
             batch_size: questions encoded at a time.
             max_new_tokens: a completion's longest length; generation stops earlier at the end-of-turn token.
+            offload: keep the weights in CPU memory between calls. A call then moves them to the device and back.
         """
         if batch_size < 1 or max_new_tokens < 1:
             raise ValueError(f"batch_size {batch_size} and max_new_tokens {max_new_tokens} must be at least 1")
         self.model = model.eval()
+        self.offload = offload
+        self._device = model.device
+        if offload:
+            self.model.to("cpu")
         self.processor = processor
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
@@ -50,14 +65,27 @@ class Defender:
         *,
         batch_size: int = 64,
         max_new_tokens: int = 16,
+        merge: bool = False,
+        offload: bool = False,
     ) -> Self:
-        """Load a model by name or folder and, if given, merge a LoRA adapter (a peft folder) into it."""
+        """Load a model by name or folder and, if given, a LoRA adapter (a peft folder).
+
+        The adapter is merged into float32 weights and stays beside weights in half precision, where rounding would
+        undo most of what it has learned.
+
+        Args:
+            merge: merge into half precision too, for programs that read no adapters.
+        """
         model = load_model(base, dtype, device)
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        return cls(model, load_processor(base), batch_size=batch_size, max_new_tokens=max_new_tokens)
+            model = PeftModel.from_pretrained(model, str(adapter))
+            if merge or dtype == "float32":
+                warn_of_merging(base, dtype)
+                model = model.merge_and_unload()
+        processor = load_processor(base)
+        return cls(model, processor, batch_size=batch_size, max_new_tokens=max_new_tokens, offload=offload)
 
     @torch.no_grad()
     def answer(
@@ -75,7 +103,8 @@ class Defender:
             raise ValueError(f"temperature is {temperature}; give 0 (greedy) or more")
         drawn = samples if temperature > 0 else 1
         completions: list[list[Completion]] = []
-        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+        cuda = [self._device] if self._device.type == "cuda" else []
+        with self._at_work(), torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
             for inputs, _ in self._batches(images, questions):
                 tokens_GT = self._generate(inputs, drawn, temperature)
@@ -92,11 +121,27 @@ class Defender:
         of a letter. Raises ValueError when images and questions differ in number.
         """
         answers: list[dict[str, float]] = []
-        for inputs, batch in self._batches(images, questions, suffix=self._letter_prefix):
-            logprobs = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().log_softmax(-1).cpu()
-            for row, question in zip(logprobs, batch, strict=True):
-                answers.append({letter: row[self._letter_ids[letter]].item() for letter in question_letters(question)})
+        with self._at_work():
+            for inputs, batch in self._batches(images, questions, suffix=self._letter_prefix):
+                logprobs = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().log_softmax(-1).cpu()
+                for row, question in zip(logprobs, batch, strict=True):
+                    letters = question_letters(question)
+                    answers.append({letter: row[self._letter_ids[letter]].item() for letter in letters})
         return answers
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """The model on its device; with `offload` it returns to the CPU afterwards, and its memory to the device."""
+        if not self.offload:
+            yield
+            return
+        self.model.to(self._device)
+        try:
+            yield
+        finally:
+            self.model.to("cpu")
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _batches(
         self, images: Sequence[Image], questions: Sequence[Question], suffix: str = ""

@@ -1,6 +1,6 @@
 """A Defender's artifact folder: `model/` (all weights and the processor) or `adapter/` (LoRA, to be put on the base).
 
-Stages write it with `save`; they, the evaluation and whoever needs the Defender read it with `load_defender`; training
+Stages write it with `save`; they, the evaluation and all others read it with `load_defender`; training
 goes on from it with `load_trainable`.
 """
 
@@ -27,20 +27,30 @@ def load_defender(
     *,
     batch_size: int = 64,
     max_new_tokens: int = 16,
+    merge: bool = False,
+    offload: bool = False,
 ) -> Defender:
     """The Defender of an artifact folder, or the base itself where `folder` is None.
 
     Args:
         base: the base model's name or folder; used where the artifact holds an adapter.
+        merge: see `Defender.load`.
+        offload: see `Defender`.
 
     Raises CheckpointError where the folder holds neither `model/` nor `adapter/`.
     """
-    settings = {"device": device, "dtype": dtype, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    settings: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "offload": offload,
+    }
     if folder is None:
         return Defender.load(base, **settings)
     if _kind(folder) == MODEL:
         return Defender.load(str(folder / MODEL), **settings)
-    return Defender.load(base, folder / ADAPTER, **settings)
+    return Defender.load(base, folder / ADAPTER, merge=merge, **settings)
 
 
 def load_trainable(
@@ -54,7 +64,7 @@ def load_trainable(
     how = {"attention": settings.attention, "quantization": settings.quantization}
     if settings.lora is None:
         if folder is not None and _kind(folder) == ADAPTER:
-            merged = load_defender(folder, base, device, settings.dtype)
+            merged = load_defender(folder, base, device, settings.dtype, merge=True)
             return merged.model, merged.processor
         name = base if folder is None else str(folder / MODEL)
         return load_model(name, settings.dtype, device, **how), load_processor(name)

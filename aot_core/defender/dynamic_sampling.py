@@ -1,4 +1,5 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): which groups are of use, whom to ask next, how to join.
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): which groups are useful, which prompts to ask next, and how
+to join the batches.
 
 A group whose answers all earn the same has no advantage and teaches nothing. Up to a bound, other prompts are asked in
 its place; only as many as are missing. Shapes: _P groups, _G answers a group.
@@ -32,7 +33,7 @@ def useful_groups(rewards_PG: Tensor, settings: DynamicSampling | None) -> Tenso
 
 
 class Prospects:
-    """Which prompts are likely to be of use: those that were when last asked, then unasked ones, then the rest."""
+    """Which prompts are likely to be useful: those that were when last asked, then unasked ones, then the rest."""
 
     def __init__(self, prompts: int, seed: int) -> None:
         self._prompts, self._seed = prompts, seed
@@ -42,7 +43,7 @@ class Prospects:
         self._last.update(zip(prompts, useful, strict=True))
 
     def choose(self, count: int, taken: Sequence[int], *moment: int) -> list[int]:
-        """`count` prompts that are not taken; fewer where there are no more. The same moment draws the same order."""
+        """`count` prompts that are not in `taken`, or all that are left. The same `moment` gives the same order."""
         order = np.random.default_rng([self._seed, *moment]).permutation(self._prompts).tolist()
         rank = {True: 0, None: 1, False: 2}
         free = [prompt for prompt in order if prompt not in set(taken)]

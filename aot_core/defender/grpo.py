@@ -7,7 +7,9 @@ a reward term, soft overlong punishment.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundOutputs
+from aot_core.contracts.defender_round import DefenderRoundConfig, DefenderRoundOutputs, Vllm
 from aot_core.contracts.scene import Question, Sample
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.checkpoints import save
@@ -25,7 +27,9 @@ from aot_core.defender.loading import Model, Processor
 from aot_core.defender.rewards import build_terms
 from aot_core.defender.round_trainer import RoundTrainer, last_complete_checkpoint
 from aot_core.defender.training import TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
+from aot_core.defender.vllm_on_cpu import colocated_on_cpu
 from aot_core.defender.warm_start import user_turn
+from aot_core.rl.precision import warn_of_rounding
 from aot_core.tracking.protocol import Tracker
 from aot_core.worlds.images import image_size
 
@@ -74,21 +78,25 @@ def train_round(
                 parameter.requires_grad_(False)
     record = TrackerCallback(STAGE, tracker, figures)
     asked = grpo_dataset(prompts)
-    trainer = RoundTrainer(
-        model=model,
-        folder=folder,
-        prompts=asked,
-        terms=build_terms(config),
-        weights={term.name: term.weight for term in config.rewards},
-        dynamic_sampling=config.dynamic_sampling,
-        reference_on_cpu=config.reference_on_cpu,
-        share_prompts=config.share_prompts,
-        args=grpo_arguments(config, progress, device),
-        train_dataset=asked.select(schedule(len(asked), config.generations * config.prompts, config.seed)),
-        processing_class=processor,
-        callbacks=[record],
-    )
+    arguments = grpo_arguments(config, progress, device)
+    with colocated_on_cpu(model.dtype) if config.vllm is not None and device == "cpu" else nullcontext():
+        trainer = RoundTrainer(
+            model=model,
+            folder=folder,
+            prompts=asked,
+            terms=build_terms(config),
+            weights={term.name: term.weight for term in config.rewards},
+            dynamic_sampling=config.dynamic_sampling,
+            reference_on_cpu=config.reference_on_cpu,
+            share_prompts=config.share_prompts,
+            args=arguments,
+            train_dataset=asked.select(schedule(len(asked), config.generations * config.prompts, config.seed)),
+            processing_class=processor,
+            callbacks=[record],
+        )
     trainer.remove_callback(PrinterCallback)
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        warn_of_rounding(STAGE, config.model, config.learning_rate)
     share = config.prompts // config.processes
     trainer.generation_memory.parts = -(-share // min(config.generation_prompts or share, share))
     checkpoint = last_complete_checkpoint(progress)
@@ -127,10 +135,7 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
             "save_total_limit": 2,
         }
     if config.vllm is not None:
-        if find_spec("vllm") is None:
-            raise ValueError("defender_round.vllm: the package vllm is not installed; install it, or leave vllm out")
-        if device == "cpu":
-            raise ValueError("defender_round.vllm: vLLM needs a GPU, and this stage runs on the CPU; leave vllm out")
+        _check_vllm(config.vllm, device)
         common |= {
             "use_vllm": True,
             "vllm_mode": config.vllm.mode,
@@ -165,6 +170,24 @@ def grpo_arguments(config: DefenderRoundConfig, progress: Path, device: str) -> 
     )
     one_gpu(arguments)
     return arguments
+
+
+def _check_vllm(settings: Vllm, device: str) -> None:
+    """Raises ValueError where vLLM is not installed, or cannot answer on this device as the settings want."""
+    if find_spec("vllm") is None:
+        raise ValueError("defender_round.vllm: the package vllm is not installed; install it, or leave vllm out")
+    if device != "cpu":
+        return
+    if settings.mode == "server":
+        raise ValueError(
+            "defender_round.vllm.mode: this stage runs on the CPU, and TRL sends new weights to a server from GPU to "
+            'GPU (NCCL); set mode = "colocate", or leave vllm out'
+        )
+    if "cpu" not in version("vllm"):
+        raise ValueError(
+            f"defender_round.vllm: the installed vllm {version('vllm')} is a build for GPUs, and this stage runs on "
+            "the CPU; install its build for the CPU (docs/serving.md), or leave vllm out"
+        )
 
 
 def schedule(prompts: int, length: int, seed: int) -> list[int]:
@@ -246,17 +269,20 @@ _TRACKED = {
     "cispo_clip_ratio": "clip_ratio",
     "clip_ratio/low_mean": "clip_ratio_low",
     "clip_ratio/high_mean": "clip_ratio_high",
+    "sampling/sampling_logp_difference/mean": "sampler_difference",
+    "sampling/importance_sampling_ratio/mean": "sampler_ratio",
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "cut_off",
     "loss": "loss",
     "grad_norm": "grad_norm",
     "step_time": "seconds_per_update",
 }
-"""TRL's names to this project's; entropy and clip shares are over the tokens that were trained on."""
+"""TRL's names to this project's; entropy and clip shares are over the tokens that were trained on. `sampler_` is
+how far vLLM's log-probabilities of its own answers lie from the trainer's, in nats, and the weight that corrects it."""
 
 
 def figures(logs: Mapping[str, float]) -> dict[str, float]:
-    """What is tracked of a trainer's log entry; of a reward term of one's own its mean, `reward_NAME`."""
+    """What is tracked of a trainer's log entry; of a user-defined reward term its mean, `reward_NAME`."""
     own = {
         f"reward_{key.split('/')[1].rpartition(':')[2]}": value
         for key, value in logs.items()

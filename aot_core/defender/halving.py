@@ -1,7 +1,7 @@
-"""Work on a batch in parts, twice as many whenever the device's memory is full.
+"""Process a batch in parts, and in twice as many whenever the device runs out of memory.
 
-accelerate's `find_executable_batch_size` begins anew with every call and cannot clear away half a gradient; this
-remembers in how many parts the work fitted, and lets its owner undo what the failed try has left.
+accelerate's `find_executable_batch_size` starts over with every call and cannot discard a partial gradient. This
+remembers how many parts fitted, and lets its owner undo what a failed attempt has left.
 """
 
 import logging
@@ -15,22 +15,22 @@ T = TypeVar("T")
 
 
 class Halving:
-    """In how many parts something is done; shared by all calls that need about the same memory."""
+    """The number of parts that something is done in; shared by all calls that need about the same memory."""
 
     def __init__(self, told: str, parts: int = 1) -> None:
         """
         Args:
-            told: what is done, for the log: "a micro-batch is trained".
+            told: what is being done, for the log: "a micro-batch is trained".
         """
         self.parts, self._told = parts, told
 
     def run(self, work: Callable[[], T], most: int, undo: Callable[[], None] | None = None) -> T:
-        """What `work` returns, done again in twice as many `parts` as often as memory is full.
+        """What `work` returns; whenever it runs out of memory, it is repeated with twice as many `parts`.
 
         Args:
             work: reads `parts`, and begins from the start at every call.
             most: parts beyond which the batch cannot be cut, such as its rows. 0 allows no second try.
-            undo: clears away what a failed try has left; called before the next one.
+            undo: discards what a failed attempt has left; called before the next one.
 
         Raises torch.OutOfMemoryError where `most` parts do not fit either.
         """

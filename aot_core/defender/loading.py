@@ -99,7 +99,7 @@ def load_model(
         flash = attention == "flash_attention_2"
         _needs(flash, "flash_attn", "model.attention flash_attention_2")
         if flash and device == "cpu":
-            raise ValueError("model.attention flash_attention_2 works on GPUs alone; use sdpa on the CPU")
+            raise ValueError("model.attention flash_attention_2 works on GPUs only; use sdpa on the CPU")
         given["attn_implementation"] = attention
     if quantization is None:
         model: Model = AutoModelForImageTextToText.from_pretrained(source, **given)

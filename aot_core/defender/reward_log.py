@@ -1,4 +1,4 @@
-"""What every answer of a round earned: a row an answer, kept with the round's checkpoints, written as Parquet."""
+"""The rewards of every answer of a round: one row per answer, kept with the round's checkpoints, written as Parquet."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -46,5 +46,5 @@ class RewardLog:
         return folder / FILE
 
     def read(self, folder: Path) -> None:
-        """Go on from what a checkpoint holds."""
+        """Restore the rows from a checkpoint."""
         self._columns = defaultdict(list, pq.read_table(folder / FILE).to_pydict())

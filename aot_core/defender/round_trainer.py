@@ -1,4 +1,4 @@
-"""The trainer of a Defender's round: the shared prompt, and what makes of TRL's GRPO a complete DAPO that survives.
+"""The trainer of a Defender's round: shared prompts, and what turns TRL's GRPO into a complete, resumable DAPO.
 
 On top of `SharedPromptTrainer`: images are opened when a prompt is asked, once a group; groups that teach nothing are
 replaced (dynamic sampling); every answer's reward is kept; a micro-batch that does not fit into memory is halved; a

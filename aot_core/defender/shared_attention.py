@@ -1,7 +1,7 @@
-"""Attention in which many answers read one prompt's keys and values, hung into transformers' attention interface.
+"""Attention in which many answers read one prompt's keys and values, registered with transformers' attention interface.
 
-Stock code lays prompt and answer of every answer in a row of their own, and so computes a prompt as often as it is
-answered. Here a row holds one prompt and behind it all its answers, the *branches*: a branch's tokens see the prompt
+Stock code puts each answer in a row of its own together with its prompt, and so computes a prompt once per answer. Here
+a row holds one prompt followed by all its answers, the *branches*: a branch's tokens see the prompt
 and their own past, never a sibling. That is the same mathematics, and nothing is cached, so gradients, activation
 checkpointing, adapters and sharded models work as they do on plain rows.
 

@@ -40,6 +40,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         """
         Args:
             share_prompts: False leaves everything to TRL. Where a model's attention cannot be shared, that is so too.
+                Shared prompts have one picture each; another number is a ValueError in the first generation.
         """
         super().__init__(*args, **kwargs)
         self.generation_memory = Halving("prompts are asked")
@@ -85,11 +86,20 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
             return super()._tokenize_prompts(prompts)
         group = self.num_generations
         ids, images, fields = super()._tokenize_prompts(prompts[::group])
+        counts = [len(of_prompt or ()) for of_prompt in images or [None] * len(ids)]
+        place = next((i for i, count in enumerate(counts) if count != 1), None)
+        if place is not None:
+            raise ValueError(
+                f"prompt {place} of a generation has {counts[place]} pictures, but a shared prompt has exactly one; "
+                "train with share_prompts = false, which leaves generation and training to TRL"
+            )
         return _each(ids, group), None if images is None else _each(images, group), fields
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
+        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
+            prompt_ids = _with_one_token_an_image(prompt_ids, self.processing_class.image_token_id)
         if not self._sharing or self.use_vllm or self.use_transformers_continuous_batching:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -129,7 +139,7 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         steps = self.args.steps_per_generation
         due = self._step % (steps * self.num_iterations) == 0 and self._generated_at != self._step
         if due or self._buffered_inputs is None:
-            self._generated_at = self._step  # a step that is done again asks nobody again
+            self._generated_at = self._step  # a step that is repeated does not generate again
             made = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = cut(made, self.num_generations, steps, skip_flat=self._flat_groups_add_nothing)
         return self._buffered_inputs[self._step % steps]
@@ -182,6 +192,15 @@ def _has_dropout(model: Any) -> bool:
 
 def _each(items: list[Any], times: int) -> list[Any]:
     return [item for item in items for _ in range(times)]
+
+
+def _with_one_token_an_image(prompt_ids: list[list[int]], image_token: int) -> list[list[int]]:
+    """Every run of image tokens as a single one. vLLM puts an image's tokens in place of the first that it finds: of a
+    prompt in which they stand already, as TRL 1.16 hands it over, it would see all but one of them twice."""
+    return [
+        [token for token, before in zip(ids, [None, *ids], strict=False) if not token == before == image_token]
+        for ids in prompt_ids
+    ]
 
 
 def _up_to_end(tokens: list[int], ends: list[int]) -> list[int]:

@@ -38,7 +38,7 @@ def can_share(model: Model) -> bool:
 
 
 def prepare_sharing(model: Model) -> None:
-    """Make a model ready to be called with `shared_prompt`; as often as one likes. Nothing of it is saved."""
+    """Prepare a model to be called with `shared_prompt`. Idempotent; nothing of it is saved."""
     body = core(model).base_model
     share_attention(body.language_model)
     if not getattr(body, "_returns_branches", False):

@@ -1,9 +1,10 @@
 """What the Defender's two trainers (SFT and GRPO, both TRL's) have in common.
 
-Trainer logs go to the stage's tracker as `defender/NAME`; a loss that is not finite ends the stage with an error that
-names step and fix, before any weight is written.
+Trainer logs go to the stage's tracker as `defender/NAME`. A loss or a gradient that is not finite ends the stage before
+any weight is written, with an error that names the step and the fix.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,12 @@ from aot_core.contracts.errors import NonFiniteLossError
 from aot_core.contracts.learning import ModelSettings
 from aot_core.tracking.protocol import Tracker
 
-# TRL 1.16 itself still says `gradient_checkpointing`; nobody who runs a campaign can do anything about it.
+# TRL 1.16 itself still passes `gradient_checkpointing`: the user cannot do anything about it.
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 class FiniteLoss:
-    """Mixed into a Trainer, in front: checks every loss before it is differentiated."""
+    """Mixin placed before a Trainer: checks every loss before the backward pass."""
 
     stage: str = ""
     """The stage's name, for the message."""
@@ -32,17 +33,23 @@ class FiniteLoss:
         loss = result[0] if isinstance(result, tuple) else result
         if not torch.isfinite(loss):
             step = self.state.global_step  # type: ignore[attr-defined]
-            raise NonFiniteLossError(
-                f"{self.stage}: the loss became {loss.item()} at update {step}; no model was written. Lower "
-                f"{self.stage}.learning_rate or {self.stage}.max_grad_norm, or train in float32 "
-                f"({self.stage}.model.dtype)"
-            )
+            raise _not_finite(self.stage, "loss", loss.item(), step)
         return result
+
+
+def _not_finite(stage: str, what: str, value: float, update: int) -> NonFiniteLossError:
+    return NonFiniteLossError(
+        f"{stage}: the {what} became {value} at update {update}; no model was written. Lower {stage}.learning_rate or "
+        f"{stage}.max_grad_norm, or train in float32 ({stage}.model.dtype)"
+    )
 
 
 # ruff: noqa: ARG002  the trainer hands every hook the same arguments
 class TrackerCallback(TrainerCallback):
-    """Hands the trainer's figures to a tracker, live, keeps them for the stage's summary, and shows the progress."""
+    """Hands the trainer's figures to a tracker, live, keeps them for the stage's summary, and shows the progress.
+
+    Raises NonFiniteLossError for a gradient norm that is not finite: the loss alone can look sound at a last update.
+    """
 
     def __init__(self, stage: str, tracker: Tracker, select: Callable[[dict[str, float]], dict[str, float]]) -> None:
         """
@@ -80,7 +87,11 @@ class TrackerCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        figures = self._select(logs or {})
+        logs = logs or {}
+        # The update has been made with it; the trainer logs before it saves, so no checkpoint holds the result.
+        if not math.isfinite(norm := logs.get("grad_norm", 0.0)):
+            raise _not_finite(self._stage, "gradient norm", norm, state.global_step)
+        figures = self._select(logs)
         if figures:
             self.history.append(figures)
             self._tracker.log_metrics({f"defender/{k}": v for k, v in figures.items()}, step=state.global_step)
@@ -114,7 +125,7 @@ def common_arguments(scratch: Path, settings: ModelSettings, device: str, seed: 
 
 
 def one_gpu(arguments: TrainingArguments) -> None:
-    """A process trains on one GPU: TRL refuses torch's DataParallel, which Trainer takes where it sees several."""
+    """A process trains on one GPU: TRL refuses torch's DataParallel, which Trainer uses where it sees several."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
 

@@ -17,6 +17,7 @@ from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig, Warm
 from aot_core.defender.checkpoints import save
 from aot_core.defender.loading import Model, Processor
 from aot_core.defender.training import FiniteLoss, TrackerCallback, common_arguments, full_weights, mean_of, one_gpu
+from aot_core.rl.precision import warn_of_rounding
 from aot_core.tracking.protocol import Tracker
 from aot_core.worlds.images import safe_path
 
@@ -71,6 +72,8 @@ def warm_start(
         callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        warn_of_rounding(STAGE, config.model, config.learning_rate)
     trainer.train()
     if output is not None:
         save(model, processor, output, base_name, full_weights(trainer))

@@ -1,4 +1,4 @@
-"""What a stage is handed besides its config and inputs: folders, device and tracker. Imports without torch."""
+"""What a stage is given besides its config and inputs: folders, device and tracker. Imports without torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ class StageContext:
     """"cpu" or "cuda"; a stage moves its models there."""
     tracker: Tracker = field(default_factory=NullTracker)
     threads: int = 1
-    """So many processes a stage may start for work that is shared out."""
+    """How many worker processes a stage may start."""
     progress: Path | None = None
     """For what a killed stage needs to go on: the same folder for the same stage key, cleared when the stage is done.
     None: nothing outlives the process."""

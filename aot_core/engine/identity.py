@@ -39,7 +39,7 @@ def stage_spec(stage: StageName, config: Frozen, inputs: Frozen, place: Place, r
     """The spec of one stage. Its key depends on the config, the inputs' contents and the stage's version alone.
 
     Args:
-        remade: of a restart, when it was asked for: the stage then has another key, and is made anew.
+        remade: for a restart, the time it was requested: the stage then gets another key and runs again.
     """
     contents = {name: _content(getattr(inputs, name)) for name in _decisive_inputs(inputs)}
     identity = StageIdentity(
@@ -72,8 +72,8 @@ def check_model(name: str, sha256: str) -> None:
     held = pin_model(name).sha256
     if sha256 and held and held != sha256:
         raise UnknownModelError(
-            f"model {name!r} has other contents (sha256 {held[:12]}) than the one that was trained from "
-            f"({sha256[:12]}); put that one there, or train again"
+            f"model {name!r} differs (sha256 {held[:12]}) from the one that training started from "
+            f"({sha256[:12]}); restore that one, or train again"
         )
 
 

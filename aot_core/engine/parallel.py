@@ -36,11 +36,11 @@ _ERRORS: dict[ErrorKind, type[StageError]] = {
     "out_of_memory": StageOutOfMemoryError,
     "crash": StageCrashedError,
 }
-"""The most telling first: where one process fails, the others fail because it is gone."""
+"""The most informative first: where one process fails, the others fail because it is gone."""
 
 
 class Job(Frozen):
-    """`JOB.json`: what each of the processes is told."""
+    """`JOB.json`: what each of the processes is given."""
 
     spec: StageSpec
     output: Path
@@ -48,11 +48,11 @@ class Job(Frozen):
     progress: Path | None
     device: str
     parent: int
-    """The process that waits; without it nobody would take the result."""
+    """The process that waits for the result; the others end when it is gone."""
 
 
 class Report(Frozen):
-    """What a process says when it is done: `outputs`, or the error's kind and words."""
+    """What a process reports when it is done: `outputs`, or the error's kind and message."""
 
     outputs: dict[str, Any] = Field(default_factory=dict)
     error: ErrorKind | Literal[""] = ""
@@ -117,8 +117,8 @@ def _distributed_type(spec: StageSpec) -> str:
         kind = yaml.safe_load(spec.place.accelerate)["distributed_type"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise StageBadInputError(
-            f"run.accelerate: no config of accelerate's ({type(error).__name__}: {error}); see configs/accelerate/, or "
-            "write one with `accelerate config`"
+            f"run.accelerate: not a config of accelerate ({type(error).__name__}: {error}); see configs/accelerate/, "
+            "or write one with `accelerate config`"
         ) from error
     return "" if kind in ("MULTI_GPU", "NO") else str(kind)
 
@@ -156,7 +156,7 @@ def _end(launched: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
-    """One of the processes. Its exit code tells the launcher alone whether to end the others."""
+    """One of the processes. Its exit code only tells the launcher whether to end the others."""
     with quick_imports():
         import torch
 

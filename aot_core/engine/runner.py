@@ -1,9 +1,10 @@
 """Runs one stage from its spec: looks in the store first, and leaves a record behind when it is done.
 
-The one way a stage runs, whoever launches it: the in-process launcher calls `execute`, the others start
+The one way a stage runs, whatever launches it: the in-process launcher calls `execute`, the others start
 `python -m aot_core.stages SPEC.json`, which calls it too.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -82,7 +84,7 @@ def _execute(spec: StageSpec) -> StageResult:
                 device=device,
                 git_commit=git_commit(),
                 image_digest=os.environ.get("AOT_IMAGE_DIGEST", ""),
-                packages={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
+                packages=_installed_versions(),
                 started_at=started.isoformat(timespec="seconds"),
             )
             store.seal(record)
@@ -91,6 +93,15 @@ def _execute(spec: StageSpec) -> StageResult:
             return StageResult(record=record)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _installed_versions() -> dict[str, str]:
+    """Of the recorded packages that are there: one family's environment need not hold the other's."""
+    versions: dict[str, str] = {}
+    for name in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def find(spec: StageSpec) -> StageRecord | None:
@@ -129,14 +140,19 @@ def progress_folder(store: Store, spec: StageSpec) -> Path:
     """Where this stage, should its process die, finds what it had reached: beside a store in a folder, else among the
     machine's temporary files (a container that is to go on elsewhere names a volume in AOT_PROGRESS).
 
-    What was left for a week is removed on the way: nobody came back for it.
+    What other stages left there for more than a week is removed.
     """
     beside = store.root / ".progress" if isinstance(store, LocalStore) else Path(tempfile.gettempdir(), "aot-progress")
     stages = Path(os.environ.get("AOT_PROGRESS") or beside)
+    own = stages / spec.stage / spec.key
     for left in stages.glob("*/*"):
-        if left.stat().st_mtime < time.time() - _LEFT_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    return stages / spec.stage / spec.key
+        # Stages that run beside this one remove their own folders when they finish.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            # A folder's own time stands still while what lies in it is written.
+            touched = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if left != own and touched < time.time() - _LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    return own
 
 
 def resolve_device(device: str) -> str:

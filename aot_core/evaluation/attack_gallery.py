@@ -25,6 +25,8 @@ ALL = 120
 """Attacks shown, at most, a round and in all."""
 _SIDE = 192
 """The longer side of a picture on the page; tiny ones stay as they are and are enlarged by the browser."""
+_ENLARGED = 144
+"""The longer side, at most, that a tiny picture is enlarged to for a page whose style is not ours."""
 
 Learnability = Literal["never right", "seldom right", "half right", "mostly right"]
 _STEPS: tuple[tuple[float, Learnability], ...] = (
@@ -63,7 +65,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The attacks, and by what they can be told apart."""
+    """The attacks, and the filters they can be browsed by."""
 
     attacks: tuple[Attack, ...]
     filters: tuple[tuple[str, str, tuple[str, ...]], ...]
@@ -94,6 +96,20 @@ def gallery_of(summary: CampaignSummary) -> Gallery:
     }
     filters = tuple((f"f-{name}", name, tuple(dict.fromkeys(values))) for name, values in headings.items())
     return Gallery(tuple(attacks), tuple(f for f in filters if len(f[2]) > 1), kept)
+
+
+def examples(summary: CampaignSummary, count: int) -> list[Attack]:
+    """So many attacks, at most, of the last round that has kept any, a scene once and of every kind in turn; their
+    pictures are enlarged where they are tiny, for pages that cannot do that."""
+    rounds = [step for step in summary.steps if step.record.stage == "curate" and step.pictures]
+    for step in reversed(rounds):
+        folder = Path(step.pictures[0]).parent.parent
+        try:
+            if chosen := _choice(read_samples(folder), count):
+                return [_attack(step.round, folder, sample, enlarge=True) for sample in chosen]
+        except (DataError, OSError):
+            continue  # as in `gallery_of`
+    return []
 
 
 def attack_value(attack: Attack, heading: str) -> str:
@@ -129,7 +145,7 @@ def _learnable(right: float) -> Learnability:
     return next(name for most, name in _STEPS if right <= most)
 
 
-def _attack(round_index: int, folder: Path, sample: Sample) -> Attack:
+def _attack(round_index: int, folder: Path, sample: Sample, *, enlarge: bool = False) -> Attack:
     assert sample.edited_image is not None and sample.edited_correct is not None
     question = sample.question
     options = zip(LETTERS, question.options, strict=False)
@@ -144,13 +160,15 @@ def _attack(round_index: int, folder: Path, sample: Sample) -> Attack:
         clean_right=sample.clean_correct or 0.0,
         edited_right=sample.edited_correct,
         ssim=sample.ssim or 0.0,
-        clean=_uri(load_image(folder, sample.image)),
-        edited=_uri(load_image(folder, sample.edited_image)),
+        clean=_uri(load_image(folder, sample.image), enlarge),
+        edited=_uri(load_image(folder, sample.edited_image), enlarge),
     )
 
 
-def _uri(image: Image.Image) -> str:
+def _uri(image: Image.Image, enlarge: bool) -> str:
     small = max(image.size) <= _SIDE
+    if enlarge and (factor := _ENLARGED // max(image.size)) > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     if not small:
         image.thumbnail((_SIDE, _SIDE))
     return data_uri(webp(image, lossless=small))

@@ -14,7 +14,7 @@ from aot_core.contracts.promotion import BENCHMARK_PREFIX
 _INK = {False: "#23262b", True: "#e4e6ea"}
 _FAINT = {False: "#d9dce1", True: "#3a3f47"}
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fd1", "#999999")
-"""Okabe and Ito's colours, told apart by colour-blind readers, readable on both grounds."""
+"""Okabe and Ito's colours: distinguishable by colour-blind readers, and legible on both backgrounds."""
 _DPI = 130
 
 Evaluations = Mapping[int, EvaluateOutputs]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aot_core.contracts.evaluate import CLEAN, EvaluateOutputs
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import counted
 from aot_core.evaluation.charts import conditions_of
 from aot_core.evaluation.headline import figure, spoken, worst_of, worst_tile
 from aot_core.evaluation.report import evaluations_of
@@ -56,7 +57,7 @@ def closing_table(summary: CampaignSummary) -> ClosingTable | None:
         rows=tuple(rows),
         note=f"strict accuracy in %, 95 % interval over n = {last.n['clean']} questions; every question is asked "
         f"{summary.config['evaluate']['samples']} times and has to be right each time"
-        + (f"; {left_out} rounds between are in the report" if left_out else ""),
+        + (f"; the report also has {counted(left_out, 'round')} in between" if left_out else ""),
     )
 
 

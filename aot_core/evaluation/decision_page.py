@@ -1,9 +1,10 @@
-"""A gate's decision for people: Markdown for Prefect, an HTML page that needs nothing beside it for all else."""
+"""A gate's decision as Markdown for Prefect, and as a self-contained HTML page."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aot_core.contracts.markdown import as_text
 from aot_core.contracts.promotion import Decision, GateTest
+from aot_core.evaluation.smoke_size import smoke_size
 
 
 def decision_page(decision: Decision) -> str:
@@ -16,7 +17,11 @@ def decision_page(decision: Decision) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("decision.html.j2").render(
-        decision=decision, row=row, sides=_sides(decision), figures=headline_figures(decision)
+        decision=decision,
+        row=row,
+        sides=_sides(decision),
+        figures=headline_figures(decision),
+        smoke_size=smoke_size(decision),
     )
 
 
@@ -32,18 +37,29 @@ def headline_figures(decision: Decision) -> list[tuple[str, list[float | None]]]
     return [(label, [figures.get(f"{side}/{name}") for side in sides]) for label, name in shown if sides]
 
 
-def decision_markdown(decision: Decision) -> str:
-    """The decision as Markdown."""
+def decision_markdown(decision: Decision, *, narrow: bool = False) -> str:
+    """The decision as Markdown.
+
+    Args:
+        narrow: a table of four columns instead of eight, for a place that cuts wide ones.
+    """
     verdict = "may lead" if decision.promote else "may not lead"
     lines = [
         f"# {decision.model} version {decision.challenger} {verdict}",
         "",
         as_text(decision.reason),
         "",
+        *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
         f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
         f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
     ]
-    if decision.tests:
+    if decision.tests and narrow:
+        lines += ["", "| test | | difference | lower bound |", "|---|---|---:|---:|"]
+        for test in decision.tests:
+            name, _, _, _, difference, _, _, outcome = (as_text(cell) for cell in row(test))
+            bound = "" if test.low is None else f"{100 * test.low:+.1f}"
+            lines.append(f"| {name} | {outcome} | {difference} | {bound} |")
+    elif decision.tests:
         lines += [
             "",
             "| test | n | champion | challenger | difference | lower bound | p | |",
@@ -59,6 +75,15 @@ def decision_markdown(decision: Decision) -> str:
             ),
         ]
     return "\n".join(lines) + "\n"
+
+
+def figures_markdown(decision: Decision) -> list[str]:
+    """The figures of both sides as lines of a Markdown table, in percent; nothing where there are none."""
+    sides, figures = _sides(decision), headline_figures(decision)
+    if not figures:
+        return []
+    lines = ["", f"| strict accuracy, % | {' | '.join(sides)} |", "|---|" + "---:|" * len(sides)]
+    return lines + [f"| {as_text(name)} | {' | '.join(_percent(v) for v in values)} |" for name, values in figures]
 
 
 def row(test: GateTest) -> list[str]:

@@ -14,9 +14,8 @@ def summarise(items: Sequence[Item], valid: Mapping[str, float]) -> EvaluateOutp
 
     Args:
         items: of all conditions.
-        valid: share of valid edits of each Attacker condition. An Attacker none of whose edits was valid has
-            an
-            n of 0 and no accuracy.
+        valid: share of valid edits of each Attacker condition. An Attacker without a valid edit has an n of 0 and no
+            accuracy.
 
     Raises ValueError where there are no clean items.
     """

@@ -1,4 +1,4 @@
-"""May a new Defender lead? A rule on two evaluations of the same questions, apart from everything that acts on it.
+"""May a new Defender lead? A rule on two evaluations of the same questions, separate from everything that acts on it.
 
     hard stops            nothing can make up for them: unreadable answers, missing figures, a gap in the lineage,
                           test questions seen in training
@@ -9,7 +9,7 @@
     regression/suite      nor is the regression suite, whatever its size: a test of its own, at the whole of alpha
     regression/fixed_exam nor, in a series, is the first edition's exam: data that are wrong cannot vouch for themselves
 
-Where nobody leads yet, the base model takes the champion's place, and two lines that compare what was counted, no more:
+Without a champion the base model takes its place, with two lines that compare the observed figures only:
 
     floor/clean           clean accuracy is at most `clean_margin` below the base's
     floor/worst_case      the lowest accuracy over the attacks is not below the base's
@@ -69,7 +69,7 @@ def exam_of(items: Sequence[Item], suite: Mapping[str, str] | None = None) -> di
             answers[question] = answers.get(question, True) and item.strict
             continue
         if item.item_id in answers:
-            raise GateError(f"question {item.item_id} stands twice in condition {item.condition}; evaluate again")
+            raise GateError(f"question {item.item_id} appears twice in condition {item.condition}; evaluate again")
         answers[item.item_id] = item.strict
     return exam
 
@@ -357,7 +357,7 @@ def _same_questions(challenger: Exam, champion: Exam, rival: str = "champion") -
     for name, answers in champion.items():
         if answers.keys() != challenger[name].keys():
             odd = len(answers.keys() ^ challenger[name].keys())
-            raise GateError(f"{name}: {odd} questions were asked of one side alone; evaluate both on the same set")
+            raise GateError(f"{name}: {odd} questions were asked of one side only; evaluate both on the same set")
 
 
 def _all_true(exam: Exam) -> Exam:

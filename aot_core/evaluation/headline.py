@@ -1,7 +1,7 @@
-"""The first thing that people look at: the worst case, how it has moved, and the other headlines.
+"""The headline figures: the worst case, how it has moved, and the others.
 
 The worst case is the lowest strict accuracy over the attacks. A later Defender meets more Attackers than
-an earlier one. So movements are told on the attacks that both have met: else a new Attacker would look like a loss.
+an earlier one. So changes are reported on the attacks that both have met: else a new Attacker would look like a loss.
 """
 
 from collections.abc import Mapping

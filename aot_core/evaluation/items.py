@@ -1,7 +1,7 @@
 """Asking: a condition's questions and pictures in, an answered item each out, kept as Parquet.
 
-An item is told by its question and scene (`item_id`), the same in every condition and for every Defender: so
-two files can be paired, question by question, long after the models that made them are gone.
+An item is identified by its question and scene (`item_id`), the same in every condition and for every Defender: two
+files can be paired, question by question, long after the models that made them are gone.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from aot_core.contracts.protocols import Answerer, is_cut_off
 from aot_core.contracts.scene import DistractorFamily, Edit, Sample
 
 _CHUNK = 64
-"""Questions handed to the Defender at once: so many pictures are in memory, whatever the data set's size."""
+"""Questions passed to the Defender at once: it bounds the pictures in memory, whatever the data set's size."""
 
 SCHEMA = pa.schema(
     [
@@ -81,7 +81,7 @@ class Item:
 
 
 def item_id(sample: Sample) -> str:
-    """16 hex digits that tell a question about a scene, however the scene is edited."""
+    """16 hex digits that identify a question about a scene, however the scene is edited."""
     return hashlib.sha256(f"{sample.scene.scene_id}\n{sample.question.prompt}".encode()).hexdigest()[:16]
 
 
@@ -176,7 +176,7 @@ def paired(first: Sequence[Item], second: Sequence[Item]) -> tuple[list[bool], l
     """
     maps = [{item.item_id: item.strict for item in items} for items in (first, second)]
     if len(maps[0]) != len(first) or len(maps[1]) != len(second):
-        raise ValueError("a question stands twice in one list; give the items of one condition at a time")
+        raise ValueError("a question appears twice in one list; give the items of one condition at a time")
     common = [key for key in maps[0] if key in maps[1]]
     if not common:
         raise ValueError("the two lists have no question in common; they come from different data sets")

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from aot_core.contracts.markdown import as_text
 from aot_core.contracts.promotion import Decision
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.contracts.terminal import counted
 from aot_core.evaluation.closing_table import closing_table
 from aot_core.evaluation.decision_page import row
 from aot_core.evaluation.headline import figure, gate_test, rival, spoken, worst_of, worst_tile
 from aot_core.evaluation.report import evaluations_of
+from aot_core.evaluation.smoke_size import smoke_size
 
 ALIASES = (
     "**Promote with `aot promote`, not with MLflow's alias button.** The button bypasses the gate, the smoke test and "
@@ -40,12 +42,13 @@ def model_card(
         "",
         f"**The gate: {verdict}.** {_sentence(decision.reason)} {_sentence(outcome)}",
         "",
+        *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
         *_gate_table(decision),
         ALIASES,
         "",
         "### Made from",
         f"- base: `{as_text(base)}`; campaign {as_text(summary.name)} `{summary.key[:12]}`, "
-        f"{summary.config['rounds']} rounds",
+        f"{counted(summary.config['rounds'], 'round')}",
         f"- data: `{decision.lineage.get('data', '')[:12]}`, licences: {_licences(licences)}",
         f"- commit: `{as_text(decision.lineage.get('commit', 'unknown')[:12])}`",
         *(f"- [{as_text(name)}]({address})" for name, address in links.items() if "://" in address),

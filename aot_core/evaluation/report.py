@@ -193,6 +193,9 @@ def _view(summary: CampaignSummary, previous: CampaignSummary | None = None) -> 
         "previous": previous,
         "since": changes_since(previous, before, evaluations),
         "links": summary.links,
+        "web_links": Markdown(
+            ", ".join(f"[{as_text(name)}]({address})" for name, address in summary.links.items() if "://" in address)
+        ),
         "local_pages": any("//127.0.0.1" in link for link in summary.links.values()),
         "funnels": funnels(summary),
         "stages": _stage_figures(summary),

@@ -1,4 +1,4 @@
-"""How answers change under an edit, question by question: what strict accuracy alone does not say."""
+"""How answers change under an edit, question by question: what strict accuracy alone does not show."""
 
 from collections.abc import Callable, Mapping, Sequence
 

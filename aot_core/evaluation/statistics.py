@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 
 CONFIDENCE = 0.95
 _CHUNK = 1000
@@ -48,7 +48,7 @@ def proportion(right: Sequence[bool]) -> Proportion:
     ValueError for an empty sequence.
     """
     if not right:
-        raise ValueError("right is empty; a share needs one answered question at least")
+        raise ValueError("right is empty; give at least one answered question")
     interval = binomtest(sum(right), len(right)).proportion_ci(CONFIDENCE, method="wilson")
     return Proportion(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
 
@@ -64,7 +64,7 @@ def paired_difference(
     where the lengths differ or are 0.
     """
     if len(first) != len(second) or not first:
-        raise ValueError(f"{len(first)} answers against {len(second)}: give equally many, one at least")
+        raise ValueError(f"{len(first)} answers against {len(second)}: give as many of each, at least one")
     n = len(first)
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))
@@ -85,6 +85,13 @@ def mcnemar(lost: int, won: int, alternative: Literal["two-sided", "greater", "l
         alternative: "greater" asks whether the second is better, "less" whether it is worse.
     """
     return float(binomtest(won, won + lost, alternative=alternative).pvalue) if won + lost else 1.0
+
+
+def fell(before: Proportion, now: Proportion) -> float:
+    """The p-value of Fisher's exact test, one-sided: how unusual so low a share would be if it had not fallen. For
+    shares of different questions; of the same questions `mcnemar` shows more."""
+    table = [[round(share.value * share.n), share.n - round(share.value * share.n)] for share in (now, before)]
+    return float(fisher_exact(table, alternative="less").pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -132,7 +139,7 @@ def worst_case_resamples(
 def paired_resamples(lost: int, won: int, n: int, resamples: int, seed: int) -> np.ndarray:
     """The paired bootstrap of one difference: (resamples,) second minus first, in -1..1.
 
-    Resampling n questions whole draws so many lost, won and alike ones, by their shares: the counts are all it needs.
+    Resampling n whole questions draws lost, won and equal ones by their shares, so the counts are all it needs.
     """
     rng = np.random.default_rng([seed, n, resamples])
     drawn = rng.multinomial(n, [lost / n, won / n, (n - lost - won) / n], size=resamples)

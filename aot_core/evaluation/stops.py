@@ -44,7 +44,7 @@ def data_guard(dataset: Path) -> HardStop:
     """The data set's own checks, as `prepare_data` left them beside it."""
     report = dataset / _GUARD
     if not report.is_file():
-        return HardStop(name="data_guard", stopped=True, told=f"the data set has no {_GUARD}: nobody checked it")
+        return HardStop(name="data_guard", stopped=True, told=f"the data set has no {_GUARD}: it was never checked")
     found = json.loads(report.read_text())["expectations"]
     failed = [f"{one['expectation']}({one['column']})" for one in found if not one["success"]]
     told = f"the data break {', '.join(failed)}" if failed else f"all {len(found)} expectations of the data hold"
@@ -59,7 +59,7 @@ def lineage_gaps(records: Sequence[StageRecord], needed: Iterable[str], settings
         empty = [name for name, value in record.identity.inputs.items() if value == ""]
         gaps += [f"{record.stage}: input {name} has neither hash nor name" for name in empty]
         if settings.require_commit and (not record.git_commit or record.git_commit.endswith("-dirty")):
-            gaps.append(f"{record.stage}: made by code that no commit names ({record.git_commit or 'no checkout'})")
+            gaps.append(f"{record.stage}: made by code without a commit ({record.git_commit or 'no checkout'})")
     told = "; ".join(dict.fromkeys(gaps)) if gaps else f"all {len(records)} stages have records and named inputs"
     return HardStop(name="lineage", stopped=bool(gaps), told=told)
 

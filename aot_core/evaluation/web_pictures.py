@@ -1,4 +1,4 @@
-"""Pictures inside a page, as small as they can be: lossless WebP, one budget for all of them."""
+"""Pictures embedded in a page, as small as possible: lossless WebP, with one size budget for all."""
 
 import base64
 import io

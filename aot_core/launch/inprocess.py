@@ -1,4 +1,4 @@
-"""Runs a stage in the caller's process: no start-up cost, progress bars where one looks. For laptops and tests."""
+"""Runs a stage in the caller's process: no start-up cost, progress bars in the terminal. For laptops and tests."""
 
 from collections.abc import Callable
 

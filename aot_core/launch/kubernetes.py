@@ -60,7 +60,7 @@ class KubernetesLauncher:
             self._delete(name)
             job = None
         if job is None:
-            self._kubectl(["create", "-f", "-"], json.dumps(job_manifest(spec, self.settings, self._stage_seconds)))
+            self._create(name, spec)
         try:
             while (job := self._job(name)) is not None and _ended(job) is None:
                 patience.demand()
@@ -78,6 +78,14 @@ class KubernetesLauncher:
         record = self._find(spec)
         said = StageResult(record=record) if record is not None else _said(state)
         return result_or_error(spec.stage, said, int(state.get("exitCode", 1)))
+
+    def _create(self, name: str, spec: StageSpec) -> None:
+        """Create the Job. One that another orchestrator has just created is followed instead."""
+        try:
+            self._kubectl(["create", "-f", "-"], json.dumps(job_manifest(spec, self.settings, self._stage_seconds)))
+        except LauncherError:
+            if self._job(name) is None:
+                raise
 
     def _job(self, name: str) -> dict[str, Any] | None:
         found = self._kubectl(["get", "job", name, "--ignore-not-found", "-o", "json"])

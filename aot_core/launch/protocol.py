@@ -23,7 +23,7 @@ class Launcher(Protocol):
     def run(self, spec: StageSpec) -> StageResult:
         """Run to the end. Raises a StageError of the kind that the stage's process reported.
 
-        Whatever ends this call ends the stage's process too, but for a kill: then `run` finds it again.
+        Whatever ends this call also ends the stage's process, except a kill: then the next `run` finds it again.
         """
         ...
 
@@ -34,7 +34,7 @@ def never() -> bool:
 
 
 class Patience:
-    """How long a launcher still waits for a stage: until its time is over, or somebody cancels it."""
+    """How long a launcher waits for a stage: until its time limit, or until it is cancelled."""
 
     _ASK_EVERY = 5.0
 

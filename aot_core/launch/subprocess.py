@@ -33,7 +33,7 @@ class SubprocessLauncher:
         patience = Patience(spec.stage, self._stage_seconds, self._stop_requested)
         with tempfile.TemporaryDirectory(prefix="aot-spec-") as folder:
             spec_file, result_file = Path(folder) / "spec.json", Path(folder) / "result.json"
-            spec_file.write_text(spec.model_dump_json())
+            spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
             command = [sys.executable, "-m", "aot_core.stages", str(spec_file), str(result_file)]
             with subprocess.Popen(command, env=os.environ | _environment(spec.place)) as child:
                 try:

@@ -1,4 +1,4 @@
-"""The bodies of `aot promote`, `aot rollback` and `aot history`: a home and words in, lines for the terminal out."""
+"""The bodies of `aot promote`, `aot rollback` and `aot history`: a home and options in, lines for the terminal out."""
 
 from collections.abc import Mapping
 
@@ -40,19 +40,23 @@ def promote(promoter: Promoter, version: str | None, why: str, *, force: bool) -
             raise PromotionError(f"{promoter.model} has no challenger; name a version with --version")
         version = challenger[0]
     if force and not why:
-        raise PromotionError("--force wants --why TEXT: the ledger keeps it")
+        raise PromotionError("--force needs --why TEXT; the ledger keeps it")
     decision = _forced(promoter, version) if force else decided(promoter, version)
     action: LedgerAction = "force" if force else "promote"
     entry = promoter.promote(decision, why or decision.reason, action)
     if entry is None:
-        return f"{promoter.model} version {version} leads already"
-    return f"{promoter.model} version {version} leads now, in place of {entry.from_version or 'none'}"
+        return f"{promoter.model} version {version} is the champion already"
+    return f"{promoter.model} version {version} is the champion now{_replaced(entry)}"
 
 
 def rollback(promoter: Promoter, to: str | None, why: str) -> str:
-    """Let an earlier version lead again; returns what happened. Raises PromotionError and SmokeError."""
+    """Restore an earlier champion; returns what happened. Raises PromotionError and SmokeError."""
     entry = promoter.rollback(to, why or "no reason given")
-    return f"{promoter.model} version {entry.to_version} leads again, in place of {entry.from_version or 'none'}"
+    return f"{promoter.model} version {entry.to_version} is the champion again{_replaced(entry)}"
+
+
+def _replaced(entry: LedgerEntry) -> str:
+    return f", replacing version {entry.from_version}" if entry.from_version else ""
 
 
 def print_history(promoter: Promoter, *, as_json: bool = False) -> str:
@@ -64,14 +68,17 @@ def print_history(promoter: Promoter, *, as_json: bool = False) -> str:
         return discrepancy(promoter.uri, promoter.model, entries)
     printed = console()
     if not entries:
-        printed.print(f"The ledger of {promoter.model} is empty: nothing was ever promoted.")
+        printed.print(f"The ledger of {promoter.model} is empty: no version has been judged or promoted yet.")
     else:
         printed.print(_table(promoter.model, entries, _owners(promoter, entries)))
     leading = promoter.champion()
     printed.print(f"champion: {'version ' + leading if leading else 'none'}")
     if entries and entries[-1].kind == "intent":
-        printed.print("[yellow]The last entry is an intent: a promotion is under way, or its process died. The next")
-        printed.print("[yellow]`aot promote` or `aot rollback` settles it.")
+        printed.print(
+            "The last entry is an intent: a promotion is under way, or its process died. The next `aot promote` or "
+            "`aot rollback` settles it.",
+            style="yellow",
+        )
     return discrepancy(promoter.uri, promoter.model, entries)
 
 
@@ -92,8 +99,8 @@ def _owners(promoter: Promoter, entries: list[LedgerEntry]) -> dict[str, str]:
 
 def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) -> Table:
     right = ("n", "clean", "worst")
-    columns = ("n", "when", "what", "from, to", "who and why", "clean", "worst")
-    ledger = table(f"{model}: ledger", *columns, right=right, whole=("when", "from, to"))
+    columns = ("n", "when (UTC)", "what", "from, to", "who and why", "clean", "worst")
+    ledger = table(f"{model}: ledger", *columns, right=right, whole=("when (UTC)", "from, to"))
     for entry in entries:
         figures = (entry.figures.get(f"challenger/{name}") for name in ("strict/clean", "worst"))
         owner = owners.get(entry.to_version, "")
@@ -102,7 +109,7 @@ def _table(model: str, entries: list[LedgerEntry], owners: Mapping[str, str]) ->
             str(entry.number),
             when(entry.when),
             f"{entry.action} {entry.kind}",
-            f"{entry.from_version or 'none'}, {entry.to_version}",
+            f"{entry.from_version or 'none'} -> {entry.to_version}",
             told,
             *("" if value is None else f"{100 * value:.1f}" for value in figures),
         )

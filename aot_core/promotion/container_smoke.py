@@ -13,7 +13,7 @@ from aot_core.tracking.smoke import SmokeError, read_answer
 
 @dataclass(frozen=True)
 class ContainerSmoke:
-    """As `aot_core.tracking.smoke.SmokeTest`, but a container for each model that is asked."""
+    """As `aot_core.tracking.smoke.SmokeTest`, but in a container for each model."""
 
     uri: str
     """MLflow's tracking URI."""

@@ -92,7 +92,7 @@ def discrepancy(uri: str, model: str, entries: Sequence[LedgerEntry]) -> str:
             return ""
         return (
             f"{model}: the alias points at version {pointed.version}, and by the ledger nothing ever led: it was set "
-            "by other means; take it away on MLflow's pages, and let `aot promote` set it"
+            "by other means; remove it on MLflow's pages, and set it with `aot promote`"
         )
     by_ledger = led[-1]
     if pointed is not None and pointed.same(by_ledger):
@@ -101,7 +101,7 @@ def discrepancy(uri: str, model: str, entries: Sequence[LedgerEntry]) -> str:
     if today is None:
         gone = f"{model}: version {by_ledger.version}, which leads by the ledger, is gone from MLflow's registry"
         now = f"the alias points at version {pointed.version}" if pointed else "nothing leads"
-        return f"{gone}, and {now}; `aot rollback --to VERSION` lets one lead that led before"
+        return f"{gone}, and {now}; `aot rollback --to VERSION` restores an earlier champion"
     now = f"the alias points at version {pointed.version}" if pointed else "the alias is gone"
     return (
         f"{model}: by the ledger version {today} leads, and {now}: it was moved by other means; "

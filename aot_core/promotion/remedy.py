@@ -19,7 +19,7 @@ def remedy(decision: Decision) -> str:
             "(evaluate.limit, and prepare_data.splits.evaluate, which it takes them from)"
         )
     if failed.difference is None or failed.difference <= (failed.margin or 0.0):
-        return "on these questions it is not better: train it further (rounds), which asking more would not replace"
+        return "on these questions it is not better; train it further (rounds): more questions will not help"
     needed = _questions(failed)
     about = (
         f"about {needed} would, if it is as good as it looks" if needed else "more would, if it is as good as it looks"

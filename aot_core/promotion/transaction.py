@@ -8,7 +8,6 @@ at a model that loads. What was left open is settled by whoever takes the lock n
 is then again where the alias points.
 """
 
-import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from aot_core.promotion.remedy import remedy
 from aot_core.store.ledger import Ledger
 from aot_core.tracking import registry
 from aot_core.tracking.smoke import SmokeError
+from aot_core.tracking.story import user
 
 
 class PromotionError(ValueError):
@@ -46,7 +46,7 @@ class Smoke(Protocol):
 
 def whoami() -> str:
     """`AOT_ACTOR` where it is set (a service account's name), else user@machine."""
-    return os.environ.get("AOT_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+    return os.environ.get("AOT_ACTOR") or f"{user()}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Promoter:
             )
 
     def rollback(self, to: str | None, why: str) -> LedgerEntry:
-        """Let an earlier version lead again: `to`, or the one that led before the current one and was not rolled back
+        """Restore an earlier champion: `to`, or the one that led before the current one and was not rolled back
         itself.
 
         Raises PromotionError where there is none, it is gone, never led, or leads already; SmokeError where it does not
@@ -114,7 +114,7 @@ class Promoter:
             if not has_led(self.ledger.entries(), found):
                 raise PromotionError(
                     f"version {target} never led, so there is nothing to go back to: `aot promote --version {target}` "
-                    "promotes it, by the gate's leave or with --force --why TEXT"
+                    "promotes it if it passed the gate; --force --why TEXT overrides the gate"
                 )
             _, tags = registry.get_version(self.uri, target, self.model) or ("", {})
             return self._move(
@@ -175,14 +175,14 @@ class Promoter:
         if there is not None and not there.same(challenger):
             raise StaleDecisionError(
                 f"version {decision.challenger} is another artifact by now than the one that was judged: the registry "
-                "was made anew; run its campaign again"
+                "was recreated; run its campaign again"
             )
         if action == "force":
             return
         if not decision.promote:
             told = "; ".join(filter(None, (decision.reason, remedy(decision))))
             raise PromotionError(
-                f"the gate refused version {decision.challenger}: {told}. `--force --why TEXT` overrules the gate"
+                f"the gate refused version {decision.challenger}: {told}. `--force --why TEXT` overrides the gate"
             )
         undone = rolled_back(self.ledger.entries(), challenger)
         if undone is not None:
@@ -224,11 +224,12 @@ class Promoter:
             return self._done(action, from_version, to_version, why, **fields)
 
     def _done(self, action: LedgerAction, from_version: str, to_version: str, why: str, **fields: Any) -> LedgerEntry:
-        entry = self._append("done", action, from_version, to_version, why, **fields)
-        self.step("done")
+        # The entry comes last: once it stands, nobody looks for what was left to do.
         challenger = registry.get_alias(self.uri, registry.CHALLENGER, self.model)
         if challenger is not None and challenger[0] == to_version:
             registry.remove_alias(self.uri, registry.CHALLENGER, self.model)
+        entry = self._append("done", action, from_version, to_version, why, **fields)
+        self.step("done")
         return entry
 
     def _back(self, version: str) -> None:
@@ -264,8 +265,8 @@ class Promoter:
             there = resolve(self.uri, self.model, now[-1])
             if there is not None:
                 raise PromotionError(
-                    f"nothing leads, and by the ledger version {there} does: its alias was taken away by other means; "
-                    f"--to {there} puts it back, --to another one goes back to that"
+                    f"nothing leads, and by the ledger version {there} does: its alias was removed by other means; "
+                    f"--to {there} restores it, --to another version goes back to that one"
                 )
         if not earlier:
             told = _named(leading.version if leading else now[-1].version if now else "")

@@ -90,7 +90,7 @@ def distractor(rng: np.random.Generator, query: Query) -> Attributes:
 
 
 def tell(rng: np.random.Generator, pair: Pair, recipe: PairRecipe, backwards: bool = False) -> str:
-    """The pair's edits in words; `backwards` tells the way from the edited to the clean scene."""
+    """The pair's edits in words; `backwards`: from the edited to the clean scene."""
     sentences = []
     for index in rng.permutation(len(pair.changes)):
         cell, old, new = pair.changes[int(index)]

@@ -1,7 +1,6 @@
-"""Group-relative advantages: a reward counts by how it compares with its siblings' of the same prompt.
+"""Group-relative advantages: a reward is compared with the others of the same prompt.
 
-Shapes: _P prompts (or scenes) in a batch, _G samples a group. Rewards come in as (P, G), advantages go out
-alike.
+Shapes: _P prompts (or scenes) in a batch, _G samples per group. Rewards are (P, G), and so are advantages.
 """
 
 from collections import deque
@@ -23,7 +22,7 @@ def group_advantages(rewards_PG: Tensor, scaling: Scaling = "group", epsilon: fl
     """A = (r - mean of the group) / (deviation + epsilon), (P, G) to (P, G). Deviations are unbiased, as
     TRL's.
 
-    With "batch" the deviation is that of the centred rewards, of all groups together.
+    With "batch" the deviation is that of the centred rewards of all groups together.
     """
     _check(rewards_PG)
     centred_PG = rewards_PG - rewards_PG.mean(1, keepdim=True)
@@ -33,11 +32,11 @@ def group_advantages(rewards_PG: Tensor, scaling: Scaling = "group", epsilon: fl
         return centred_PG / (centred_PG.std() + epsilon)
     if scaling == "group":
         return centred_PG / (rewards_PG.std(1, keepdim=True) + epsilon)
-    raise ValueError(f"scaling {scaling!r} is none of group, batch, none")
+    raise ValueError(f"scaling {scaling!r} is not one of group, batch, none")
 
 
 class PromptDeviations:
-    """Advantages scaled by what a prompt's rewards have varied by so far: the per-prompt statistics of DDPO (arXiv
+    """Advantages scaled by how much a prompt's rewards have varied so far: the per-prompt statistics of DDPO (arXiv
     2305.13301) and Flow-GRPO, for groups too small to tell their own deviation.
 
     A reward is centred by its own group's mean, not by a mean of the past: the policy that earned that is gone, and an
@@ -47,7 +46,7 @@ class PromptDeviations:
     def __init__(self, groups: int) -> None:
         """
         Args:
-            groups: so many of a prompt's latest groups count.
+            groups: how many of a prompt's latest groups count.
         """
         self.groups = groups
         self._squares: dict[str, deque[tuple[float, int]]] = {}
@@ -76,7 +75,7 @@ class PromptDeviations:
         return {prompt: list(seen) for prompt, seen in self._squares.items()}
 
     def load(self, state: Mapping[str, Sequence[tuple[float, int]]]) -> None:
-        """Remember what `state` gave."""
+        """Restore what `state` returned."""
         self._squares = {
             prompt: deque(((float(square), int(freedom)) for square, freedom in seen), maxlen=self.groups)
             for prompt, seen in state.items()

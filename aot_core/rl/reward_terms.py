@@ -1,10 +1,9 @@
-"""Reward terms of one's own, held to their contract: in time, one finite score for each of a batch."""
+"""User-defined reward terms, with their contract enforced: in time, one finite score for each item of a batch."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-
-import numpy as np
 
 from aot_core.contracts.errors import ToldError
 
@@ -12,11 +11,11 @@ T = TypeVar("T")
 
 
 class RewardError(ValueError):
-    """A reward term gave no usable scores. The message names the term and what it was to score."""
+    """A reward term returned no usable scores. The message names the term and what it was scoring."""
 
 
 class RewardTimeoutError(ToldError, RuntimeError):
-    """A reward term did not come back. Trying again may help: it may wait for something outside."""
+    """A reward term did not return. Trying again may help: it may have waited for something outside."""
 
 
 def checked(
@@ -28,22 +27,31 @@ def checked(
     noun: str,
     told: Callable[[T], str],
 ) -> Callable[[Sequence[T]], list[float]]:
-    """The term, held to its contract. What it returns raises RewardError, RewardTimeoutError.
+    """The term with its contract enforced. The function returned raises RewardError and RewardTimeoutError.
 
     Args:
-        seconds: it must come back within.
-        field: the config's, which sets them.
-        noun, told: what is scored, in general and one of it, for messages.
+        seconds: the time limit of a call.
+        field: the config field that sets the limit, for messages.
+        noun, told: the kind of item that is scored, and how one item is described, for messages.
     """
 
     def score(batch: Sequence[T]) -> list[float]:
         scores = _in_time(name, term, batch, seconds, field)
         if len(scores) != len(batch):
-            raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(batch)} {noun}s; give one for each")
+            raise RewardError(
+                f"reward {name!r} returned {len(scores)} scores for {len(batch)} {noun}s; return one for each"
+            )
+        found: list[float] = []
         for value, one in zip(scores, batch, strict=True):
-            if not np.isfinite(value):
-                raise RewardError(f"reward {name!r} is {value} for the {noun} {told(one)}; give a number")
-        return [float(value) for value in scores]
+            try:
+                found.append(float(value))
+            except (TypeError, ValueError):
+                found.append(math.nan)
+            if not math.isfinite(found[-1]):
+                raise RewardError(
+                    f"reward {name!r} returned {value!r} for the {noun} {told(one)}; return a finite number"
+                )
+        return found
 
     return score
 
@@ -51,22 +59,20 @@ def checked(
 def _in_time(
     name: str, term: Callable[[Sequence[T]], Sequence[float]], batch: Sequence[T], seconds: float, field: str
 ) -> list[float]:
-    """What the term gives, from a thread that is left behind where it hangs: it cannot keep the process alive."""
+    """Call the term in a daemon thread: one that hangs is abandoned and cannot keep the process alive."""
     found: dict[str, Any] = {}
 
     def run() -> None:
         try:
             found["scores"] = list(term(batch))
-        except Exception as error:
+        except BaseException as error:  # a SystemExit would end this thread alone, unnoticed
             found["error"] = error
 
     thread = threading.Thread(target=run, daemon=True, name=f"reward {name}")
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise RewardTimeoutError(
-            f"reward {name!r} did not come back within {seconds:g} seconds; mend it, or raise {field}"
-        )
+        raise RewardTimeoutError(f"reward {name!r} did not return within {seconds:g} seconds; fix it, or raise {field}")
     if "error" in found:
         error = found["error"]
         raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error

@@ -17,7 +17,8 @@ def clipped_surrogate(
     PPO (arXiv 1707.06347, equation 7) with DAPO's asymmetric clip (arXiv 2503.14476, equation 10). All
     arguments broadcast to one shape. With `dual` c > 1 + high it is bounded by c |A| where A < 0 (dual clip, arXiv
     1912.09729, equation 5). Returns the loss to descend and `ratio`, `clip_fraction` (the share of
-    elements whose gradient the clip stops) and `approx_kl` (k3 of the old policy from the new one's samples).
+    elements whose gradient the clip stops) and `approx_kl` (the k3 estimate of KL(old || new) from the old policy's
+    samples).
     """
     log_ratio = logprobs - old_logprobs
     ratio = log_ratio.exp()

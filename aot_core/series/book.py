@@ -1,7 +1,7 @@
 """The book of a series: of every edition its plan and its end, kept in the artifact store.
 
 Edition n of a series is looked up by (series, n), so any store will do, and every machine on that store reads the same
-book. Both entries are written once.
+book. An end is written once; a plan changes only where the store has lost what it names.
 """
 
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ class Edition(NamedTuple):
 
     plan: EditionPlan
     end: EditionEnd | None
-    """None while it runs, and for good where it died and nobody resumed it."""
+    """None until the edition has ended."""
     planned_at: str
     """UTC, ISO 8601."""
 

@@ -3,7 +3,8 @@
     asked for: "next", a number, or a slot --find--> the plan that stands in the book, or a new one, pinned and entered
 
 A plan is made once. What it names is pinned by content: a promotion while the edition runs changes nothing, and a run
-that starts again, late or elsewhere, is the same edition.
+that starts again, late or elsewhere, is the same edition. Only where the store has lost what an unfinished edition pins
+is the plan changed: a lost bank must not block the series.
 """
 
 import re
@@ -16,6 +17,7 @@ from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.series import EditionPlan, SeriesSettings
+from aot_core.contracts.terminal import counted
 from aot_core.series.book import Edition, SeriesBook, series_in
 from aot_core.store.protocol import Store
 from aot_core.tracking import registry
@@ -40,6 +42,8 @@ class Surroundings:
     mlflow_uri: str
     attacker_base: ExternalRef
     defender_base: ExternalRef
+    source: ExternalRef | None = None
+    """`source_folder`, pinned; None for drawn scenes."""
 
 
 def find_edition(config: CampaignConfig, asked: str, where: Surroundings) -> CampaignConfig:
@@ -60,17 +64,29 @@ def find_edition(config: CampaignConfig, asked: str, where: Surroundings) -> Cam
     book = SeriesBook(where.store, settings.name)
     with book.lock():
         known = book.editions()
-        plan = _known(known, asked, settings.name)
-        if plan is None:
-            slot = "" if asked == NEXT or asked.isdecimal() else slot_of(asked)
-            plan = _plan(config, settings, known, slot, where)
+        plan = _planned(config, settings, known, asked, where)
+        if plan not in [edition.plan for edition in known]:
             book.write_plan(plan)
     return config.model_copy(update={"edition": plan})
+
+
+def preview_edition(config: CampaignConfig, asked: str, where: Surroundings) -> CampaignConfig:
+    """As `find_edition`, but nothing is entered into the book: what would run now. Raises SeriesError."""
+    assert config.series is not None, "only a series has editions"
+    known = SeriesBook(where.store, config.series.name).editions()
+    return config.model_copy(update={"edition": _planned(config, config.series, known, asked, where)})
 
 
 def unfinished(book: SeriesBook, before: int) -> list[EditionPlan]:
     """The editions before a number that were planned and have no end, the oldest first."""
     return [edition.plan for edition in book.editions() if edition.end is None and edition.plan.number < before]
+
+
+def number_of(book: SeriesBook, asked: str) -> int:
+    """The number of the edition asked for, or the one that it would be given. Raises SeriesError (`find_edition`)."""
+    known = book.editions()
+    plan = _known(known, asked, book.series)
+    return len(known) + 1 if plan is None else plan.number
 
 
 def slot_of(text: str) -> str:
@@ -103,18 +119,67 @@ def _known(known: list[Edition], asked: str, series: str) -> EditionPlan | None:
     return next((edition.plan for edition in known if edition.plan.slot == slot), None)
 
 
+def _planned(
+    config: CampaignConfig, settings: SeriesSettings, known: list[Edition], asked: str, where: Surroundings
+) -> EditionPlan:
+    """The plan in the book, without what the store has lost since; or a new one."""
+    plan = _known(known, asked, settings.name)
+    if plan is None:
+        slot = "" if asked == NEXT or asked.isdecimal() else slot_of(asked)
+        return _plan(config, settings, known, slot, where)
+    return plan if known[plan.number - 1].end is not None else _without_lost(plan, settings, known, where)
+
+
+def _without_lost(
+    plan: EditionPlan, settings: SeriesSettings, known: list[Edition], where: Surroundings
+) -> EditionPlan:
+    """The plan of an unfinished edition without the artifacts that the store has lost; the same plan where it has lost
+    none.
+
+    Raises SeriesError where the Defender or the Attacker that it begins with is lost: with another one it would be
+    another edition.
+    """
+    for what, ref in (("Defender", plan.defender), ("Attacker", plan.attacker)):
+        if ref is not None and not _is_there(ref, where.store):
+            raise SeriesError(
+                f"edition {plan.number} was planned to begin with the {what} {ref.uri}, which is not in this store, or "
+                f"is damaged; restore it from a backup, or plan the next edition with --edition {len(known) + 1}"
+            )
+    ended = [edition for edition in known[: plan.number - 1] if edition.end is not None]
+    told: list[str] = []
+    changes: dict[str, object] = {}
+    if plan.bank is not None and not _is_there(plan.bank, where.store):
+        changes["bank"] = _bank(settings, ended, where, told)
+    if plan.reference is not None and not _is_there(plan.reference, where.store):
+        changes["reference"] = _reference(ended, plan.defender_version, where, told)
+    if plan.previous is not None and not _is_there(plan.previous, where.store):
+        changes["previous"] = _data("the last edition's", ended[::-1], where, told)
+    if plan.exam is not None and not _is_there(plan.exam, where.store):
+        changes["exam"] = _data("the fixed exam's", ended, where, told)
+    met = tuple(uri for uri in plan.pool if where.store.find("attacker_round", uri.rpartition("/")[2]) is not None)
+    if met != plan.pool:
+        changes["pool"] = met
+        lost = counted(len(plan.pool) - len(met), "Attacker")
+        told.append(f"gone or damaged, and not met: {lost} of earlier editions")
+    if not changes:
+        return plan
+    told.append("the plan of this edition was changed accordingly")
+    return plan.model_copy(update={**changes, "told": (*plan.told, *told)})
+
+
 def _plan(
     config: CampaignConfig, settings: SeriesSettings, known: list[Edition], slot: str, where: Surroundings
 ) -> EditionPlan:
     number = len(known) + 1
     told: list[str] = []
     if not known and (others := series_in(where.store)):
-        listed = ", ".join(f"{name!r} ({count} editions)" for name, count in sorted(others.items()))
+        listed = ", ".join(f"{name!r} ({counted(count, 'edition')})" for name, count in sorted(others.items()))
         told.append(f"series {settings.name!r} is new here and begins with edition 1; this store also holds {listed}")
     slots = [edition.plan.slot for edition in known if edition.plan.slot]
     if slot and slots and slot < max(slots):
         told.append(f"slot {slot} is before the newest ({max(slots)}): it is made up for as edition {number}")
     ended = [edition for edition in known if edition.end is not None]
+    _same_photographs(config, ended, where)
     defender, version, lineage = _defender(config, settings, ended, where, told)
     return EditionPlan(
         series=settings.name,
@@ -260,6 +325,22 @@ def _data(whose: str, editions: list[Edition], where: Surroundings, told: list[s
             return edition.end.dataset
         told.append(f"{whose} data set, of edition {edition.plan.number}, is gone or damaged, and is done without")
     return None
+
+
+def _same_photographs(config: CampaignConfig, ended: list[Edition], where: Surroundings) -> None:
+    """Raises SeriesError where other photographs would be dealt to the splits anew: what an earlier edition was taught
+    could then be asked in a later one's exam."""
+    last = ended[-1].end if ended else None
+    if where.source is None or config.prepare_data.growing or last is None or last.dataset is None:
+        return
+    record = where.store.find("prepare_data", last.dataset.uri.rpartition("/")[2])
+    if record is None or record.identity.inputs.get("source") in (None, where.source.sha256):
+        return
+    raise SeriesError(
+        f"source_folder {where.source.name} has changed since edition {last.number}; without prepare_data.growing its "
+        "photographs would be dealt to the splits anew, and what one edition was taught could be asked in the next "
+        "one's exam. Set prepare_data.growing = true, or begin another series (series.name)"
+    )
 
 
 def _same_attacker_base(attacker: ArtifactRef, where: Surroundings) -> None:

@@ -34,8 +34,8 @@ def run_attacker_round(
     targets = [target for target, share in zip(targets, right, strict=True) if share == 1.0]
     if not targets:
         raise AttackError(
-            f"the Defender is sure of none of {len(right)} clean scenes, so there is nothing to attack; raise "
-            "attacker_round.candidates or train the Defender longer"
+            f"the Defender answers none of {len(right)} clean scenes right every time, so there is nothing to attack; "
+            "raise attacker_round.candidates or train the Defender longer"
         )
     folder = context.fetch(inputs.attacker)
     attacker = Attacker.load_trainable(
@@ -94,7 +94,12 @@ def _opponent(config: AttackerRoundConfig, inputs: AttackerRoundInputs, context:
     if config.opponent is not None:
         return EndpointDefender(config.opponent, context.scratch / "opponent")
     return load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+        context.fetch(inputs.defender),
+        context.model(inputs.defender_base),
+        context.device,
+        config.defender_dtype,
+        max_new_tokens=config.max_new_tokens,
+        offload=config.defender_offload,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from aot_core.attacker.curation import (
     CuratedEdit,
     Funnel,
+    NoValidEditError,
     ValidEdit,
     ask_about,
     choose,
@@ -80,7 +81,11 @@ def _choose(
 
 def _defender(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> Defender:
     return load_defender(
-        context.fetch(inputs.defender), context.model(inputs.defender_base), context.device, config.defender_dtype
+        context.fetch(inputs.defender),
+        context.model(inputs.defender_base),
+        context.device,
+        config.defender_dtype,
+        max_new_tokens=config.max_new_tokens,
     )
 
 
@@ -143,11 +148,13 @@ def _edits(
         try:
             edits, funnel = make_edits(attacker, AttackPolicy.load(folder), mine, config, rng, photo_judge)
         except AttackError as error:
-            failed = error  # one of several that has nothing valid to offer ends nothing
-            continue
+            failed = error  # one of several without a valid edit does not end the stage
+            if not isinstance(error, NoValidEditError):
+                continue
+            edits, funnel = [], error.funnel
         valid += edits
         funnels.append(funnel)
-    if not funnels:
+    if not valid:
         assert failed is not None
         raise failed
     return valid, join_funnels(funnels)

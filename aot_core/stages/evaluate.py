@@ -60,6 +60,7 @@ def run_evaluate(config: EvaluateConfig, inputs: EvaluateInputs, context: StageC
         context.model(inputs.defender_base),
         context.device,
         config.dtype,
+        max_new_tokens=config.max_new_tokens,
     )
     conditions += worst_of_n(config, inputs, context, clean, defender)
     suite = suite_conditions(context.fetch(inputs.bank)) if inputs.bank else []
@@ -107,7 +108,7 @@ def _benchmarks(
 
 
 def _weights_of(defender: ArtifactRef | None, base: ExternalRef) -> str:
-    """What tells the weights that answer."""
+    """What identifies the weights that answer."""
     return defender.sha256 if defender else base.sha256 or base.name
 
 

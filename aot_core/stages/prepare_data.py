@@ -42,7 +42,7 @@ def prepare(
 ) -> PrepareDataOutputs:
     """`run_prepare_data`, with the previous data set in a folder of whatever origin."""
     if previous is not None and not config.growing:
-        raise ValueError("previous: only a growing data set takes shards over; set growing = true, or leave it out")
+        raise ValueError("previous: only a growing data set reuses shards; set growing = true, or leave it out")
     job = replace(build_job(config, inputs, context), previous=previous)
     made = build_dataset(job, context.output, context.threads)
     docs = context.scratch / "data_docs"
@@ -149,7 +149,7 @@ def _outputs(card: DataCard, made: BuildSummary) -> PrepareDataOutputs:
 
 
 def _growth(plan: BuildPlan) -> dict[str, int]:
-    """What a growing data set shares with the previous one. By the plan, so that a killed run tells the same."""
+    """What a growing data set shares with the previous one. By the plan, so that a resumed run reports the same."""
     return {
         "shards made": len(plan.shards) - len(plan.kept),
         "shards reused": len(plan.kept),

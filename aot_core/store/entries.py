@@ -1,4 +1,4 @@
-"""Small records that are no stage's: written once, whole or not at all, and never changed.
+"""Small records that belong to no stage: each is written atomically.
 
 A record's key is what it is looked up by; its identity's inputs name the artifacts that it refers to, so that garbage
 collection keeps them.
@@ -33,7 +33,7 @@ def write_entry(
     Args:
         name: what it is looked up by.
         text: its contents, `entry.json`.
-        outputs: what whoever lists records is shown.
+        outputs: shown in listings of records.
     """
     key = entry_key(stage, name)
     identity = StageIdentity(

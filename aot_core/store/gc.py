@@ -1,4 +1,4 @@
-"""Which finished stages are no longer needed by anything: mark what is reached from the roots, the rest may go.
+"""Which finished stages nothing needs any more: mark what is reachable from the roots; the rest may be deleted.
 
 Roots: what the caller names (registered versions, running campaigns), every record younger than a number of days, and
 the ledger of promotions and the books of series, of which nothing is ever deleted.
@@ -15,7 +15,7 @@ from aot_core.store.ledger import LEDGER_STAGE
 from aot_core.store.protocol import Store
 
 UNFINISHED_SECONDS = 24 * 3600.0
-"""What has no record is left alone for so long: somebody may be writing it."""
+"""What has no record is left alone for so long: it may still be being written."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Ledger:
         )
         identity = self._identity(entry.number)
         with tempfile.TemporaryDirectory(prefix="aot-ledger-") as folder:
-            (Path(folder) / _ENTRY).write_text(entry.model_dump_json(indent=1))
+            (Path(folder) / _ENTRY).write_text(entry.model_dump_json(indent=1), encoding="utf-8")
             for name, text in (files or {}).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             artifact = self.store.put(LEDGER_STAGE, identity.key, Path(folder))

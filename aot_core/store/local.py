@@ -1,7 +1,7 @@
 """A store in a folder: `ROOT/STAGE/KEY/{files/, manifest.json, record.json}`.
 
 Every step is atomic: files are copied beside their place and renamed into it, the record is written last. So a kill
-at any moment leaves either a finished stage or none, and the next start clears what lies about.
+at any moment leaves either a finished stage or none, and the next start removes the leftovers.
 """
 
 import json
@@ -41,6 +41,9 @@ class LocalStore:
                 f"store {str(root)[:200]!r} cannot be used ({error.strerror}); run.store and --store take a folder, or "
                 "s3://BUCKET/PREFIX"
             ) from error
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def find(self, stage: str, key: str) -> StageRecord | None:
         """See `Store.find`. An artifact whose files changed counts as not there: the stage runs again."""
@@ -121,7 +124,7 @@ class LocalStore:
         """See `Store.seal`."""
         home = self._home(record.stage, record.key)
         partial = home / (_RECORD + ".partial")
-        with partial.open("w") as stream:
+        with partial.open("w", encoding="utf-8") as stream:
             json.dump(record.model_dump(mode="json"), stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
@@ -173,7 +176,7 @@ class LocalStore:
         """See `Store.sweep`."""
         before = time.time() - older_than
         loose = (home for home in self.root.glob("[!.]*/*") if not os.path.lexists(home / _RECORD))
-        return sum(_remove(home) for home in loose if home.stat().st_mtime < before)
+        return sum(_remove(home) for home in loose if _last_written(home) < before)
 
     def link(self, ref: ArtifactRef, path: str, seconds: int) -> str:  # noqa: ARG002 - a file's link does not expire
         """See `Store.link`."""
@@ -181,7 +184,7 @@ class LocalStore:
 
     @contextmanager
     def _moving(self) -> Generator[None]:
-        """Held for a moment by whoever puts a folder in its place or takes one away: `find` needs no stage's lock."""
+        """Held briefly while a folder is moved into or out of its place, since `find` takes no stage's lock."""
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
         with FileLock(folder / "moving.lock"):
@@ -196,9 +199,9 @@ class LocalStore:
         return aside
 
     def _sweep(self, stage: str) -> None:
-        """Remove what killed processes left half copied, an hour after they began."""
+        """Remove what killed processes left half copied, an hour after their last write."""
         for leftover in (self.root / stage).glob(".incoming-*"):
-            if leftover.stat().st_mtime < time.time() - _STALE_SECONDS:
+            if _last_written(leftover) < time.time() - _STALE_SECONDS:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def _home(self, stage: str, key: str) -> Path:
@@ -223,12 +226,24 @@ def _told_manifest(home: Path) -> Manifest | None:
 
 def _write_manifest(home: Path, manifest: Manifest) -> None:
     partial = home / (_MANIFEST + ".partial")
-    partial.write_text(manifest.model_dump_json(indent=1))
+    partial.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     partial.replace(home / _MANIFEST)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in a folder was last written (seconds since the epoch).
+
+    A folder's own time does not move while a large file is copied into it. What vanishes meanwhile is in use: that
+    counts as written now.
+    """
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _remove(folder: Path) -> int:

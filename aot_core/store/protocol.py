@@ -30,8 +30,8 @@ class Damage:
 class Store(Protocol):
     """Immutable folders under `aot://STAGE/KEY`, each with a manifest of file hashes and a record.
 
-    Damaged means absent: what is found damaged is told in a line, moved to `.damaged/` (never deleted), and made again
-    by whoever needs it.
+    Damaged means absent: a damaged artifact is reported in one line, moved to `.damaged/` (never deleted), and made
+    again by the next stage that needs it.
     """
 
     def find(self, stage: str, key: str) -> StageRecord | None:
@@ -47,7 +47,7 @@ class Store(Protocol):
         ...
 
     def repair(self, damage: Damage) -> str:
-        """Mend what can be mended, set the rest aside; returns what was done, in words."""
+        """Repair what can be repaired, set the rest aside; returns a description of what was done."""
         ...
 
     def keys(self) -> Iterator[tuple[str, str]]:
@@ -69,13 +69,13 @@ class Store(Protocol):
     def lock(self, stage: str, key: str) -> AbstractContextManager[None]:
         """Hold a stage's key while it runs. A second process waits, and then finds the first one's record.
 
-        So a stage that outlived its killed orchestrator is waited for, not run twice.
+        So a stage that outlives its killed orchestrator is waited for, not run twice.
         """
         ...
 
     def records(self) -> Iterator[StageRecord]:
         """The records of all finished stages, in no order; their files are not looked at. One that cannot be read is
-        skipped, and told in a line."""
+        skipped, and reported in one line."""
         ...
 
     def delete(self, record: StageRecord) -> int:

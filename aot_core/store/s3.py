@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -40,6 +40,9 @@ class S3Store:
         self.bucket = S3Bucket(bucket, prefix, settings)
         self.cache = cache or default_cache()
         self._trusted, self._trust = False, threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self.bucket)
 
     def find(self, stage: str, key: str) -> StageRecord | None:
         """See `Store.find`. One listing: an object that changed has another ETag, and the stage runs again."""
@@ -171,8 +174,9 @@ class S3Store:
                     self.bucket.delete(item.key for item in items)
                     freed += sum(item.bytes for item in items)
         for cached in self.cache.glob("*"):
-            if cached.stat().st_mtime < time.time() - older_than:
-                shutil.rmtree(cached, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has swept it
+                if cached.stat().st_mtime < time.time() - older_than:
+                    shutil.rmtree(cached, ignore_errors=True)
         return freed
 
     def link(self, ref: ArtifactRef, path: str, seconds: int) -> str:

@@ -1,7 +1,7 @@
 """A lock in a bucket: an object that only one process can create, renewed while its holder lives.
 
-The holder writes again every third of a lease; whoever waits takes the lock over once it has seen the same ETag for a
-whole lease by its own clock, so no two machines' clocks are ever compared. Creating, renewing and taking over are
+The holder rewrites it every third of a lease. A waiting process takes the lock over once it has seen the same ETag for
+a whole lease by its own clock, so no two machines' clocks are ever compared. Creating, renewing and taking over are
 conditional writes, decided by the server. A store that ignores the condition would let two in: that is tried once.
 """
 
@@ -26,7 +26,7 @@ _MAX_WAIT = 5.0
 
 @contextmanager
 def hold(bucket: S3Bucket, name: str) -> Generator[None]:
-    """Wait for `.locks/NAME`, hold it, give it back."""
+    """Wait for `.locks/NAME`, hold it, and release it."""
     key, lease = f".locks/{name}", bucket.settings.lease_seconds
     etag = _acquire(bucket, key, lease)
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""`aot store verify`: every hash of a store compared, what is damaged mended or set aside."""
+"""`aot store verify`: compares every hash in a store, and repairs or sets aside what is damaged."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Verification:
     """What was found."""
 
     whole: Counter[str] = field(default_factory=Counter[str])
-    """Finished stages that are what was put there, by stage."""
+    """Number of intact finished stages, by stage."""
     damaged: list[tuple[Damage, str]] = field(default_factory=list[tuple[Damage, str]])
-    """What is not, and what was done about it."""
+    """The others, and what was done about each."""
 
 
 def verify(store: Store) -> Verification:

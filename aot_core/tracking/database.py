@@ -2,7 +2,7 @@
 
 MLflow makes its tables by some sixty migrations in place, and none of them is a transaction: a process that dies
 meanwhile leaves a file that never opens again. So the file is made, and migrated to a newer MLflow, under another name
-and renamed. What cannot be used is told in a sentence; nothing is ever deleted.
+and renamed. What cannot be used raises an error in one sentence; nothing is ever deleted.
 
     open_client(uri) --first time in a process--> absent: made
                                                   of an earlier MLflow: a copy is migrated, the old one kept
@@ -38,16 +38,16 @@ State = Literal["absent", "current", "other", "garbage"]
 
 _SCHEME = "sqlite:///"
 _PATIENCE_SECONDS = 60.0
-"""How long another process may hold the file before that is told as the reason to stop."""
+"""How long another process may hold the file before this one gives up."""
 _HOLDS = ("runs", "registered_models", "logged_models")
 """The tables of which a single row is worth keeping."""
 _RESTORE = (
-    "put its backup in its place, or move it away and give the same command again: finished stages stand in the store "
-    "and are noted anew, earlier registered versions are not"
+    "restore its backup, or move it away and run the same command again: finished stages are in the store and are "
+    "logged again, but earlier registered versions are lost"
 )
 _seen: set[str] = set()
 
-# It logs a traceback of what it raises all the same, and what is raised is told (`told`).
+# It logs a traceback of what it also raises, and what it raises is reported by `told`.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database reports some 60 migrations
 
@@ -82,7 +82,7 @@ def prepare(uri: str) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Trouble with MLflow's database or server inside the block becomes a TrackingError: a sentence."""
+    """An error of MLflow's database or server inside the block becomes a TrackingError: one sentence."""
     try:
         yield
     except MlflowException as error:
@@ -97,12 +97,12 @@ def told() -> Iterator[None]:
 def _mend(file: Path) -> None:
     """Make the file what MLflow expects. To be called under its lock."""
     for left in file.parent.glob(f".{file.name}.making-*"):
-        left.unlink()  # its maker died; it never was in anybody's hands
+        left.unlink()  # its maker died, and nobody else ever used it
     state = _state(file)
     if state == "current":
         return
     if state == "garbage":
-        raise TrackingError(f"MLflow's database {file} is no SQLite database, or is damaged; {_RESTORE}")
+        raise TrackingError(f"MLflow's database {file} is not an SQLite database, or is damaged; {_RESTORE}")
     making = file.with_name(f".{file.name}.making-{os.getpid()}")
     if state == "absent":
         _make(making)
@@ -123,8 +123,8 @@ def _mend(file: Path) -> None:
     aside = _aside(file)
     shutil.copy2(file, aside)
     making.replace(file)
-    why = "of another MLflow; it is migrated" if held else "left half made, with no run in it; it is made anew"
-    logger.warning("MLflow's database %s was %s, and as it was it stands in %s", file, why, aside.name)
+    why = "of another MLflow; it is migrated" if held else "left half made, with no run in it; it is recreated"
+    logger.warning("MLflow's database %s was %s; the previous file is kept as %s", file, why, aside.name)
 
 
 def _state(file: Path) -> State:
@@ -148,7 +148,7 @@ def _state(file: Path) -> State:
             if time.monotonic() > until:
                 raise TrackingError(
                     f"MLflow's database {file} is locked by another process, for {_PATIENCE_SECONDS:g} s now; end that "
-                    f"process (`fuser {file}` names it), and give the same command again"
+                    f"process (`fuser {file}` names it), and run the same command again"
                 ) from error
             if not asked:
                 logger.warning("waiting for MLflow's database %s, which another process has locked", file)
@@ -181,7 +181,7 @@ def _make(file: Path) -> None:
 
 
 def _rows(file: Path) -> str:
-    """What of worth a database holds, in words; "" for nothing."""
+    """What a database holds that is worth keeping, in words; "" for nothing."""
     held: list[str] = []
     with closing(sqlite3.connect(file)) as database:
         for table in _HOLDS:
@@ -190,7 +190,7 @@ def _rows(file: Path) -> str:
             except sqlite3.OperationalError:  # no such table yet
                 continue
             if count:
-                held.append(f"{count} {table.replace('_', ' ')}")
+                held.append(f"{count} {(table if count > 1 else table[:-1]).replace('_', ' ')}")
     return ", ".join(held)
 
 
@@ -210,12 +210,12 @@ def _sentence(error: SQLAlchemyError) -> str:
 def _way_out(error: object) -> str:
     said = str(error)
     if "locked" in said:
-        return "another process has held it for too long: end that process, and give the same command again"
+        return "another process has held it for too long; end that process, and run the same command again"
     if "full" in said or "No space" in said:
-        return "free some room, and give the same command again: it goes on where it stopped"
+        return "free some space, and run the same command again: it resumes where it stopped"
     if "readonly" in said or "Read-only" in said or "ermission" in said:
-        return "let this user write to it, or give another --home"
-    return "give the same command again; if it stays so, put the database's backup in its place"
+        return "make it writable for this user, or give another --home"
+    return "run the same command again; if that does not help, restore the database's backup"
 
 
 def _first(error: Exception) -> str:

@@ -40,7 +40,8 @@ class DefenderModel(PythonModel):
         base, adapter = (str(weights), None) if config["kind"] == "model" else (config["base"], weights)
         if adapter is not None:
             check_model(base, config.get("base_sha256", ""))
-        self._defender = Defender.load(base, adapter, config["device"], config["dtype"])
+        tokens = int(config.get("max_new_tokens", 16))  # versions registered earlier do not say
+        self._defender = Defender.load(base, adapter, config["device"], config["dtype"], max_new_tokens=tokens)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]: MLflow looks at which arguments it takes
         self, model_input: pd.DataFrame

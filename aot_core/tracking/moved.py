@@ -1,8 +1,8 @@
 """A home that was moved or copied: MLflow's SQLite file names its files by absolute path, and still names the old one.
 
-A run in the new place would write its files into the old folder, which it would make again, and the registered models
-would load from there, or not at all. So before MLflow opens the file, addresses below the folder that it stood in are
-written anew for the folder that it stands in. A server's files, and those of an experiment that somebody keeps
+A run in the new place would write its files into the old folder, which it would recreate, and the registered models
+would load from there, or not at all. So before MLflow opens the file, addresses below its old folder are rewritten for
+its new one. A server's files, and those of an experiment that somebody keeps
 elsewhere, are left alone.
 """
 
@@ -48,7 +48,7 @@ def follow(file: Path) -> int:
                 changed += database.execute(f"{told} ESCAPE '!'", values).rowcount
         database.commit()
     if changed:
-        logger.warning("this home was moved or copied: %d of MLflow's addresses now name %s", changed, here)
+        logger.warning("this home was moved or copied: %d of MLflow's addresses now point to %s", changed, here)
     return changed
 
 

@@ -1,4 +1,4 @@
-"""What a stage may tell the tracker. MLflow is one implementation, silence the other."""
+"""What a stage may log. MLflow is one implementation, doing nothing the other."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +33,12 @@ class Tracker(Protocol):
         ...
 
     def set_tag(self, key: str, value: str) -> None:
-        """Note a word about the round: where something lies, what something is."""
+        """Set a tag of the round's run: where something is stored, what something is."""
         ...
 
 
 class NullTracker:
-    """Says nothing: a stage run by hand or in a test."""
+    """Logs nothing: for a stage run by hand or in a test."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Which artifacts MLflow's registry still speaks of: those must outlive every collection of garbage."""
+"""Which artifacts MLflow's registry still refers to: those must survive every garbage collection."""
 
 import os
 

@@ -30,7 +30,12 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.types import ColSpec, Schema
 from PIL import Image
 
@@ -85,6 +90,8 @@ class TrainedDefender:
     tags: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions, by name, of what it was evaluated with: the orchestrator may have none of it installed."""
+    max_new_tokens: int = 16
+    """Tokens of an answer, at most: as many as it was evaluated with."""
     dtype: DType = "float32"
     device: str = "cpu"
     """Where the loaded model answers."""
@@ -125,14 +132,14 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
                 "base": base.name,
                 "base_sha256": base.sha256,
                 "dtype": defender.dtype,
+                "max_new_tokens": defender.max_new_tokens,
                 "device": defender.device,
             },
             signature=SIGNATURE,
             input_example=_example(),
             pip_requirements=[f"{package}=={number.partition('+')[0]}" for package, number in held.items()],
         )
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description=_DESCRIPTION)
+        _make_model(client, name)
         # Not by log_model's own `registered_model_name`: a version and its tags must appear together, or a
         # process killed between the two would leave a version that nobody knows again.
         made = client.create_model_version(
@@ -143,6 +150,15 @@ def register_defender(uri: str, run_id: str, defender: TrainedDefender, name: st
             model_id=info.model_id,
         )
     return str(made.version)
+
+
+def _make_model(client: MlflowClient, name: str) -> None:
+    """Make the registered model where there is none, also when another campaign makes it at the same time."""
+    try:
+        client.create_registered_model(name, description=_DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def find_version(uri: str, artifact_sha256: str, name: str = DEFENDER) -> str | None:

@@ -1,7 +1,7 @@
 """`python -m aot_core.tracking.server`: MLflow's server as a team runs it, on Postgres and S3, with basic auth.
 
-Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), nothing has a default password; what
-holds one is written to a file that its owner alone can read. Ends by becoming `mlflow server`.
+Everything comes from the environment (`AOT_MLFLOW_*`, see infra/compose.yaml), there are no default passwords, and a
+file that holds one is readable by its owner only. Ends by becoming `mlflow server`.
 """
 
 import configparser
@@ -34,7 +34,7 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
     }
     file = folder / "auth.ini"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         auth.write(stream)
     command = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
@@ -45,7 +45,7 @@ def prepare(settings: Mapping[str, str], folder: Path) -> tuple[list[str], dict[
         "--uvicorn-opts", "--timeout-worker-healthcheck 120",
     ]  # fmt: skip
     return command, {
-        # By the environment: a command line is read by everybody on the machine.
+        # By the environment: every user of the machine can read command lines.
         "MLFLOW_BACKEND_STORE_URI": settings["AOT_MLFLOW_BACKEND"],
         "MLFLOW_AUTH_CONFIG_PATH": str(file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings["AOT_MLFLOW_PASSWORD"],

@@ -1,4 +1,4 @@
-"""Does a registered model load, and does it answer? Asked in a process of its own, which a broken model may take down.
+"""Does a registered model load, and does it answer? Asked in a process of its own, which a broken model may crash.
 
 `python -m aot_core.tracking.smoke TRACKING_URI` reads model addresses (`models:/aot-defender@champion`), a line each,
 loads each as its users do, asks it its own input example, and writes a line of JSON back: the answers, or the error.
@@ -70,8 +70,13 @@ class SmokeTest:
 
 
 def read_answer(address: str, line: str) -> str:
-    """The answer in a line of JSON. Raises SmokeError where it tells of an error."""
-    said = json.loads(line)
+    """The answer in a line of JSON. Raises SmokeError where it reports an error, or is something else."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not {"answer", "error"} & set(said):
+        raise SmokeError(f"{address}: its process wrote {line.strip()[:200]!r} where an answer was expected")
     if "error" in said:
         raise SmokeError(f"{address}: {said['error']}")
     return said["answer"]

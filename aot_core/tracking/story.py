@@ -1,4 +1,4 @@
-"""What MLflow's pages tell people of a run: its description, its tables, who started it."""
+"""What MLflow's pages show of a run: its description, its tables, who started it."""
 
 import getpass
 import json
@@ -19,6 +19,14 @@ from aot_core.tracking.database import open_client
 from aot_core.tracking.mlflow_tracking import DATA_DOCS_TAG
 
 
+def user() -> str:
+    """Who runs this process; "unknown" for a user without a name, as a container may have."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
 def origin_tags(source: str, commit: str) -> dict[str, str]:
     """What fills MLflow's columns "Created by" and "Source".
 
@@ -26,16 +34,12 @@ def origin_tags(source: str, commit: str) -> dict[str, str]:
         source: what was started: `aot run`.
         commit: of the source tree, "" where there is none.
     """
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        user = "unknown"
-    tags = {MLFLOW_USER: user, MLFLOW_SOURCE_NAME: source, MLFLOW_SOURCE_TYPE: "LOCAL"}
+    tags = {MLFLOW_USER: user(), MLFLOW_SOURCE_NAME: source, MLFLOW_SOURCE_TYPE: "LOCAL"}
     return tags | ({MLFLOW_GIT_COMMIT: commit} if commit else {})
 
 
 def describe_run(uri: str, run_id: str, text: str) -> None:
-    """Set a run's description, Markdown. What was checked of its data stays linked below it."""
+    """Set a run's description, Markdown. The link to its data checks stays below it."""
     client = open_client(uri)
     run = client.get_run(run_id)
     if docs := run.data.tags.get(DATA_DOCS_TAG, ""):

@@ -25,7 +25,7 @@ class Coverage(NamedTuple):
 
 
 def all_know(coverages: tuple[Coverage, ...], name: str) -> bool:
-    """Whether all that a picture is put together from knows a name; without any coverage everything is annotated."""
+    """Whether every part that a picture is composed of knows a name; without any coverage everything is annotated."""
     return all(coverage.knows(name) for coverage in coverages)
 
 

@@ -72,7 +72,7 @@ def composition(source: Picture, extended: Extended, settings: ExtensionSettings
 
 def on_canvas(source: P, canvas: Image.Image, objects: tuple[SceneObject, ...]) -> P:
     """The source's scene on its canvas, with all objects in the canvas's pixels."""
-    # Built anew, not copied, so that the boxes are validated against the new size.
+    # Constructed, not copied, so that the boxes are validated against the new size.
     scene = source.scene.__class__(
         scene_id=source.scene.scene_id,
         source_id=source.scene.source_id,

@@ -85,7 +85,9 @@ def image_size(folder: Path, relative: str, max_pixels: int = MAX_PIXELS) -> tup
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     # Phones write JPEGs with a second picture behind the first (MPO): the first is the photograph.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise RowError("animated", f"image {name!r} moves, and no box says of which frame it is; give a still image")
+        raise RowError(
+            "animated", f"image {name!r} is animated, and no box says which frame it belongs to; give a still image"
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
@@ -118,7 +120,8 @@ def _opened(file: Path | io.BytesIO, name: str, max_pixels: int) -> Iterator[Ima
         # chunk by SyntaxError, other broken headers by the rest.
         raise RowError(
             "unreadable",
-            f"image {name!r} cannot be read ({error}); it is truncated or no image: copy it again or drop its entry",
+            f"image {name!r} cannot be read ({error}); it is truncated or not an image: copy it again or drop its "
+            "entry",
         ) from error
 
 

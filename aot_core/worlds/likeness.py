@@ -12,7 +12,7 @@ from PIL import Image
 
 BITS = 192
 _BLOCK = 2048
-"""So many hashes are compared with as many at a time: memory stays flat where very many fall together."""
+"""Hashes compared in one block: memory stays flat where very many share a band."""
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -32,7 +32,7 @@ def alike_across(groups: Mapping[str, Sequence[str]], bits: int) -> dict[str, tu
 
     Args:
         groups: hash to the groups (splits) that it stands in.
-        bits: differing in so many bits at most is alike.
+        bits: hashes that differ in at most this many bits are alike.
 
     Returns each such hash with the one like it and in how many bits they differ (itself and 0 where one hash stands
     in two groups). Two hashes within `bits` agree on at least one of `bits + 1` bands: only hashes that share a band

@@ -1,4 +1,4 @@
-"""Which world is it? Told by a config's source, by a sample, or by a picture and its question; asked here alone.
+"""Which world a config's source, a sample, or a picture and its question belong to; decided only here.
 
 Imports without torch; a world is imported when it is opened, the other one is not.
 """
@@ -42,7 +42,7 @@ def world_of(sample: Sample) -> "World":
 
 
 def read(image: Image.Image, question: str, answer: str, boxes: tuple[Box, ...]) -> "Reading":
-    """A picture and a question that somebody brings along, read by the first world that they are of.
+    """A user's own picture and question, read by the first world that they belong to.
 
     Raises ProbeError where they cannot be used. Arguments as of `World.read`.
     """

@@ -1,4 +1,4 @@
-"""A picture and a question that somebody brings along, made into a sample that can be attacked.
+"""A user's own picture and question, made into a sample that can be attacked.
 
 A picture of the drawn world (64 x 64 pixels, and a question in that world's words) is read by the parser: its
 objects are known, and so is the truth of any edit of it. Every other picture is a photograph: what the question is
@@ -49,7 +49,9 @@ def read_box(text: str, size: tuple[int, int]) -> Box:
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
-        raise ProbeError(f"boxes: {text!r} is no box; write X,Y,WIDTH,HEIGHT in pixels, such as 12,30,40,25") from None
+        raise ProbeError(
+            f"boxes: {text!r} is not a box; write X,Y,WIDTH,HEIGHT in pixels, such as 12,30,40,25"
+        ) from None
     # Not (a and b): a NaN is refused too.
     if not (x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= size[0] and y + height <= size[1]):
         raise ProbeError(

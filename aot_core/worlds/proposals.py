@@ -43,7 +43,7 @@ class ProposalError(ValueError):
 
 
 class Proposal(Frozen):
-    """Edits wanted of the editor. Their `added` is None until somebody has read the edited image."""
+    """Edits requested of the editor. Their `added` is None until the edited image has been read."""
 
     instruction: str
     """What the editor is told: the edits' sentences and, if it may see it, the question."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aot_core.worlds.extension import Extended, ExtensionCheck, Rejection
 
 DONORS = 64
-"""From so many photographs of a split distractors are cut."""
+"""How many photographs of a split distractors are cut from."""
 
 
 class ProbeError(ValueError):
@@ -37,7 +37,7 @@ class ProbeError(ValueError):
 
 
 class Reading(NamedTuple):
-    """What a world knows of a picture and a question that somebody brings along."""
+    """What a world knows of a user's own picture and question."""
 
     query: Query
     objects: tuple[SceneObject, ...]
@@ -120,7 +120,7 @@ class World(Protocol):
         ...
 
     def read(self, image: Image.Image, question: str, answer: str, boxes: tuple[Box, ...]) -> Reading | None:
-        """A picture and a question that somebody brings along; None where they are not of this world.
+        """A user's own picture and question; None where they do not belong to this world.
 
         Args:
             answer: the right option, in its words.

@@ -37,7 +37,7 @@ class Picture:
         return replace(self, image=image, scene=self.scene.model_copy(update={"objects": objects}))
 
     def settled(self, query: Query) -> str | None:
-        """The truth of a query, None also where a doubtful object, or one that nobody annotated, would change it."""
+        """The truth of a query, None also where a doubtful object, or one without annotation, would change it."""
         certain = truth(query, self.scene.objects)
         if leaves_open(self.coverages, query, certain):
             return None
@@ -64,7 +64,7 @@ class Source(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that a thing may have; empty where things are told by attributes."""
+        """Every name that a thing may have; empty where things are described by attributes."""
         ...
 
     @property
@@ -103,7 +103,7 @@ def refuse_if_too_many(unusable: Sequence[Unusable], total: int, most: float) ->
 
 @runtime_checkable
 class Photographs(Source, Protocol):
-    """A source of pictures that were there before: each is told by what it is made of, wherever it stands."""
+    """A source of existing pictures: each is identified by its contents, wherever it is stored."""
 
     def content(self, index: int) -> tuple[str, str]:
         """A picture's name in plain letters, and the sha256 of that, its file and its annotations.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from aot_core.contracts.scene import Query, SceneObject
 
 DOMINANCE = 2.0
-"""A relation is told along the axis on which the centres differ at least this many times as much."""
+"""A relation is stated along the axis on which the centres differ at least this many times as much."""
 
 
 def truth(query: Query, objects: Sequence[SceneObject]) -> str | None:

@@ -2,7 +2,7 @@
 truth holds.
 
 Samples, proposals and pixels flow in, verdicts out: every figure by itself, so that a funnel can be counted
-and a reward explained. Truth is derived anew from what the edited image shows: an editor's first cheat is to
+and a reward explained. Truth is derived again from what the edited image shows: an editor's first cheat is to
 answer the question "is there a red ring?" by painting one. How an edited image is read each world says: a parser reads
 drawn scenes (`shapes.check`); about photographs an MLLM may be asked (`photographs.check`).
 """

@@ -40,7 +40,7 @@ def _section(path: str, model: type[BaseModel], title: str | None = None) -> Ite
             yield f"| `{name}` | {_type(field)} | {_default(field)} | {_cell(field.description or '')} |"
     for name, field in model.model_fields.items():
         below = f"{path}.{name}" if path else name
-        if below == "edition":  # written by the program, never by hand
+        if below in ("edition", "restart"):  # written by the program, never by hand
             continue
         choices = _models(field)
         for choice in choices:
@@ -76,15 +76,14 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _type(field: FieldInfo) -> str:
-    named = " or ".join(dict.fromkeys(_name(member) for member in _members(field.annotation)))
+    members = _members(field.annotation)
+    named = " or ".join(dict.fromkeys(_name(member) for member in members if member is not types.NoneType))
     bounds = " ".join(_bounds(field.metadata))
-    return f"{named} {bounds}".strip()
+    return f"{named} {bounds}".strip() + ", optional" * (types.NoneType in members)
 
 
 def _name(annotation: Any) -> str:
     origin = get_origin(annotation)
-    if annotation is type(None):
-        return "nothing"
     if origin is Literal:
         return ", ".join(f"`{value!r}`".replace("'", '"') for value in get_args(annotation))
     if origin in (tuple, list):
@@ -118,7 +117,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     if value is None:
-        return "nothing"
+        return "none"
     if isinstance(value, BaseModel):
         return "see below"
     written = (

@@ -51,3 +51,11 @@ def test_no_completion_takes_long_to_read(piece: str) -> None:
     start = time.monotonic()
     letter_of(piece * (20_000 // len(piece)), ("a cup", "a vase"))
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\n\n", "\t"])
+def test_blanks_before_an_answer_change_nothing(blank: str) -> None:
+    """A leading blank made an article of "A Cup" the letter A, and hid that two options are named."""
+    options = ["Cup", "Plate"]
+    assert letter_of(f"{blank}The answer is A Cup or B Plate", options) is None
+    assert letter_of(f"{blank}The answer is A Plate", options) == "B"

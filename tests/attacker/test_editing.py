@@ -67,6 +67,44 @@ def test_lora_trains_a_small_adapter_that_is_saved_alone(attacker: Attacker, tmp
     assert len(again.trainable()) == len(learner.trainable())
 
 
+def adapted(attacker: Attacker, folder: Path, settings: ModelSettings) -> tuple[str, Attacker]:
+    """The base's folder, and a learner with an adapter that has learned a little, saved in `folder/round1`."""
+    attacker.save(folder / "base")
+    base = str(folder / "base" / "model")
+    learner = Attacker.load_trainable(base, None, settings)
+    with torch.no_grad():
+        for name, parameter in learner.pipeline.transformer.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.002)
+    learner.save(folder / "round1")
+    return base, learner
+
+
+def test_in_half_precision_the_attacker_that_edits_is_the_one_that_was_trained(attacker: Attacker, tmp_path: Path):
+    """Merged, most of what an adapter has learned would be rounded away."""
+    base, learner = adapted(attacker, tmp_path, ModelSettings(dtype="bfloat16", lora=LoraSettings(rank=2, alpha=4)))
+    kept, merged = (Attacker.load(base, tmp_path / "round1", dtype="bfloat16", merge=merge) for merge in (False, True))
+    condition = learner.encode(SCENES, TOLD)
+    latents = learner.noise(5, torch.Generator().manual_seed(0))
+    time = latents.new_full((5,), 0.5)
+    with torch.no_grad():
+        trained, loaded, rounded = (one.velocity(latents, time, condition) for one in (learner, kept, merged))
+    assert torch.equal(loaded, trained)
+    assert not torch.equal(rounded, trained)
+
+
+def test_a_round_samples_without_dropout(attacker: Attacker, tmp_path: Path):
+    """With it the same seed gave other edits, and a first pass's ratio was not 1."""
+    settings = ModelSettings(lora=LoraSettings(rank=2, alpha=4, dropout=0.5))
+    base, _ = adapted(attacker, tmp_path, settings)
+    learner = Attacker.load_trainable(base, tmp_path / "round1", settings)
+    assert learner.trainable()
+    condition, latents = learner.encode(SCENES, TOLD), learner.noise(5, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = (learner.velocity(latents, latents.new_full((5,), 0.5), condition) for _ in range(2))
+    assert torch.equal(first, second)
+
+
 def test_lora_on_a_full_model_is_refused(attacker: Attacker, tmp_path: Path):
     attacker.save(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.lora"):

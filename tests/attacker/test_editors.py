@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
 
 from aot_core.attacker.adapters import EDITORS
@@ -133,6 +134,17 @@ def test_an_adapter_comes_back_without_its_reference(kind: Kind, tmp_path: Path)
     assert torch.allclose(velocity_of(merged), expected, atol=1e-4)
     assert torch.allclose(velocity_of(again), expected, atol=1e-6)
     assert len(again.trainable()) == len(learner.trainable())
+
+
+def test_in_half_precision_an_adapter_stays_beside_the_weights(kind: Kind, tmp_path: Path) -> None:
+    settings = LORA.model_copy(update={"dtype": "bfloat16"})
+    learner = Attacker.load_trainable(kind.base, None, settings, settings=kind.settings)
+    nudge(learner)
+    learner.save(tmp_path)
+    loaded = Attacker.load(kind.base, tmp_path, dtype="bfloat16", steps=learner.steps)
+    assert isinstance(loaded.pipeline.transformer, PeftModel)
+    edits = [one.edit(SCENES[:1], TOLD[:1], seed=1) for one in (learner, loaded)]
+    assert np.array_equal(*map(pixels, edits))
 
 
 def test_a_whole_editor_comes_back(kind: Kind, editor: Attacker, tmp_path: Path) -> None:

@@ -76,6 +76,36 @@ def test_an_update_raises_the_logprob_of_what_was_rewarded(attacker: Attacker):
     assert metrics["flat_groups"] == 0.0
 
 
+def test_the_guarded_ratio_is_the_papers_and_balanced(attacker: Attacker):
+    """arXiv 2510.22319, equation 8: log r~ = std (log r + KL of the transitions), its loss over dt."""
+    config = CONFIG.model_copy(update={"group_size": 64, "kl": 0.0, "clip_low": 0.999, "clip_high": 1000.0})
+    guarded = config.model_copy(update={"ratio": "guard"})
+    edits = sample(attacker, config)
+    everyone, advantages = torch.arange(128), torch.linspace(0.5, 1.5, 128)
+    with torch.no_grad():
+        for number, parameter in enumerate(attacker.trainable()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(noise)
+        for transition in edits.transitions_T:
+            times = torch.full((128,), transition.time)
+            moved = stochastic_step(
+                transition.latents,
+                attacker.velocity(transition.latents, times, edits.condition),
+                transition.time,
+                transition.next_time,
+                config.sampling,
+                next_latents=transition.next_latents,
+            )
+            log_ratio = moved.logprob - transition.old_logprob
+            bias = ((moved.mean - transition.old_mean) ** 2).flatten(1).mean(1) / (2 * moved.std**2)
+            error = float((log_ratio + bias).std()) / 128**0.5
+            assert abs(float((log_ratio + bias).mean())) < 4 * error, "mean 0"
+            assert float(log_ratio.mean()) < -4 * error, "which the plain one has not"
+            expected = -(((log_ratio + bias) * moved.std).exp() * advantages).mean()
+            loss, _ = step_loss(attacker, edits.condition, transition, advantages, everyone, guarded)
+            assert float(loss) == pytest.approx(float(expected / (transition.time - transition.next_time)), rel=1e-5)
+
+
 def test_micro_batches_accumulate_to_the_same_gradient(attacker: Attacker):
     edits = sample(attacker)
     rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
@@ -106,5 +136,16 @@ def test_a_nan_is_an_error_before_any_weight_takes_harm(attacker: Attacker):
     before = [parameter.detach().clone() for parameter in attacker.trainable()]
     rewards_PG = torch.tensor([[1.0, float("nan"), 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
     with pytest.raises(NonFiniteLossError, match="learning_rate"):
+        optimise(attacker, edits, rewards_PG, CONFIG, torch.optim.AdamW(attacker.trainable(), lr=1e-3))
+    assert all(torch.equal(a, b) for a, b in zip(before, attacker.trainable(), strict=True))
+
+
+def test_gradients_that_are_not_finite_are_an_error_before_any_weight_takes_harm(attacker: Attacker):
+    """The loss is finite: clipping would have spread one broken gradient over all weights."""
+    edits = sample(attacker)
+    before = [parameter.detach().clone() for parameter in attacker.trainable()]
+    attacker.trainable()[0].register_hook(lambda gradient: gradient * float("inf"))
+    rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
+    with pytest.raises(NonFiniteLossError, match=r"attacker_round: the norm of the gradients is (nan|inf); lower"):
         optimise(attacker, edits, rewards_PG, CONFIG, torch.optim.AdamW(attacker.trainable(), lr=1e-3))
     assert all(torch.equal(a, b) for a, b in zip(before, attacker.trainable(), strict=True))

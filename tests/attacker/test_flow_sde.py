@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aot_core.attacker.flow_sde import cps_transition, noise_scale, ode_step, stochastic_step
 from aot_core.contracts.attacker_round import SamplingSettings
+from aot_core.rl.surrogate import gaussian_kl
 
 MEAN, DEVIATION = 1.5, 0.5
 """x_0 ~ N(MEAN, DEVIATION^2): every marginal of the flow is then a known Gaussian, and so is its velocity."""
@@ -71,6 +72,40 @@ def test_one_step_by_hand():
     drift = 0.5 + eta**2 / (2 * 0.5) * (2.0 + 0.5 * 0.5)
     assert step.mean.item() == pytest.approx(2.0 - drift * 0.25)
     assert step.std == pytest.approx(eta * 0.5)
+
+
+@pytest.mark.parametrize("steps", [4, 6, 10])
+def test_the_first_step_can_be_as_noisy_as_the_reference_codes(steps: int):
+    """yifan123/flow_grpo, `sde_step_with_logprob`: std_dev_t = sqrt(s / (1 - where(s == 1, s[1], s))) * noise_level,
+    times sqrt(dt)."""
+    times = torch.linspace(1, 0, steps + 1)
+    theirs = torch.sqrt(times / (1 - torch.where(times == 1, times[1], times))) * 0.8
+    deviation = float(theirs[0]) * math.sqrt(1 / steps)
+    x = torch.zeros(1, 1, 1, 1)
+    step = stochastic_step(
+        x, x, 1.0, float(times[1]), SamplingSettings(noise_level=0.8, noise_cap=10.0, first_step="level")
+    )
+    assert step.std == pytest.approx(deviation) == pytest.approx(0.8)
+    capped = stochastic_step(x, x, 1.0, float(times[1]), SamplingSettings(noise_level=0.8))
+    assert capped.std == pytest.approx(3.0 / math.sqrt(steps)), "by default the level has no say at t = 1"
+
+
+def test_kl_and_clip_translate_from_flow_grpo():
+    """`docs/migrating.md`: its KL leaves out dt, its CPS log-probability 1 / (2 std^2)."""
+    x, v, moved = (torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    time, next_time, level = 0.8, 0.55, 0.7
+    mine = stochastic_step(x, v, time, next_time, sde(level, 10.0), generator=torch.Generator().manual_seed(9))
+    other = stochastic_step(x, v + 0.1 * moved, time, next_time, sde(level, 10.0), next_latents=mine.next_latents)
+    eta = level * math.sqrt(time / (1 - time))
+    theirs = ((mine.mean - other.mean) ** 2).mean() / (2 * eta**2)
+    assert gaussian_kl(mine.mean, other.mean, mine.std).mean() * (time - next_time) == pytest.approx(float(theirs))
+
+    mine = stochastic_step(x, v, time, next_time, cps(level), generator=torch.Generator().manual_seed(9))
+    other = stochastic_step(x, v + 0.1 * moved, time, next_time, cps(level), next_latents=mine.next_latents)
+    theirs = [-((mine.next_latents - step.mean) ** 2).flatten(1).mean(1) for step in (other, mine)]
+    ours = other.logprob - mine.logprob
+    torch.testing.assert_close(ours * 2 * mine.std**2, theirs[0] - theirs[1], rtol=1e-4, atol=1e-6)
+    assert mine.std == pytest.approx(next_time * math.sin(level * math.pi / 2))
 
 
 @pytest.mark.parametrize("settings", [sde(), cps()])

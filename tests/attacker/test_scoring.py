@@ -115,7 +115,7 @@ def test_an_endpoint_that_goes_down_fails_the_update_and_no_weight_is_trained(
     before = torch.cat([p.detach().flatten() for p in editor.trainable()])
     server.trouble = lambda _name, _before: "error" if len(server.bodies) > 10 else ""
     config = CONFIG.model_copy(update={"opponent": settings(server)})
-    with pytest.raises(EngineError, match="failed 1 times, at last with HTTP 500"):
+    with pytest.raises(EngineError, match="failed once, the last time with HTTP 500"):
         play_round(
             editor, AttackPolicy(), EndpointDefender(settings(server), tmp_path), targets, config, NullTracker(),
             tmp_path / "progress",

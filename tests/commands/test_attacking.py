@@ -10,11 +10,13 @@ from tiny_pipelines import save_qwen
 from typer.testing import CliRunner
 
 from aot_core.attacker.reward import squashed_margin
+from aot_core.commands.attacking import _FORMS
 from aot_core.commands.cli import app
 from aot_core.contracts.attack import RewardSettings
 from aot_core.contracts.attack_report import AttackReport
 from aot_core.defender.checkpoints import load_defender
 from aot_core.worlds.shapes import world
+from aot_core.worlds.shapes.question_reading import read_question
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,19 @@ def test_the_tiny_editor_refuses_a_photograph(tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), "green").save(tmp_path / "photo.png")
     code, told = attack(tmp_path / "photo.png", tmp_path / "out", "--answer", "yes", "--boxes", "0,0,20,20")
     assert code == 2
-    assert "general editor" in told
+    assert "general editor" in told and "this one has 96x64" in told
+
+
+def test_a_question_of_another_form_is_named_and_not_the_picture(scene: Path, tmp_path: Path) -> None:
+    more = ("--answer", "yes", "--boxes", "0,0,20,20", "--question", "Can you see a red ring?")
+    code, told = attack(scene, tmp_path / "out", *more)
+    assert code == 2
+    assert "question: 'Can you see a red ring?' is not one of the forms" in told and "photograph" not in told
+    assert "What colour is the ring?" in told
+
+
+def test_every_form_that_is_named_is_read() -> None:
+    assert all(read_question(form) is not None for form in _FORMS)
 
 
 def test_a_general_editor_attacks_a_photograph(tmp_path: Path) -> None:

@@ -71,4 +71,4 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     said = aot("run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "home"))
     assert said.returncode == 2 and "cannot be made" in said.stderr and "Traceback" not in said.stderr
     said = aot("run", str(CONFIGS / "smoke.toml"), "--home", "/proc/home")
-    assert said.returncode == 2 and "give --home a folder to write to" in said.stderr
+    assert said.returncode == 2 and "give --home a writable folder" in said.stderr

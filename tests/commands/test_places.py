@@ -34,8 +34,11 @@ def test_a_reward_that_cannot_be_imported_is_told_before_the_campaign_starts(tmp
     [
         ("def score(batch):\n    return []\n", ""),
         ("def scores(batch):\n    return []\n", "'ours:score' cannot be imported"),
-        ("score = 3\n", "'ours:score' is no function"),
-        ("raise RuntimeError('no licence')\n", "defender_round.rewards: 'ours:score': no licence"),
+        ("score = 3\n", "'ours:score' is not a function"),
+        (
+            "raise RuntimeError('no licence')\n",
+            "defender_round.rewards: 'ours:score' cannot be imported: RuntimeError: no licence",
+        ),
         ("def score(batch:\n", "defender_round.rewards: 'ours:score'"),
     ],
 )

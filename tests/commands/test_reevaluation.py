@@ -25,11 +25,11 @@ def test_every_answer_counts() -> None:
 
 def test_it_is_told_in_words() -> None:
     same = Reevaluation("3", 4, (), {})
-    assert same.same and same.told() == "version 3: all 4 items and every figure as they were"
+    assert same.same and same.told() == "version 3: all 4 items and every figure are unchanged"
     changed = Reevaluation("3", 4, ("unseen 2: A then, B now",), {"strict/unseen": (0.5, 0.25)})
     assert not changed.same
     assert changed.told().splitlines() == [
-        "version 3: 1 of 4 items are answered otherwise, 1 figures differ",
+        "version 3: 1 of 4 items is answered differently, 1 figure differs",
         "unseen 2: A then, B now",
         "strict/unseen: 0.5 then, 0.25 now",
     ]

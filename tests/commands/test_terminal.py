@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from aot_core.commands.cli import app
+from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.promotion import Decision, GateSettings
 from aot_core.contracts.series import EditionEnd, EditionPlan
 from aot_core.contracts.summary import CampaignSummary
@@ -58,8 +59,9 @@ def home(summary: CampaignSummary, tmp_path: Path) -> Path:
     book.write_end(
         EditionEnd(
             number=1, campaign="c" * 64, outcome=f"not promoted: {WHY}", version="12", seconds=9000.0, stages=3,
-            figures={"strict/clean": 0.9, "worst": 0.5}, exam={"clean": 0.9, "semantic": 0.6}, 
-            ended_at="2026-11-28T07:31:00",
+            figures={"strict/clean": 0.9, "worst": 0.5, "strict/attacker_1": 0.5, "strict/attacker_2": 0.7,
+                     "strict/adversary_1": 0.65, "flips/attacker_1": 0.125, "flips/semantic": 0.1},
+            exam={"clean": 0.9, "semantic": 0.6}, ended_at="2026-11-28T07:31:00",
         )
     )  # fmt: skip
     return place.root
@@ -148,8 +150,41 @@ def test_the_trends_page_stands_alone(home: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = page.read_text()
     assert "Series weekly" in text and "No edition has been promoted yet" in text
-    assert text.count("data:image/webp;base64,") == 6 and "http" not in text and "<script" not in text
-    assert re.search(r"<td>1</td><td>version 11</td><td>90\.0</td><td>60\.0</td>", text)
+    assert text.count("data:image/webp;base64,") == 10 and "http" not in text and "<script" not in text
+    figures = "".join(f"<td>{figure}</td>" for figure in ("90.0", "60.0", "90.0", "50.0", "50.0", "65.0", "·", "12.5"))
+    assert f"<td>1</td><td>version 11</td>{figures}" in text
+
+
+def test_a_rollback_stands_in_the_trend(home: Path, tmp_path: Path) -> None:
+    """Edition 2 was promoted, and its version taken from the lead later; edition 1's version leads again."""
+    store = LocalStore(Home(home).store)
+    defenders = [ArtifactRef(uri=f"aot://defender_round/{n * 64}", sha256=n * 64) for n in "12"]
+    book = SeriesBook(store, "monthly")
+    for number, defender in enumerate(defenders, start=1):
+        book.write_plan(EditionPlan(series="monthly", number=number, seed=number, lineage=("aot-tiny-vl",)))
+        book.write_end(
+            EditionEnd(
+                number=number, campaign=str(number) * 64, outcome="promoted: better", version=str(number), model="ours",
+                defender=defender, exam={"clean": 0.9, "semantic": 0.5 + number / 10}, ended_at="2026-11-01T07:31:00",
+            )
+        )  # fmt: skip
+    ledger = Ledger(store, "ours")
+    with ledger.lock():
+        for action, before, after in (("promote", "", "1"), ("promote", "1", "2"), ("rollback", "2", "1")):
+            ledger.append(
+                kind="done", action=action, from_version=before, to_version=after, who="Ada", why="it lies",
+                challenger_sha256=after * 64, champion_sha256=before * 64,
+            )  # fmt: skip
+    place = ["--home", str(home)]
+    told = json.loads(CliRunner().invoke(app, ["trend", "monthly", "--json", *place]).stdout)
+    first, second = (line["rolled_back"] for line in told["editions"])
+    assert first == "" and re.fullmatch(r"rolled back \d{4}-\d\d-\d\d \d\d:\d\d by Ada: it lies", second)
+    shown = CliRunner().invoke(app, ["trend", "monthly", *place]).stdout
+    assert "rolled back" in shown and "70.0" in shown
+    page = tmp_path / "trend.html"
+    CliRunner().invoke(app, ["trend", "monthly", *place, "--html", str(page)])
+    text = page.read_text()
+    assert "One champion so far (edition 1): 60.0 %" in text and "promoted, rolled back" in text and "it lies" in text
 
 
 def leaves(command: Any, path: tuple[str, ...] = ("aot",)) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -177,5 +212,5 @@ def test_a_dry_run_says_what_would_run(tmp_path: Path) -> None:
     arguments = ["run", str(CONFIGS / "smoke.toml"), "--home", str(tmp_path / "none"), "--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert json.loads(result.stdout)["name"] == "smoke"
-    assert " 1 of 8  runs     start  prepare_data  (never run on this home)" in result.stderr
+    assert " 1 of 8  runs      start  prepare_data  (never run on this home)" in result.stderr
     assert result.stderr.endswith("8 of 8 stages would run\n") and not (tmp_path / "none").exists()

@@ -31,7 +31,7 @@ def write(folder: Path, text: str) -> Path:
         ("name = ", ["not valid TOML"]),
         (
             'name = "x"\nrun = { gpu_slots = ["aot-gpu-0"] }\ndefender_round = { processes = 2 }',
-            ["defender_round.processes wants several GPUs", "gpu_slots"],
+            ["defender_round.processes needs several GPUs", "gpu_slots"],
         ),
         ('name = "x"\nstop_after = "lunch"', ["stop_after", "prepare_data"]),
     ],

@@ -16,7 +16,7 @@ def test_a_stage_and_its_round(asked: str, round_index: int) -> None:
     ("asked", "told"),
     [
         ("training", "no such stage; give one of prepare_data, "),
-        ("curate:two", "'two' is no round; give STAGE or STAGE:ROUND"),
+        ("curate:two", "'two' is not a round; give STAGE or STAGE:ROUND"),
         ("curate:4", "curate runs in rounds 1 to 3 of this campaign"),
         ("curate:0", "curate runs in rounds 1 to 3"),
         ("prepare_data:1", "prepare_data runs in round 0"),

@@ -62,7 +62,7 @@ def test_nothing_is_written_for_a_sample_without_its_image(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"sample 'a': image 'images/a.png' is missing"):
         dataset.write_dataset(tmp_path, [sample("a")])
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match="'a' stands more than once"):
+    with pytest.raises(DataError, match="'a' appears more than once"):
         dataset.write_dataset(tmp_path, [sample("a"), sample("a")])
 
 
@@ -92,7 +92,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
         noise.save(tmp_path / name, **options)
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(DataError, match=rf"image '{name}' .*truncated or no image"):
+        with pytest.raises(DataError, match=rf"image '{name}' .*truncated or not an image"):
             open_image(tmp_path, name)
 
 

@@ -71,7 +71,7 @@ def test_what_cannot_be_a_lesson_is_refused_with_the_fix(curated: Path, bank: Pa
     write_curated(tmp_path / "few", [Made(only)])
     with pytest.raises(ValueError, match=r"keeps all 1 curated samples out of the lesson; lower it"):
         draw_lesson(tmp_path / "few", None, 0.25, 0.9, 7, tmp_path)
-    with pytest.raises(DataError, match=r"is no bank: bank.json is missing"):
+    with pytest.raises(DataError, match=r"is not a bank: bank.json is missing"):
         draw_lesson(curated, curated, 0.25, SHARE, 7, tmp_path)
     for sample in read_samples(bank, "train"):
         (bank / str(sample.edited_image)).unlink()

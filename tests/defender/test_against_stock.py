@@ -61,7 +61,15 @@ def any_reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [float(sum(ids) % 7) for ids in completion_ids]
 
 
-def train(kind: type[GRPOTrainer], model: Any, processor: Any, rows: Dataset, folder: Path, **arguments: Any) -> Any:
+def train(
+    kind: type[GRPOTrainer],
+    model: Any,
+    processor: Any,
+    rows: Dataset,
+    folder: Path,
+    ours: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Any:
     """Two generations, two passes each; returns trainer and, for every loss, its value."""
     settings: dict[str, Any] = {
         "output_dir": str(folder / kind.__name__),
@@ -102,6 +110,7 @@ def train(kind: type[GRPOTrainer], model: Any, processor: Any, rows: Dataset, fo
         args=GRPOConfig(**settings),
         train_dataset=rows,
         processing_class=processor,
+        **(ours or {}),
     )
     trainer.eos_token_ids = [5, 9, 40]
     trainer.train()
@@ -241,3 +250,17 @@ def test_groups_that_are_flat_count_as_they_do_in_stock(
 @pytest.mark.parametrize("lora", [False, True])
 def test_float32(lora: bool, pair: Any, rows: Dataset, tmp_path: Path) -> None:
     compare(pair, rows, tmp_path, 1e-5, lora)
+
+
+@pytest.mark.parametrize("pictures", [0, 2])
+def test_another_number_of_pictures_than_one_is_refused_and_left_to_trl(
+    pictures: int, pair: Any, rows: Dataset, tmp_path: Path
+) -> None:
+    images = [[image] * pictures for image in rows["image"]]
+    many = Dataset.from_dict({"prompt": rows["prompt"], **({"images": images} if pictures else {})})
+    with pytest.raises(ValueError, match=f"prompt 0 of a generation has {pictures} pictures.*share_prompts = false"):
+        train(SharedPromptTrainer, *copy.deepcopy(pair), many, tmp_path)
+    unshared = {"share_prompts": False}
+    _, losses = train(SharedPromptTrainer, *copy.deepcopy(pair), many, tmp_path, unshared)
+    _, stock = train(GRPOTrainer, *copy.deepcopy(pair), many, tmp_path)
+    assert losses == stock

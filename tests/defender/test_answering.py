@@ -74,3 +74,22 @@ def test_bad_arguments_name_the_field(defender: Defender, asked) -> None:
     with pytest.raises(ValueError, match="temperature"):
         defender.answer([image], [question], samples=1, temperature=-1.0, seed=0)
     assert defender.answer([], [], samples=3, temperature=1.0, seed=0) == []
+
+
+def test_an_offloaded_defender_visits_its_device_and_answers_alike(untrained, asked, monkeypatch) -> None:
+    """Without a second device here, the moves are what can be seen of it."""
+    model, processor = untrained
+    images, questions = zip(*asked[:4], strict=True)
+    stays = Defender(model, processor, max_new_tokens=4)
+    moves: list[str] = []
+    move = model.to
+    monkeypatch.setattr(model, "to", lambda place: moves.append(str(place)) or move(place))
+    visits = Defender(model, processor, max_new_tokens=4, offload=True)
+    monkeypatch.setattr(visits, "_device", torch.device("cpu:0"))
+    assert moves == ["cpu"]
+    how = {"samples": 2, "temperature": 1.0, "seed": 0}
+    assert visits.answer(images, questions, **how) == stays.answer(images, questions, **how)
+    assert visits.letter_logprobs(images, questions) == stays.letter_logprobs(images, questions)
+    with pytest.raises(ValueError, match="give one image a question"):
+        visits.answer(images, questions[:1], **how)
+    assert moves == ["cpu"] + ["cpu:0", "cpu"] * 3, "back on the CPU after an error, too"

@@ -56,6 +56,32 @@ def test_an_adapter_is_put_on_the_base_and_trained_on(base: str, tmp_path: Path,
         assert not torch.allclose(load_defender(None, base).model(**inputs).logits, expected, atol=1e-2)
 
 
+def test_in_half_precision_the_defender_asked_is_the_one_that_was_trained(base: str, tmp_path: Path, asked) -> None:
+    """Merged, most of what an adapter has learned would be rounded away."""
+    settings = LORA.model_copy(update={"dtype": "bfloat16"})
+    model, processor = load_trainable(None, base, settings, "cpu")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.002)
+    save(model, processor, tmp_path, "base")
+    text = "<|vision_start|><|image_pad|><|vision_end|>?"
+    inputs = processor(images=[asked[0][0]], text=[text], return_tensors="pt")
+    kept = load_defender(tmp_path, base, dtype="bfloat16")
+    with torch.no_grad():
+        trained, loaded = (one.eval()(**inputs).logits for one in (model, kept.model))
+    assert torch.equal(loaded, trained)
+    said = kept.answer([asked[0][0]], [asked[0][1]], samples=2, temperature=1.0, seed=0)
+    assert said == kept.answer([asked[0][0]], [asked[0][1]], samples=2, temperature=1.0, seed=0)
+
+    merged = load_defender(tmp_path, base, dtype="bfloat16", merge=True).model
+    assert not isinstance(merged, PeftModel)
+    with torch.no_grad():
+        assert not torch.equal(merged(**inputs).logits, trained)
+    going_on, _ = load_trainable(tmp_path, base, DefenderModelSettings(dtype="bfloat16"), "cpu")
+    assert not isinstance(going_on, PeftModel)
+
+
 def test_what_cannot_be_loaded_says_why(untrained, base: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds neither model/ nor adapter/"):
         load_defender(tmp_path, base)

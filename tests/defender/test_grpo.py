@@ -10,6 +10,7 @@ from aot_core.contracts.warm_start_defender import WarmStartDefenderConfig
 from aot_core.data.dataset import read_samples
 from aot_core.defender.answering import chat_prompt
 from aot_core.defender.grpo import check_prompts, choose_prompts, grpo_arguments, schedule
+from aot_core.defender.shared_prompt_trainer import _with_one_token_an_image
 from aot_core.worlds.images import DataError
 
 
@@ -80,8 +81,14 @@ def test_arguments_are_dapo_s(tmp_path: Path) -> None:
     assert arguments.reward_weights == [0.8, 0.2]
     with pytest.raises(ValidationError, match="micro_batch 7 does not divide"):
         DefenderRoundConfig(prompts=6, group_size=4, micro_batch=7)
-    with pytest.raises(ValueError, match=r"defender_round.vllm: .*leave vllm out"):
+    with pytest.raises(ValueError, match=r"defender_round.vllm: the package vllm is not installed"):
         grpo_arguments(DefenderRoundConfig(vllm=Vllm()), tmp_path, "cpu")
+
+
+def test_vllm_is_handed_one_token_an_image() -> None:
+    image = 7
+    prompts = [[1, image, image, image, 2, 3], [image, image, 1, 1, image], [1, 2]]
+    assert _with_one_token_an_image(prompts, image) == [[1, image, 2, 3], [image, 1, 1, image], [1, 2]]
 
 
 def test_processes_share_a_generation_out_and_the_updates_stay(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,6 @@ def test_only_the_answer_is_learned_token_by_token(trainer: WarmStartTrainer, as
 
 
 def test_training_lowers_the_loss_and_a_nan_ends_it(untrained, dataset, tmp_path: Path) -> None:
-    import copy
-
     model, processor = copy.deepcopy(untrained[0]), untrained[1]
     samples = read_samples(dataset)
     config = WarmStartDefenderConfig(epochs=6, batch_size=12, learning_rate=3e-3, warmup_ratio=0.0)
@@ -65,3 +64,26 @@ def test_training_lowers_the_loss_and_a_nan_ends_it(untrained, dataset, tmp_path
         model.model.language_model.norm.weight.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"warm_start_defender: the loss became nan at update 0; no model"):
         warm_start(model, processor, samples, dataset, config, **place)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_last_update_too(untrained, dataset, tmp_path: Path) -> None:
+    """One update, of a finite loss: no later loss tells that the weights are broken."""
+    model, processor = copy.deepcopy(untrained[0]), untrained[1]
+    model.model.language_model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    config = WarmStartDefenderConfig(epochs=1, batch_size=12, warmup_ratio=0.0)
+    output = tmp_path / "output"
+    with pytest.raises(
+        NonFiniteLossError, match=r"warm_start_defender: the gradient norm became (nan|inf) at update 1"
+    ):
+        warm_start(
+            model,
+            processor,
+            read_samples(dataset),
+            dataset,
+            config,
+            scratch=tmp_path,
+            device="cpu",
+            tracker=NullTracker(),
+            output=output,
+        )
+    assert not output.exists()

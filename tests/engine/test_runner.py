@@ -13,7 +13,7 @@ from aot_core.contracts.errors import StageBadInputError
 from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, PrepareDataInputs, SplitSizes
 from aot_core.contracts.spec import Place, StageResult, StageSpec
 from aot_core.engine.identity import stage_spec
-from aot_core.engine.runner import execute
+from aot_core.engine.runner import execute, progress_folder
 from aot_core.launch.subprocess import SubprocessLauncher
 from aot_core.store import LocalStore
 
@@ -81,6 +81,32 @@ def test_a_stage_killed_half_way_leaves_nothing_and_runs_again(tmp_path: Path) -
     assert LocalStore(tmp_path / "store").find("prepare_data", spec.key) is None
     again = make_spec(tmp_path / "store")
     assert execute(again).record is not None
+
+
+def test_progress_left_by_others_is_swept_and_a_stages_own_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path / "store")
+    progress = tmp_path / "store" / ".progress"
+    names = (f"prepare_data/{spec.key}", "curate/abandoned", "curate/finished", "evaluate/running")
+    own, left, gone, running = (progress / name for name in names)
+    for folder in (own, left, gone, running):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    (running / "answers.jsonl").touch()
+    os.utime(running, (0, 0))
+    plain = Path.stat
+
+    def stat(path: Path, **kwargs: bool) -> os.stat_result:
+        if path == gone and os.path.isdir(gone):  # noqa: PTH112 - `is_dir` asks this very function
+            gone.rmdir()  # the stage that it belongs to has finished since the folder was listed
+        return plain(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert progress_folder(LocalStore(tmp_path / "store"), spec) == own
+    assert own.is_dir(), "it is what this stage goes on from, however long ago it was killed"
+    assert not left.exists()
+    assert running.is_dir(), "it is written to, for longer than a week"
 
 
 def test_an_input_that_is_not_in_the_store_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from aot_core.contracts.summary import CampaignSummary
+from aot_core.data.dataset import read_samples
+from aot_core.evaluation.approval_page import approval_page
+from aot_core.store import LocalStore
+from tests.docs_commands import ON_A_FINISHED_CAMPAIGN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)
@@ -163,6 +167,18 @@ def test_a_second_run_keeps_the_decision_that_made_its_champion(finished: Path) 
     assert read_summary(finished).decision == before
 
 
+def test_the_documented_commands_run_on_it(finished: Path, tmp_path: Path) -> None:
+    """As README and docs write them, in a folder whose `.aot` is the campaign's home."""
+    (tmp_path / ".aot").symlink_to(finished)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in ON_A_FINISHED_CAMPAIGN:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout
+
+
 def test_what_is_damaged_in_the_store_is_told_and_made_again(finished: Path) -> None:
     before = results(finished)
     steps = {step.record.stage: step.record for step in read_summary(finished).steps}
@@ -196,6 +212,10 @@ def test_prefect_and_mlflow_show_the_report(finished: Path) -> None:
 
     with sqlite3.connect(finished / "prefect" / "prefect.db") as database:
         keys = {key for (key,) in database.execute("select key from artifact where key is not null")}
+        tasks = {name for (name,) in database.execute("select name from task_run")}
+        lines = [line for (line,) in database.execute("select message from log where name = 'aot.campaign'")]
+    assert {"evaluate", "evaluate 1", "evaluate the base", "attacker_round 1"} <= tasks, "no two evaluations look alike"
+    assert any("8 of 8" in line for line in lines) and not any("[dim]" in line for line in lines)
     assert {"report-smoke", "accuracy-smoke", "gate-smoke"} <= keys
     summary = read_summary(finished)
     client = MlflowClient(summary.mlflow_uri)
@@ -206,6 +226,27 @@ def test_prefect_and_mlflow_show_the_report(finished: Path) -> None:
     }
     assert {"report.html", "report/report.md", "report/accuracy.png", "report/crossplay.png"} <= held
     assert {"promotion/decision.json", "promotion/decision.html", "promotion/exam.json"} <= held
+
+
+def test_its_promotion_is_an_event_on_the_server(finished: Path) -> None:
+    with sqlite3.connect(finished / "prefect" / "prefect.db") as database:
+        found = database.execute("SELECT payload FROM events WHERE event = 'aot.promotion.done'").fetchall()
+    (payload,) = (json.loads(text) for (text,) in found)
+    assert payload["message"].startswith("aot-defender: version 1 leads now, in place of none")
+    assert payload["version"].endswith("/#/models/aot-defender/versions/1") and payload["action"] == "promote"
+
+
+def test_whoever_is_asked_sees_edits_side_by_side(finished: Path) -> None:
+    summary = read_summary(finished)
+    assert summary.decision is not None
+    page = approval_page(summary, summary.decision, {"MLflow run": "http://127.0.0.1:5000/", "file": "decision.html"})
+    assert "| floor/clean | " in page and "| worst case | " in page and "[MLflow run](" in page and "file" not in page
+    picture = r"\(data:image/webp;base64,(\S+)\)"
+    pairs = re.findall(rf"\| !\[before\]{picture} \| !\[after\]{picture} \|", page)
+    (curated,) = (step.record for step in summary.steps if step.record.stage == "curate")
+    samples = read_samples(LocalStore(finished / "store").fetch(curated.artifact))
+    assert len(pairs) == min(6, len({sample.scene.scene_id for sample in samples}))
+    assert all(before != after for before, after in pairs) and len(page) < 150_000
 
 
 def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
@@ -221,7 +262,7 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     again = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure as they were", again.stdout)
+    found = re.search(r"COMPLETED version 1: all (\d+) items and every figure are unchanged", again.stdout)
     assert found is not None, again.stdout + again.stderr
     evaluation = read_summary(finished).find("evaluate", 1)
     assert evaluation is not None and int(found[1]) == sum(evaluation.outputs["n"].values())
@@ -232,6 +273,7 @@ def test_a_version_is_measured_again_to_the_last_item(finished: Path) -> None:
     touched = command(finished, "reevaluate")
     weights.write_text(whole)
     assert touched.returncode == 2 and "the registry's weights are not those that were measured" in touched.stderr
+    assert touched.stderr.startswith("aot-defender version 1: are the registry's weights"), "it says what it is at"
 
 
 def rival_settings(adversary: str) -> list[str]:
@@ -269,9 +311,9 @@ def test_a_rival_campaign_is_refused_forced_and_rolled_back(finished: Path) -> N
     assert "ask more questions" in rival.promotion_reason
     assert command(finished, "promote", "--force").returncode == 2, "not without saying why"
     forced = command(finished, "promote", "--force", "--version", "2", "--why", "to see it")
-    assert "version 2 leads now, in place of 1" in forced.stdout, forced.stderr
+    assert "version 2 is the champion now, replacing version 1" in forced.stdout, forced.stderr
     back = command(finished, "rollback", "--why", "seen")
-    assert "version 1 leads again, in place of 2" in back.stdout, back.stderr
+    assert "version 1 is the champion again, replacing version 2" in back.stdout, back.stderr
     history = command(finished, "history").stdout
     for told in ("promote refused", "force done", "rollback done", "to see it", "champion: version 1"):
         assert told in history

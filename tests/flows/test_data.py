@@ -24,7 +24,7 @@ from aot_core.home import Home
 from aot_core.store.manifest import manifest_of
 from flows import tasks
 from flows.campaign import OpenCampaign
-from flows.data import RUNNERS, data_shards, job_of, shard_names
+from flows.data import RUNNERS, data, data_shards, job_of, shard_names
 
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=12, train=4, evaluate=4),
@@ -44,6 +44,28 @@ def test_mapped_shards_are_the_ones_that_one_process_makes(tmp_path: Path) -> No
     assert summary.reused == 5, "the stage finds what the tasks made"
     assemble(job_of(spec), tmp_path / "mapped", summary)
     assert file_sha256(tmp_path / "mapped" / MANIFEST) == file_sha256(tmp_path / "whole/data" / MANIFEST)
+
+
+def test_shards_are_mapped_into_a_bucket_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint stands in the config alone: whatever opens the store without it asks AWS."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="bucket")
+    run = {"store": "s3://bucket/store", "s3": {"endpoint_url": url, "patience": 2}}
+    campaign = {"name": "mapped", "stop_after": "prepare_data", "run": run, "prepare_data": CONFIG.model_dump()}
+    home = Home(tmp_path / "home")
+    home.create()
+    monkeypatch.setenv("AOT_CACHE", str(home.cache))
+    with prefect_test_harness(server_startup_timeout=240):
+        made = data(CampaignConfig.model_validate(campaign), str(home.root))
+    server.stop()
+    assert isinstance(made, str) and made.startswith("aot://prepare_data/")
 
 
 def test_runners_are_told_by_name() -> None:

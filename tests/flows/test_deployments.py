@@ -70,6 +70,10 @@ class Served:
         found = self.ask("automations/filter")
         return [automation["trigger"]["within"] for automation in found if automation["name"] == AUTOMATION]
 
+    def automation(self, name: str) -> Any:
+        (found,) = (automation for automation in self.ask("automations/filter") if automation["name"] == name)
+        return found
+
 
 def answers(url: str) -> bool:
     try:
@@ -121,14 +125,14 @@ def test_every_deployment_carries_the_heartbeat_to_its_runs(served: Served) -> N
 
 def test_the_automation_is_made_once_and_brought_up_to_date(served: Served) -> None:
     assert served.limits() == [90]
-    (before,) = served.ask("automations/filter")
+    before = served.automation(AUTOMATION)
     # The config is here, and named from here.
     relative = ("deploy", "configs/smoke.toml", "--set", "run.store=.aot/store", "--home", str(served.home))
     assert aot(*relative).returncode == 0
-    (same,) = served.ask("automations/filter")
+    same = served.automation(AUTOMATION)
     assert same["updated"] == before["updated"], "a silence that it is counting would be forgotten"
     assert aot(*relative, **{FREQUENCY: "50"}).returncode == 0
-    (after,) = served.ask("automations/filter")
+    after = served.automation(AUTOMATION)
     assert served.limits() == [150] and after["id"] == before["id"]
     for deployment in served.ask("deployments/filter"):
         assert deployment["job_variables"] == {"env": {FREQUENCY: "50"}, "working_dir": str(ROOT)}
@@ -139,7 +143,9 @@ def test_nothing_is_deployed_where_something_is_wrong(served: Served, tmp_path: 
     before = [deployment["updated"] for deployment in served.ask("deployments/filter")]
     home = ("--home", str(served.home))
     cron = aot("deploy", str(SMOKE), "--schedule", "61 * * * *", *home)
-    assert cron.returncode == 2 and cron.stderr.startswith("--schedule '61 * * * *' is no cron schedule"), cron.stderr
+    assert cron.returncode == 2 and cron.stderr.startswith("--schedule '61 * * * *' is not a cron schedule"), (
+        cron.stderr
+    )
     assert cron.stderr.count("\n") == 1 and not cron.stdout
     config = aot("deploy", str(SMOKE), "--set", "curate.scnes=1", *home)
     assert config.returncode == 2 and "did you mean 'scenes'?" in config.stderr

@@ -1,5 +1,6 @@
 """What becomes of a decision, on a real Prefect: a person says yes, says no, says nothing; an asker that died."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,12 +14,17 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas import FlowRun, StateType
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterTags,
+)
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
-import flows.promotion
+import flows.approval
 from aot_core.contracts.campaign import RunSettings
 from aot_core.contracts.promotion import Decision, PromotionSettings
 from aot_core.home import Home
@@ -35,7 +41,7 @@ ASKED = PromotionSettings(approval="human", approval_hours=1.0, smoke_seconds=12
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
@@ -43,14 +49,14 @@ def prefect() -> Iterator[None]:
 def home(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Version 1 leads, nobody has challenged it yet, and the ledger is empty."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(flows.promotion, "_POLL_SECONDS", 1)
+    monkeypatch.setattr(flows.approval, "_POLL_SECONDS", 1)
     registry.set_alias(uri, "champion", "1")
     registry.remove_alias(uri, "challenger")
     return Home(tmp_path)
 
 
-def act(home: Home, about: Decision, settings: PromotionSettings = ASKED) -> str:
-    return act_on(about, home, settings, LocalStore(home.store), RunSettings())
+def act(home: Home, about: Decision, settings: PromotionSettings = ASKED, page: Path | None = None) -> str:
+    return act_on(about, home, settings, LocalStore(home.store), RunSettings(), page)
 
 
 def told(home: Home) -> list[tuple[str, str]]:
@@ -91,9 +97,25 @@ def answered(home: Home, about: Decision, **answer: object) -> str:
     return outcome[0]
 
 
-def test_with_a_persons_leave_it_is_promoted(home: Home) -> None:
+def test_with_a_persons_leave_it_is_promoted_and_they_saw_what_there_is_to_see(home: Home) -> None:
     about = decision(2, 1)
-    assert answered(home, about, promote=True, who="Ada", why="looks sound") == "promoted with Ada's leave"
+    page = home.root / "approval.md"
+    page.write_text("# version 2\n\n![before](data:image/webp;base64,AAAA)")
+    outcome: list[str] = []
+    asker = threading.Thread(target=lambda: outcome.append(act(home, about, page=page)))
+    asker.start()
+    asked = wait_for_question(about)
+    with get_client(sync_client=True) as client:
+        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[asked]))
+        (artifact,) = client.read_artifacts(artifact_filter=mine)
+        state = client.read_flow_run(asked).state
+        assert state is not None and state.state_details.run_input_keyset
+        question = client.read_flow_run_input(asked, state.state_details.run_input_keyset["description"])
+    assert artifact.data == page.read_text() and artifact.key == "approval-aot-defender"
+    assert page.read_text() in json.loads(question) and str(artifact.id) in question, "and leads to the wide page"
+    resume_flow_run(asked, run_input={"promote": True, "who": "Ada", "why": "looks sound"})
+    asker.join(120)
+    assert outcome == ["approved by Ada, and promoted"]
     assert leading(home) == "2"
     assert [kind for kind, _ in told(home)] == ["proposed", "intent", "done"]
     last = promoter(home, ASKED, LocalStore(home.store), RunSettings()).ledger.entries()[-1]
@@ -105,13 +127,32 @@ def test_a_no_stands_and_nobody_is_asked_again(home: Home) -> None:
     about = decision(3, 1)
     assert answered(home, about, promote=False, who="Ada", why="not before the holidays") == "declined by Ada"
     assert leading(home) == "1" and told(home)[-1] == ("declined", "Ada")
-    assert act(home, about) == "declined by Ada; `aot promote` still can"
+    assert act(home, about) == "declined by Ada; `aot promote` can still promote it"
     assert len(questions(about)) == 1 and len(told(home)) == 2
     # Whoever overrules it does so by name.
-    assert "leads now" in promote(
+    assert "is the champion now" in promote(
         promoter(home, ASKED, LocalStore(home.store), RunSettings()), "3", "holidays are over", force=False
     )
     assert leading(home) == "3"
+
+
+@pytest.mark.parametrize(
+    ("version", "told_of"),
+    [(2, "promoted by hand in the meantime"), (3, "not promoted: version 3 was made the champion in the meantime")],
+)
+def test_aot_promote_ends_the_wait(home: Home, version: int, told_of: str) -> None:
+    """Whoever promotes by the command line, this version or another, answers the question too."""
+    about, acting = decision(2, 1), promoter(home, ASKED, LocalStore(home.store), RunSettings())
+    outcome: list[str] = []
+    asker = threading.Thread(target=lambda: outcome.append(act(home, about)))
+    asker.start()
+    wait_for_question(about)
+    acting.promote(decision(version, 1), "checked by hand")
+    asker.join(120)
+    assert outcome == [told_of] and leading(home) == str(version)
+    kinds = [kind for kind, _ in told(home)]
+    assert sorted(kinds) == ["done", "intent", "proposed"], "nobody declined it"
+    assert all(run.state is not None and run.state.is_final() for run in questions(about))
 
 
 def test_a_question_that_nobody_answers_counts_as_no(home: Home) -> None:
@@ -132,7 +173,7 @@ def test_an_answer_without_a_name_is_refused(home: Home) -> None:
     with pytest.raises(RuntimeError, match="who"):
         resume_flow_run(asked, run_input={"promote": True, "who": ""})
     assert leading(home) == "1"
-    assert act(home, about) == "another process is waiting for a person's answer"
+    assert act(home, about) == "another process is already waiting for approval"
     resume_flow_run(asked, run_input={"promote": False, "who": "Ada"})
     asker.join(120)
     assert outcome == ["declined by Ada"]

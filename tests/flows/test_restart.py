@@ -68,7 +68,7 @@ def test_a_moved_home_goes_on_and_a_restart_makes_anew_what_follows(tmp_path: Pa
     before = {path: path.read_bytes() for path in (new / "store").glob("*/*/record.json")}
     restarted = aot(new, "run", "configs/smoke.toml", "--from", "curate")
     assert restarted.returncode == 0, restarted.stderr
-    assert "made anew from curate (round 1) on; what there was stays" in restarted.stderr
+    assert "rerunning from curate (round 1) on; earlier results are kept" in restarted.stderr
     assert all(path.read_bytes() == content for path, content in before.items()), "nothing is deleted or replaced"
     both = summaries(new)
     assert both[""].steps == moved.steps and len(both) == 2

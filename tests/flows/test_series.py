@@ -91,4 +91,4 @@ def test_a_champion_of_another_base_is_refused_before_anything_is_planned(tmp_pa
     assert "champion aot-defender 1 was trained from 'aot-tiny-vl' (aaaaaaaaaaaa)" in said(refused)
     assert SeriesBook(LocalStore(tmp_path / "store"), "weekly").editions() == []
     again = aot(tmp_path, "run", "configs/smoke.toml", "--set", "series.name=weekly", "--from", "curate")
-    assert again.returncode == 2 and "say which edition is to be made anew, with --edition N" in said(again)
+    assert again.returncode == 2 and "name the edition to rerun with --edition N" in said(again)

@@ -51,7 +51,7 @@ def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"garbage " * 500)
     process = aot(tmp_path)
     said, _ = process.communicate(timeout=300)
-    assert process.returncode == 2 and "is no SQLite database, or is damaged; put its backup" in said
+    assert process.returncode == 2 and "is not an SQLite database, or is damaged; restore its backup" in said
     assert "Traceback" not in said
 
 

@@ -196,7 +196,7 @@ def test_a_refusal_names_what_helps(promoter: Promoter) -> None:
     assert remedy(stopped) == "", "no question more mends that"
     register(promoter, *"12")
     promoter.promote(about("1", "1"), "first")
-    with pytest.raises(PromotionError, match=r"refused version 2: .*about 800 would.*--force --why TEXT. overrules"):
+    with pytest.raises(PromotionError, match=r"refused version 2: .*about 800 would.*--force --why TEXT. overrides"):
         promoter.promote(close, "")
     assert close.settings == GateSettings()
 

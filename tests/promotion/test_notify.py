@@ -74,7 +74,7 @@ def test_a_post_is_signed_with_a_key_that_no_log_holds(
     seconds, digest = (part.partition("=")[2] for part in told.split(","))
     assert digest == hmac.new(b"planted-key-7", seconds.encode() + b"." + body, hashlib.sha256).hexdigest()
     assert "planted-key-7" not in caplog.text + settings.model_dump_json()
-    with pytest.raises(ValueError, match="a key stands in no config"):
+    with pytest.raises(ValueError, match="a key must not stand in a config"):
         PromotionSettings(webhook=hook, webhook_key="planted-key-7")
 
 

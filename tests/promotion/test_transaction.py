@@ -15,6 +15,7 @@ from aot_core.promotion.transaction import (
     PromotionError,
     StaleDecisionError,
     attempt_number,
+    whoami,
 )
 from aot_core.store import LocalStore
 from aot_core.store.ledger import Ledger
@@ -143,6 +144,7 @@ import mlflow.pyfunc, pandas  # once, before the forks; no database is opened he
 from aot_core.promotion.transaction import Promoter
 from aot_core.store import LocalStore
 from aot_core.store.ledger import Ledger
+from aot_core.tracking import registry
 from tests.promotion.conftest import InProcessSmoke, decision
 
 uri, folder, *steps = sys.argv[1:]
@@ -154,6 +156,7 @@ for step in steps:
         model = step.replace(" ", "-")
         promoter = Promoter(uri, Ledger(LocalStore(folder), model), lambda: InProcessSmoke(uri), who="victim")
         promoter.promote(decision(1, model=model), "first")
+        registry.set_alias(uri, registry.CHALLENGER, "2", model)
         replace(promoter, step=kill).promote(decision(2, 1, model=model), "better")
         os._exit(0)
     _, status = os.wait()
@@ -190,6 +193,8 @@ def test_killed_after_any_step_the_alias_loads_and_the_ledger_tells_the_truth(
     assert (settled.kind if settled else None) == expected
     assert promoter.recover() is None
     assert champion_by(promoter.ledger.entries()) == promoter.champion() == ("2" if moved else "1")
+    challenger = registry.get_alias(uri, registry.CHALLENGER, model)
+    assert (challenger is None) == moved, "the champion challenges nobody"
     # And then the promotion ends as it would have.
     promoter.promote(decision(2, 1, model=model), "better")
     assert promoter.champion() == "2" and kinds(promoter)[-1] == "done"
@@ -238,3 +243,10 @@ def test_tries_are_counted_by_challenger(promoter: Promoter) -> None:
     assert attempt_number(entries, "3" * 64, "1" * 64) == 2
     assert attempt_number(entries, "2" * 64, "1" * 64) == 1, "judged again it keeps its number"
     assert attempt_number(entries, "3" * 64, "2" * 64) == 1, "another champion, another count"
+
+
+def test_a_user_without_a_name_has_an_account_of_the_ledger_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AOT_ACTOR", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)  # what a container may run as
+    assert whoami().startswith("unknown@")

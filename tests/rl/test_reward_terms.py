@@ -1,3 +1,4 @@
+import sys
 import time
 from collections.abc import Sequence
 
@@ -14,12 +15,14 @@ def hangs(_batch: Sequence[str]) -> list[float]:
 @pytest.mark.parametrize(
     ("term", "error", "says"),
     [
-        (lambda batch: [float("nan")] * len(batch), RewardError, r"reward 'mine' is nan for the answer <x>"),
-        (lambda _batch: [0.0], RewardError, r"reward 'mine' gave 1 scores for 2 answers"),
+        (lambda batch: [float("nan")] * len(batch), RewardError, r"reward 'mine' returned nan for the answer <x>"),
+        (lambda batch: [None] * len(batch), RewardError, r"returned None for the answer <x>; return a finite number"),
+        (lambda _batch: [0.0], RewardError, r"reward 'mine' returned 1 scores for 2 answers"),
         (lambda batch: [batch[0].nothing], RewardError, r"reward 'mine' raised AttributeError"),
-        (hangs, RewardTimeoutError, r"did not come back within 0.2 seconds; mend it, or raise round.seconds"),
+        (lambda _batch: sys.exit(1), RewardError, r"reward 'mine' raised SystemExit"),
+        (hangs, RewardTimeoutError, r"did not return within 0.2 seconds; fix it, or raise round.seconds"),
     ],
-    ids=["nan", "wrong length", "raises", "hangs"],
+    ids=["nan", "no number", "wrong length", "raises", "exits", "hangs"],
 )
 def test_a_term_that_breaks_its_contract_is_named(term, error: type[Exception], says: str) -> None:
     held = checked("mine", term, 0.2, field="round.seconds", noun="answer", told=lambda one: f"<{one}>")

@@ -1,6 +1,6 @@
 """Which edition runs and what it begins with: on a real store and a real registry, with artifacts of a few bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ from aot_core.contracts.base import sha256_of
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.series import EditionEnd, EditionPlan
 from aot_core.series.book import SeriesBook, series_in
-from aot_core.series.planning import BEGUN_FROM_TAG, SeriesError, Surroundings, find_edition, slot_of, unfinished
+from aot_core.series.planning import (
+    BEGUN_FROM_TAG,
+    SeriesError,
+    Surroundings,
+    find_edition,
+    number_of,
+    preview_edition,
+    slot_of,
+    unfinished,
+)
 from aot_core.store import LocalStore
 from aot_core.store.gc import find_garbage
 
@@ -212,7 +221,7 @@ def test_a_renamed_series_is_a_new_one_and_says_so(world: World) -> None:
     config = CampaignConfig.model_validate({"name": "c", "series": {"name": "weakly"}})
     plan = find_edition(config, "next", world.where).edition
     assert plan is not None and plan.number == 1
-    assert "also holds 'weekly' (1 editions)" in plan.told[0]
+    assert "also holds 'weekly' (1 edition)" in plan.told[0]
     assert series_in(world.where.store) == {"weekly": 1, "weakly": 1}
 
 
@@ -245,9 +254,85 @@ def test_photographs_that_would_change_splits_between_editions_are_refused() -> 
     CampaignConfig.model_validate({"name": "c", "prepare_data": data})
 
 
+def test_other_photographs_are_for_a_growing_source_alone(world: World) -> None:
+    """Dealt to the splits anew, what one edition was taught could be asked by the next."""
+
+    def ask(sha256: str, *, growing: bool = False) -> EditionPlan:
+        config = {"name": "c", "series": {"name": "weekly", "data": "same"}, "source_folder": "/photos"}
+        families = {"evaluated": ["semantic", "irrelevant"]}
+        config["prepare_data"] = {"source": {"type": "coco"}, "growing": growing, "implantation": families}
+        where = replace(world.where, source=ExternalRef(name="/photos", sha256=sha256))
+        plan = find_edition(CampaignConfig.model_validate(config), "next", where).edition
+        assert plan is not None
+        return plan
+
+    data = world.artifact("prepare_data", "photos", source="1" * 64)
+    world.end(ask("1" * 64), dataset=data)
+    with pytest.raises(SeriesError, match=r"source_folder /photos has changed since edition 1.*growing = true"):
+        ask("2" * 64)
+    assert [edition.plan.number for edition in SeriesBook(world.where.store, "weekly").editions()] == [1]
+    grown = ask("2" * 64, growing=True)
+    assert (grown.number, grown.previous) == (2, data)
+
+
 def test_what_the_suite_may_ask_is_kept_out_of_warm_start_and_rounds_alike(world: World) -> None:
     config = CampaignConfig.model_validate({"name": "c", "series": {"name": "weekly"}, "bank": {"suite": 0.4}})
     edition = find_edition(config, "next", world.where)
     for stage in ("warm_start_defender", "defender_round"):
         assert edition.stage_config(stage).model_dump()["held_back"] == 0.4
         assert config.stage_config(stage).model_dump()["held_back"] == 0.0, "a campaign by itself has no suite"
+
+
+def lose(world: World, ref: ArtifactRef) -> None:
+    stage, key = ref.uri.removeprefix("aot://").split("/")
+    record = world.where.store.find(stage, key)
+    assert record is not None
+    world.where.store.delete(record)
+
+
+def test_a_planned_edition_goes_on_without_what_the_store_has_lost(world: World) -> None:
+    def attacker(name: str) -> ArtifactRef:
+        return world.artifact("attacker_round", name, attacker_base=EDITOR.sha256)
+
+    banks = world.artifact("bank", "bank1"), world.artifact("bank", "bank2")
+    attackers, data = (attacker("a1"), attacker("a2")), world.artifact("prepare_data", "data")
+    for bank in banks:
+        world.end(world.ask(), bank=bank, attackers=attackers, dataset=data)
+    planned = world.ask()
+    assert (planned.number, planned.bank, planned.exam) == (3, banks[1], data) and len(planned.pool) == 4
+    lose(world, banks[1])
+    lose(world, attackers[0])
+    changed = world.ask()
+    assert (changed.number, changed.seed, changed.bank) == (3, planned.seed, banks[0]), "the same edition"
+    assert set(changed.pool) == {attackers[1].uri}
+    assert "the bank of edition 2 is gone or damaged: an earlier one is taken" in changed.told
+    assert changed.told[-1] == "the plan of this edition was changed accordingly"
+    assert world.ask() == changed == world.ask("3"), "it stands in the book"
+    lose(world, banks[0])
+    lose(world, data)
+    last = world.ask()
+    assert (last.bank, last.exam) == (None, None)
+    assert any("fixed exam" in line and "done without" in line for line in last.told)
+    world.end(last)
+    assert world.ask().number == 4, "the series goes on"
+
+
+def test_an_edition_whose_defender_is_lost_names_the_way_out(world: World) -> None:
+    defender = world.artifact("defender_round", "champion")
+    world.champion(defender)
+    world.end(world.ask())
+    assert world.ask().defender == defender
+    lose(world, defender)
+    with pytest.raises(SeriesError, match=r"edition 2 was planned to begin with the Defender .* with --edition 3"):
+        world.ask()
+    assert world.ask("3", defender="base").number == 3
+
+
+def test_a_preview_enters_nothing(world: World) -> None:
+    config = CampaignConfig.model_validate({"name": "c", "seed": 3, "series": {"name": "weekly"}})
+    book = SeriesBook(world.where.store, "weekly")
+    seen = preview_edition(config, "next", world.where).edition
+    assert seen is not None and book.editions() == [] and number_of(book, "next") == 1
+    assert world.ask() == seen, "what runs is what was previewed"
+    assert number_of(book, "1") == number_of(book, "next") == 1
+    assert number_of(book, "2026-11-27T20:00") == 2

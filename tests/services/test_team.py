@@ -163,12 +163,12 @@ def prefect(team: Any, home: Path, overrides: list[str], tmp_path_factory: pytes
 
 def test_a_worker_measures_the_champion_and_promotes_by_the_gates_leave(team: Any, prefect: Prefect) -> None:
     ((ended, told),) = prefect.end(prefect.begin("evaluate-champion"))
-    assert ended == "COMPLETED" and "aot-defender version 1" in told and "1 Attackers met" in told
+    assert ended == "COMPLETED" and "aot-defender version 1" in told and "1 Attacker met" in told
     with team.connect("mlflow") as connection, connection.cursor() as cursor:
         cursor.execute("SELECT value FROM model_version_tags WHERE key = 'aot.lately.attackers'")
         assert cursor.fetchall() == [("1",)]
     ((ended, told),) = prefect.end(prefect.begin("promotion", version="1", why="to see"))
-    assert (ended, told) == ("COMPLETED", "aot-defender version 1 leads already")
+    assert (ended, told) == ("COMPLETED", "aot-defender version 1 is the champion already")
     ((ended, told),) = prefect.end(prefect.begin("promotion", version="7"))
     assert ended == "FAILED" and "no gate has judged version 7" in told
 

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from aot_core.attacker.editing import Attacker
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.base_models.names import SHIPPED
-from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attacker_round import (
     AttackerRoundConfig,
     AttackerRoundInputs,
@@ -24,12 +26,9 @@ from aot_core.contracts.attacker_round import (
 )
 from aot_core.contracts.curate import CurateConfig, CurateInputs, LearnabilitySettings, PrioritySettings
 from aot_core.contracts.learning import LoraSettings, ModelSettings
-from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
 from aot_core.contracts.spec import Place, StageSpec
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerConfig, WarmStartAttackerInputs
-from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.engine.context import StageContext
 from aot_core.engine.identity import stage_spec
 from aot_core.engine.runner import execute
 from aot_core.stages.attacker_round import run_attacker_round
@@ -37,25 +36,14 @@ from aot_core.stages.curate import run_curate
 from aot_core.stages.warm_start_attacker import run_warm_start_attacker
 from aot_core.store import LocalStore
 from aot_core.worlds.truth import truth
+from tests.stages.conftest import ATTACKER, DEFENDER, context, put_data_set
 
-ATTACKER, DEFENDER = ExternalRef(name="aot-tiny-edit"), ExternalRef(name="aot-tiny-vl")
 ROUND = AttackerRoundConfig(seed=4, candidates=24, updates=2, scenes=1, proposals_per_scene=2, group_size=4)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    return LocalStore(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
 def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    config = PrepareDataConfig(
-        splits=SplitSizes(warm_start=24, train=30, evaluate=0),
-        effectiveness=EffectivenessSettings(enabled=False),
-    )
-    folder = tmp_path_factory.mktemp("dataset")
-    build_dataset(BuildJob(config, None, folder.with_name(f"{folder.name}-work")), folder)
-    return store.put("prepare_data", "0" * 64, folder)
+    return put_data_set(store, tmp_path_factory, warm_start=24, train=30, evaluate=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +52,6 @@ def defender(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Art
     folder = tmp_path_factory.mktemp("defender")
     shutil.copytree(SHIPPED / DEFENDER.name, folder / "model")
     return store.put("warm_start_defender", "1" * 64, folder)
-
-
-@pytest.fixture(scope="module")
-def attacker(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    """The shipped editor as a round's artifact."""
-    folder = tmp_path_factory.mktemp("attacker")
-    shutil.copytree(SHIPPED / ATTACKER.name, folder / "model")
-    return store.put("attacker_round", "2" * 64, folder)
-
-
-def context(store: LocalStore, folder: Path) -> StageContext:
-    for name in ("output", "scratch"):
-        (folder / name).mkdir(parents=True)
-    return StageContext(store, folder / "output", folder / "scratch")
 
 
 def weights(folder: Path) -> bytes:
@@ -198,6 +172,22 @@ def test_curation_writes_a_data_set_whose_truths_hold(
         assert truth(sample.question.query, sample.edited_objects) == sample.question.answer_text
 
 
+def test_rounds_and_curation_give_the_defender_the_tokens_that_the_config_says(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    inputs = {"dataset": dataset, "attacker": attacker, "defender": defender}
+    bases = {"attacker_base": ATTACKER, "defender_base": DEFENDER}
+    config = CurateConfig(seed=4, scenes=6, edits_per_scene=1, minimum=1, gallery_rows=0, max_new_tokens=2)
+    outputs = run_curate(config, CurateInputs(**inputs, **bases), context(store, tmp_path / "curate"))
+    assert outputs.hopeless == outputs.valid, "two tokens hold no answer"
+    with pytest.raises(ValueError, match="the Defender answers none of 24 clean scenes"):
+        run_attacker_round(
+            ROUND.model_copy(update={"max_new_tokens": 2}),
+            AttackerRoundInputs(**inputs, **bases),
+            context(store, tmp_path / "round"),
+        )
+
+
 def test_lessons_by_learnability_waste_fewer_groups(
     store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
 ) -> None:
@@ -234,6 +224,23 @@ def test_attackers_are_drawn_by_what_they_do_to_the_present_defender(
     outputs = run_curate(config, inputs, context(store, tmp_path))
     assert outputs.successes["1"] == outputs.successes["2"]
     assert 0 <= outputs.successes["1"] <= 1
+
+
+def test_an_attacker_of_the_pool_without_a_valid_edit_counts_in_the_funnel(
+    store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, defender: ArtifactRef, tmp_path: Path
+) -> None:
+    broken = Attacker.load(ATTACKER.name)
+    with torch.no_grad():
+        broken.pipeline.transformer.proj_out.bias[-1] = 50.0  # the gate stands open: everything is painted over
+    broken.save(tmp_path / "broken")
+    inputs = CurateInputs(
+        dataset=dataset, attacker=attacker, pool=(store.put("attacker_round", "3" * 64, tmp_path / "broken"),),
+        successes=(0.5, 0.5), defender=defender, attacker_base=ATTACKER, defender_base=DEFENDER,
+    )  # fmt: skip
+    config = CurateConfig(scenes=12, edits_per_scene=1, minimum=1, gallery_rows=0, draw="uniform", samples=1)
+    outputs = run_curate(config, inputs, context(store, tmp_path / "curate"))
+    assert outputs.edited == 12, "the broken Attacker's scenes too"
+    assert 0 < outputs.valid < 12
 
 
 def test_a_round_with_patience_is_bounded_and_its_tactics_may_start_afresh(

@@ -132,7 +132,7 @@ def test_what_is_no_bank_of_this_kind_is_refused(store: LocalStore, tmp_path: Pa
     for number, share in enumerate((0.25, 0.5)):
         with pytest.raises(ValueError, match=r"Set bank.suite to 0.3, or begin a new series"):
             put_bank(store, tmp_path / f"other-{number}", [curated], BankConfig(suite=share), "weekly/2", bank)
-    with pytest.raises(ValueError, match=r"is no bank: bank.json is missing"):
+    with pytest.raises(ValueError, match=r"is not a bank: bank.json is missing"):
         put_bank(store, tmp_path / "none", [curated], SUITE, "weekly/2", curated)
     with pytest.raises(ValueError, match=r"attackers: 1 for 2 rounds"):
         BankInputs(curated=(curated, curated), attackers=(curated,), edition="weekly/1")

@@ -1,13 +1,11 @@
 """The evaluation stage on real data, the shipped editor and a small Defender with random weights."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from aot_core.attacker.editing import Attacker
-from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef
 from aot_core.contracts.bank import BankConfig
 from aot_core.contracts.benchmarks import BenchmarkSettings
@@ -23,24 +21,14 @@ from aot_core.store import LocalStore
 from aot_core.tracking.mlflow_tracking import MlflowTracker, open_campaign_run
 from tests.data.curated import Made, put_bank, put_curated
 from tests.evaluation.benchmarks.conftest import write_vstar
+from tests.stages.conftest import ATTACKER, DEFENDER, context, put_data_set
 
 CONFIG = EvaluateConfig(samples=2, limit=24, gallery_rows=2, seed=5)
-ATTACKER = ExternalRef(name="aot-tiny-edit")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    return LocalStore(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
 def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    config = PrepareDataConfig(
-        splits=SplitSizes(warm_start=0, train=2, evaluate=30), effectiveness=EffectivenessSettings(enabled=False)
-    )
-    folder = tmp_path_factory.mktemp("dataset")
-    build_dataset(BuildJob(config, None, folder.with_name(f"{folder.name}-work")), folder)
-    return store.put("prepare_data", "0" * 64, folder)
+    return put_data_set(store, tmp_path_factory, warm_start=0, train=2, evaluate=30)
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +38,6 @@ def defender(tmp_path_factory: pytest.TempPathFactory) -> ExternalRef:
     build_model(tokenizer, seed=0).save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
     return ExternalRef(name=str(folder), sha256="d" * 64)
-
-
-@pytest.fixture(scope="module")
-def attacker(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    """The shipped editor as a round's artifact."""
-    folder = tmp_path_factory.mktemp("attacker")
-    shutil.copytree(SHIPPED / ATTACKER.name, folder / "model")
-    return store.put("attacker_round", "1" * 64, folder)
-
-
-def context(store: LocalStore, folder: Path) -> StageContext:
-    for name in ("output", "scratch"):
-        (folder / name).mkdir(parents=True)
-    return StageContext(store, folder / "output", folder / "scratch")
 
 
 def test_every_condition_is_measured_on_the_same_questions(
@@ -130,6 +104,20 @@ def test_fewer_questions_are_a_part_of_more(
     letters = {item.sample_id: item.letters for item in read_items(all_.output / "items.parquet")}
     assert all(letters[item.sample_id] == item.letters for item in read_items(few.output / "items.parquet"))
     assert outputs.strict == outputs.mean
+
+
+def test_answers_may_be_as_long_as_the_config_says(store: LocalStore, dataset: ArtifactRef, tmp_path: Path) -> None:
+    """A Defender that is trained to reason would be asked in vain with the default limit."""
+    inputs = EvaluateInputs(dataset=dataset, defender_base=DEFENDER, families=False)
+    cut_off: dict[int, float] = {}
+    for limit in (2, 16):
+        place = context(store, tmp_path / str(limit))
+        config = CONFIG.model_copy(update={"limit": 6, "gallery_rows": 0, "max_new_tokens": limit})
+        outputs = run_evaluate(config, inputs, place)
+        items = read_items(place.output / "items.parquet")
+        cut_off[limit] = sum(item.cut_off for item in items) / (config.samples * len(items))
+        assert outputs.strict["clean"] == 0 or limit == 16
+    assert cut_off == {2: 1.0, 16: 0.0}
 
 
 def test_an_attacker_without_a_valid_edit_has_no_accuracy(

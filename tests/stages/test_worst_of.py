@@ -1,59 +1,34 @@
 """Worst of n on the shipped pair, and what curation's rivals are made of."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aot_core.base_models.names import SHIPPED
-from aot_core.contracts.artifact import ArtifactRef, ExternalRef
+from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.evaluate import WORST_OF_N, EvaluateConfig, EvaluateInputs
-from aot_core.contracts.prepare_data import EffectivenessSettings, PrepareDataConfig, SplitSizes
-from aot_core.data.build import BuildJob, build_dataset
 from aot_core.data.dataset import read_samples, wrong_hashes
-from aot_core.engine.context import StageContext
 from aot_core.evaluation.items import read_items
 from aot_core.stages.evaluate import run_evaluate
 from aot_core.store import LocalStore
 from aot_core.worlds.truth import truth
+from tests.stages.conftest import ATTACKER, DEFENDER, context, put_data_set
 
-ATTACKER, DEFENDER = ExternalRef(name="aot-tiny-edit"), ExternalRef(name="aot-tiny-vl")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    return LocalStore(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
 def dataset(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    config = PrepareDataConfig(
-        splits=SplitSizes(warm_start=0, train=30, evaluate=40), effectiveness=EffectivenessSettings(enabled=False)
-    )
-    folder = tmp_path_factory.mktemp("dataset")
-    build_dataset(BuildJob(config, None, folder.with_name(f"{folder.name}-work")), folder)
-    return store.put("prepare_data", "0" * 64, folder)
-
-
-@pytest.fixture(scope="module")
-def attacker(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> ArtifactRef:
-    folder = tmp_path_factory.mktemp("attacker")
-    shutil.copytree(SHIPPED / ATTACKER.name, folder / "model")
-    return store.put("attacker_round", "2" * 64, folder)
+    return put_data_set(store, tmp_path_factory, warm_start=0, train=30, evaluate=40)
 
 
 def examined(store: LocalStore, dataset: ArtifactRef, attacker: ArtifactRef, folder: Path, worst_of: int):
-    for name in ("output", "scratch"):
-        (folder / name).mkdir(parents=True)
-    context = StageContext(store, folder / "output", folder / "scratch")
     config = EvaluateConfig(samples=2, limit=24, gallery_rows=1, temperature=0.5, worst_of=worst_of)
     inputs = EvaluateInputs(
         dataset=dataset, defender_base=DEFENDER, attacker_base=ATTACKER, attackers=(attacker,), families=False
     )
-    return run_evaluate(config, inputs, context), read_items(folder / "output" / "items.parquet")
+    return run_evaluate(config, inputs, context(store, folder)), read_items(folder / "output" / "items.parquet")
 
 
 def test_the_worst_of_n_is_no_better_than_any_single_edit_and_changes_no_other_figure(

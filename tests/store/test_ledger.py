@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,27 @@ def test_an_entry_that_was_swapped_whole_shows(ledger: Ledger, tmp_path: Path) -
 def test_nothing_is_appended_without_the_lock(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="append under lock"):
         Ledger(LocalStore(tmp_path), "aot-defender").append(**FIELDS)
+
+
+WRITE = """
+import sys
+from aot_core.store import LocalStore
+from aot_core.store.ledger import Ledger
+ledger = Ledger(LocalStore(sys.argv[1]), "m")
+with ledger.lock():
+    ledger.append(kind="done", action="promote", from_version="", to_version="1", who="Zoë", why="größer – besser")
+"""
+
+
+def test_an_entry_is_the_same_bytes_in_every_locale(tmp_path: Path) -> None:
+    """A worker may run where Python takes another encoding than UTF-8 for granted."""
+    script = tmp_path / "write.py"
+    script.write_text(WRITE, encoding="utf-8")
+    plain = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "store")],
+        env=plain | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (entry,) = Ledger(LocalStore(tmp_path / "store"), "m").entries()
+    assert (entry.who, entry.why) == ("Zoë", "größer – besser")

@@ -1,6 +1,7 @@
 """The store in a folder, and what is said of stores that there are not."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,20 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     holder.join()
     with LocalStore(tmp_path).lock("curate", "k"):
         pass
+
+
+def test_a_copy_that_takes_hours_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
+    """A large file grows in a folder whose own time stands still."""
+    store = LocalStore(tmp_path)
+    alive, dead = tmp_path / "curate" / ".incoming-alive", tmp_path / "curate" / ".incoming-dead"
+    for folder in (alive, dead):
+        (folder / "files").mkdir(parents=True)
+        (folder / "files" / "model").write_bytes(b"half")
+    long_ago = time.time() - 100_000
+    for path in (dead / "files" / "model", dead / "files", dead, alive / "files", alive):
+        os.utime(path, (long_ago, long_ago))
+    with store.lock("curate", "k"):
+        assert alive.is_dir() and not dead.exists()
+    assert store.sweep(older_than=3600) == 0 and alive.is_dir()
+    os.utime(alive / "files" / "model", (long_ago, long_ago))
+    assert store.sweep(older_than=3600) == 4 and not alive.exists()

@@ -124,7 +124,7 @@ def test_a_lock_whose_answer_was_lost_is_held_all_the_same(
 
 def test_the_setting_of_old_is_read_and_a_chosen_one_told() -> None:
     assert S3Settings.model_validate({"attempts": 8}) == S3Settings()
-    with pytest.raises(ValueError, match="say how many seconds a request is tried: patience"):
+    with pytest.raises(ValueError, match="attempts is no longer a setting; set patience"):
         S3Settings.model_validate({"attempts": 3})
 
 

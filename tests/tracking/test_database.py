@@ -106,7 +106,7 @@ def test_one_that_was_left_half_migrated_with_runs_in_it_is_told_and_left_alone(
     with sqlite3.connect(file) as connection:  # the last migration's table stands, and its revision does not
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     before = file.read_bytes()
-    with pytest.raises(TrackingError, match=r"holds 1 runs and was left half migrated .* put its backup in its place"):
+    with pytest.raises(TrackingError, match=r"holds 1 run and was left half migrated .* restore its backup"):
         prepare(f"sqlite:///{file}")
     assert file.read_bytes() == before and not backups(file) and not list(file.parent.glob(".mlflow.db.making-*"))
 
@@ -137,7 +137,7 @@ def test_one_of_an_earlier_mlflow_is_migrated_as_a_copy(file: Path, made: Path) 
 @pytest.mark.parametrize("contents", [b"garbage, and more of it " * 50, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_garbage_is_told_and_left_alone(file: Path, contents: bytes) -> None:
     file.write_bytes(contents)
-    with pytest.raises(TrackingError, match=r"no SQLite database, or is damaged; put its backup in its place"):
+    with pytest.raises(TrackingError, match=r"not an SQLite database, or is damaged; restore its backup"):
         prepare(f"sqlite:///{file}")
     assert file.read_bytes() == contents
 
@@ -234,5 +234,5 @@ def test_a_file_that_cannot_be_made_is_told() -> None:
         with pytest.raises(TrackingError, match=r"MLflow's database /proc/mlflow/mlflow.db: "):
             prepare("sqlite:////proc/mlflow/mlflow.db")
     else:
-        with pytest.raises(TrackingError, match="let this user write to it"):
+        with pytest.raises(TrackingError, match="make it writable for this user"):
             prepare("sqlite:////mlflow-nobody/mlflow.db")

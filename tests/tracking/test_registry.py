@@ -47,6 +47,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, untrained_defender: Pat
         BASE,
         metrics={"strict/clean": 0.5},
         tags={"aot.evaluation_set": "s"},
+        max_new_tokens=5,
     )
     version = register_defender(uri, run_id, trained)
     assert not mlflow.is_tracking_uri_set()
@@ -71,7 +72,7 @@ def test_three_lines_of_python_answer(
     query = Query(kind="existence", target={})
     question = Question(query=query, text="Is there a red ring?", options=("yes", "no"), answer="A")
     assert question.prompt == QUESTION
-    defender = Defender.load(str(untrained_defender / "model"))
+    defender = Defender.load(str(untrained_defender / "model"), max_new_tokens=5)
     completion = defender.answer([Image.open(picture)], [question], samples=1, temperature=0.0, seed=0)[0][0]
     assert list(given.columns) == ["letter", "answer", "completion"]
     assert given.completion.tolist() == [completion]

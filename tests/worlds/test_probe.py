@@ -59,7 +59,7 @@ def test_a_photograph_is_known_by_its_boxes(photo: Path) -> None:
         ({"options": ["yes"]}, r"option: 1 given; give --option two to 8 times"),
         ({"options": ["yes", "yes"]}, r"option: yes, yes repeat"),
         ({"boxes": []}, r"boxes: none given; give --boxes X,Y,WIDTH,HEIGHT"),
-        ({"boxes": ["1,2,3"]}, r"boxes: '1,2,3' is no box"),
+        ({"boxes": ["1,2,3"]}, r"boxes: '1,2,3' is not a box"),
         ({"boxes": ["70,0,20,10"]}, r"boxes: 70,0,20,10 does not lie inside the picture of 80x48"),
         ({"boxes": ["nan,0,20,10"]}, r"does not lie inside"),
         ({"boxes": ["0,0,0,10"]}, r"does not lie inside"),

@@ -15,7 +15,7 @@ from aot_core.worlds.images import open_image
 from aot_core.worlds.likeness import alike_across, perceptual_hash
 
 ALIKE_BITS = 8
-"""Hashes that differ in so many bits of 192 at most are called alike, as by `prepare_data.guard`."""
+"""Hashes that differ in at most this many of 192 bits are called alike, as by `prepare_data.guard`."""
 _ASKED, _TRAINED = "asked", "trained"
 
 

@@ -46,7 +46,7 @@ def read_benchmark(name: str, folder: Path, cache: Path) -> list[BenchmarkItem]:
     keys = [item.key for item in items]
     if len(set(keys)) < len(keys):
         twice = next(item.index for item, key in zip(items, keys, strict=True) if keys.count(key) > 1)
-        raise BenchmarkError(f"{path}: the question of index {twice} stands there twice; copy the file again")
+        raise BenchmarkError(f"{path}: the question of index {twice} appears twice; copy the file again")
     return items
 
 
@@ -54,7 +54,7 @@ def _reader(benchmark: Benchmark, path: Path) -> Reader:
     field = "folder_reader" if path.is_dir() else "reader"
     name: str = getattr(benchmark, field)
     if not name:
-        raise BenchmarkError(f"{path} is a folder, and {benchmark.name} is published as a file; put that there")
+        raise BenchmarkError(f"{path} is a folder, and {benchmark.name} is published as a file; put that file there")
     return READERS.get(name) or import_function(name, f"benchmark {benchmark.name}: {field}")
 
 
@@ -81,7 +81,7 @@ def read_vlmevalkit(benchmark: Benchmark, path: Path, cache: Path) -> Iterator[B
         index = row["index"].strip()
         here = f"{path.name}, line {number} (index {index})"
         if None in row or any(value is None for value in row.values()):
-            raise BenchmarkError(f"{here}: another number of columns than the head; is the file cut off?")
+            raise BenchmarkError(f"{here}: the number of columns differs from the header's; is the file truncated?")
         # Also of rows that are not asked: others may refer to their picture.
         found, folder = _pictures(row, path, cache, pictures, here)
         pictures[index] = found
@@ -106,7 +106,7 @@ def _options(row: Row, here: str) -> tuple[tuple[str, str], ...]:
     options = tuple((letter, row[letter].strip()) for letter in _LETTERS if (row.get(letter) or "").strip())
     if len(options) < 2 or "".join(letter for letter, _ in options) != _LETTERS[: len(options)]:
         raise BenchmarkError(
-            f"{here}: its options are {[letter for letter, _ in options]}; A, B, ... without gaps are wanted"
+            f"{here}: its options are {[letter for letter, _ in options]}; expected A, B, ... without gaps"
         )
     return options
 
@@ -117,7 +117,7 @@ def _answer(answer: str, benchmark: Benchmark, letters: list[str], here: str) ->
             raise BenchmarkError(f"{here}: answer {answer!r} is neither Yes nor No")
         return answer.capitalize()
     if answer not in letters:
-        raise BenchmarkError(f"{here}: answer {answer!r} is none of its options {', '.join(letters)}")
+        raise BenchmarkError(f"{here}: answer {answer!r} is not one of its options {', '.join(letters)}")
     return answer
 
 
@@ -136,11 +136,11 @@ def _pictures(
         return [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in files], path.parent
     if 0 < len(held) <= _REFERENCE:
         if held not in known:
-            raise BenchmarkError(f"{here}: image {held!r} refers to a row that does not stand above it")
+            raise BenchmarkError(f"{here}: image {held!r} refers to a row that does not precede it")
         return known[held], cache
     texts = _listed(held, here)
     if not texts:
-        raise BenchmarkError(f"{here}: it has no picture")
+        raise BenchmarkError(f"{here}: the row has no picture")
     return [_unpack(text, cache, here) for text in texts], cache
 
 
@@ -148,7 +148,7 @@ def _unpack(text: str, cache: Path, here: str) -> tuple[str, str]:
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise BenchmarkError(f"{here}: its image is not base64 ({error}); is the file cut off?") from error
+        raise BenchmarkError(f"{here}: its image is not base64 ({error}); is the file truncated?") from error
     sha256 = hashlib.sha256(content).hexdigest()
     # Named by contents: nothing of a file's own wording gets into a path.
     relative = f"{sha256[:32]}.img"
@@ -166,7 +166,7 @@ def _listed(value: str, here: str) -> list[str]:
     try:
         listed = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError) as error:
-        raise BenchmarkError(f"{here}: its list of pictures cannot be read; is the file cut off?") from error
+        raise BenchmarkError(f"{here}: its list of pictures cannot be read; is the file truncated?") from error
     return [str(one) for one in listed]
 
 
@@ -183,12 +183,14 @@ def read_vstar(benchmark: Benchmark, folder: Path, cache: Path) -> Iterator[Benc
             row = json.loads(line)
             text, label, image = str(row["text"]), str(row["label"]), str(row["image"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BenchmarkError(f"{here}: not a VStar question ({error!r}); is the file cut off?") from error
+            raise BenchmarkError(f"{here}: not a VStar question ({error!r}); is the file truncated?") from error
         lines = [one for one in text.splitlines() if one.strip()]
         options = tuple((m[1], m[2]) for one in lines if (m := _VSTAR_OPTION.match(one)))
         letters = [letter for letter, _ in options]
         if len(options) < 2 or letters != list(_LETTERS[: len(options)]):
-            raise BenchmarkError(f"{here}: its options are {letters}; (A), (B), ... a line each are wanted")
+            raise BenchmarkError(
+                f"{here}: its options are {letters}; expected (A), (B), ..., each on a line of its own"
+            )
         picture = safe_path(folder, image)
         if not picture.is_file():
             raise BenchmarkError(f"{here}: picture {image!r} is not in {folder}")

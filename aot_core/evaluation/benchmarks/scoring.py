@@ -61,10 +61,12 @@ def accuracy(answered: Answered) -> dict[str, float]:
 def pope(answered: Answered) -> dict[str, float]:
     """POPE (Li et al. 2023): accuracy, and precision, recall, F1 and yes-rate of "Yes", over all and by category.
 
-    A question may stand in several categories (`random,popular`): it then counts in each, and so many times in all.
+    A question may stand in several categories (`random,popular`): it then counts in each, and so many times in all,
+    which are the 9,000 questions of the published three files. `.../once` counts each of the 5,127 different questions
+    once, as arXiv 2602.22227's evaluation and VLMEvalKit do.
     """
     spread = [(name, one) for one in answered for name in one[0].category.split(",")]
-    figures = _yes_no([one for _, one in spread], "")
+    figures = _yes_no([one for _, one in spread], "") | _yes_no(answered, "/once")
     for category in dict.fromkeys(name for name, _ in spread):
         figures |= _yes_no([one for name, one in spread if name == category], f"/{category}")
     return figures

@@ -36,9 +36,9 @@ def second_opinion(
         names: benchmarks of ours.
         output: where lmms-eval writes its results.
         adapter: lmms-eval's name for the kind of model.
-        arguments: `name=value`, for the adapter.
-        data: a folder that holds data sets under their names on the hub (`lmms-lab-encoder/POPE`).
-        limit: its first so many questions alone.
+        arguments: `name=value` arguments of the adapter.
+        data: a folder with data sets by their names on the hub (`lmms-lab-encoder/POPE`).
+        limit: ask only this many questions, the first ones.
 
     Raises BenchmarkError where lmms-eval is not installed, fails, or leaves a figure out.
     """

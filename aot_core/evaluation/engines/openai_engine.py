@@ -1,8 +1,8 @@
 """Answers by any OpenAI-compatible chat endpoint: vLLM, `transformers serve`, a hosted model.
 
-Bounded concurrency; time-outs, broken connections, rate limits, server errors and garbage are tried again with growing
-pauses; what a person must mend (a wrong key, an unknown model, a refused request) ends the run at once. Whatever was
-answered by then stands in the journal.
+Concurrency is bounded. Timeouts, broken connections, rate limits, server errors and malformed responses are retried
+with exponential back-off. What the user must fix (a wrong key, an unknown model, a refused request) ends the run at
+once. Whatever was answered by then is in the journal.
 """
 
 import base64
@@ -22,13 +22,13 @@ from aot_core.contracts.secrets import redacted, reveal
 from aot_core.evaluation.engines.protocol import Ask, EngineError, Journal, seed_of
 
 _PASSING = {408, 409, 425, 429}
-"""Refusals that pass by themselves; all other 4xx do not."""
+"""Refusals that are worth a retry; all other 4xx are not."""
 _LONGEST_PAUSE = 60.0
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes every request's address, which may be secret
 
 
 class _TryAgainError(Exception):
-    """This time it failed; the next time it may not."""
+    """A transient failure: worth a retry."""
 
     def __init__(self, told: str, pause: float | None = None) -> None:
         super().__init__(told)
@@ -82,7 +82,7 @@ class OpenAIEngine:
                 self._stopped.set()
 
     def _ask_or_stop(self, ask: Ask, sample: int, journal: Journal) -> None:
-        """Ask; the first to fail for good keeps the others from beginning."""
+        """Ask; the first permanent failure keeps the others from starting."""
         try:
             self._ask(ask, sample, journal)
         except BaseException:
@@ -112,8 +112,8 @@ class OpenAIEngine:
             if attempt < self.settings.retries and self._stopped.wait(min(pause, _LONGEST_PAUSE)):
                 return  # another question failed for good: its error is the one to tell
         raise EngineError(
-            f"{self.settings.url}: question {ask.key} failed {self.settings.retries + 1} times, at last with {told}; "
-            "see to the endpoint and start again: what was answered is kept"
+            f"{self.settings.url}: question {ask.key} failed {_times(self.settings.retries + 1)}, the last time with "
+            f"{told}; check the endpoint and start again: the answers so far are kept"
         )
 
     def _once(self, body: dict[str, Any]) -> Completion:
@@ -124,27 +124,33 @@ class OpenAIEngine:
             raise _TryAgainError(self._redacted(f"{type(error).__name__}: {error}")) from error
         except httpx.InvalidURL as error:
             raise EngineError(
-                f"url: {self.settings.url} is no address: {self._redacted(str(error))}; mend it"
+                f"url: {self.settings.url} is not a valid address: {self._redacted(str(error))}; correct it"
             ) from None
         code = answer.status_code
         if code in _PASSING or code >= 500:
             raise _TryAgainError(f"HTTP {code}", _retry_after(answer))
         if code >= 300:
-            raise EngineError(f"{self.settings.url} refuses with HTTP {code}: {self._redacted(answer.text)[:300]}")
+            raise EngineError(
+                f"{self.settings.url} refused the request with HTTP {code}: {self._redacted(answer.text)[:300]}"
+            )
         try:
             choice = answer.json()["choices"][0]
             text = choice["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _TryAgainError(
-                f"an answer that is no chat completion: {self._redacted(answer.text)[:100]!r}"
+                f"a response that is not a chat completion: {self._redacted(answer.text)[:100]!r}"
             ) from error
         if text is not None and not isinstance(text, str):
-            raise _TryAgainError(f"a completion that is no text: {str(text)[:100]!r}")
+            raise _TryAgainError(f"a completion that is not text: {str(text)[:100]!r}")
         # A refusal has no content: it is an answer, and a wrong one.
         return Completion(text or "", cut_off=choice.get("finish_reason") == "length")
 
     def _redacted(self, text: str) -> str:
         return redacted(text, self._url, self.settings.url)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

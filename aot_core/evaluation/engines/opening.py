@@ -1,4 +1,4 @@
-"""Which engine answers, from its start to its end.
+"""Opening and closing the engine that answers.
 
 settings -> an endpoint that stands already | vLLM, started on the Defender | the Defender in this process -> Engine
 """
@@ -18,7 +18,7 @@ from aot_core.evaluation.engines.vllm_server import vllm_server
 
 
 class LoadedModel(Protocol):
-    """A Defender in memory, as far as an engine needs to know it."""
+    """A Defender in memory, as far as an engine is concerned."""
 
     @property
     def model(self) -> Any: ...
@@ -56,10 +56,14 @@ def open_engine(
         )
         return
     folder = scratch / "served"
-    defender.model.save_pretrained(folder)
+    # An adapter that stands beside weights in half precision: the server is given whole weights.
+    adapted = hasattr(defender.model, "merge_and_unload")
+    model = defender.model.merge_and_unload() if adapted else defender.model
+    model.save_pretrained(folder)
     defender.processor.save_pretrained(folder)
-    defender.model.to("cpu")
+    model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    with vllm_server(folder, settings.vllm, scratch / "vllm.log") as endpoint:
+    dtype = str(model.dtype).removeprefix("torch.")
+    with vllm_server(folder, settings.vllm, scratch / "vllm.log", dtype) as endpoint:
         yield OpenAIEngine(endpoint, weights=name, **sampling)

@@ -35,7 +35,7 @@ class Ask:
     """Tells it from every other; letters and digits."""
     prompt: str
     open: "Callable[[], Sequence[Image]]"
-    """Opens its pictures."""
+    """Opens its pictures. Several threads may call it at once: what it shares among them is loaded (`Image.load`)."""
     samples: int
 
 

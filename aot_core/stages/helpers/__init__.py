@@ -1,1 +1,1 @@
-"""Parts that stages are put together from. No stage stands here."""
+"""Parts that stages are composed of. No stage is defined here."""

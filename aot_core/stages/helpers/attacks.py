@@ -26,7 +26,7 @@ from aot_core.stages.helpers.judging import load_judge
 from aot_core.worlds.opening import world_of
 
 _CHUNK = 64
-"""Scenes edited together: so many pictures are in memory at once."""
+"""Scenes edited together: it bounds the pictures in memory."""
 
 
 def attacked_conditions(

@@ -40,6 +40,8 @@ class EndpointDefender:
 
         Raises ValueError where the sequences differ in length, and EngineError where the endpoint is down or refuses.
         """
+        for image in images:  # Pillow reads a file on first use, which the engine's threads must not do all at once
+            image.load()
         asks = [
             Ask(sha256_of([seed, number]), question.prompt, partial(_alone, image), samples)
             for number, (image, question) in enumerate(zip(images, questions, strict=True))
@@ -53,7 +55,7 @@ class EndpointDefender:
         return [list(said[ask.key]) for ask in asks]
 
     def letter_logprobs(self, images: Sequence[Image], questions: Sequence[Question]) -> list[dict[str, float]]:
-        """Raises EngineError: an endpoint tells none, and `AttackerRoundConfig` lets no reward want them."""
+        """Raises EngineError: an endpoint gives none, and `AttackerRoundConfig` refuses rewards that need them."""
         del images, questions
         raise EngineError(
             f"{self._engine.settings.url} gives no letters' probabilities; set reward.efficacy to share or "

@@ -1,4 +1,4 @@
-"""A stage's gallery, kept where people look for it."""
+"""A stage's gallery: kept in its artifact and logged to the tracker."""
 
 from PIL.Image import Image
 

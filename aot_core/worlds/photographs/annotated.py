@@ -69,7 +69,7 @@ def photograph(
         licence=licence,
         source_hash=source_hash,
     )
-    # Whoever writes a config takes names as the file spells them; a crowd shows what its members show.
+    # Configs spell names as the file does; a crowd shows what its members show.
     by_hand = {plain_name(name): tuple(map(plain_name, implied)) for name, implied in settings.implies.items()}
     shown = (*objects, *doubtful)
     implied = (*implied_objects(shown, by_hand), *implied_objects(shown, implies or {}))
@@ -118,7 +118,7 @@ def plain_name(name: str) -> str:
     text = unicodedata.normalize("NFC", name).replace(".", " ").replace("_", " ")
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not re.search(r"\w", plain):
-        raise DataError(f"category name {name!r} says nothing; give it a name in words")
+        raise DataError(f"category name {name!r} has no letters or digits; give it a name in words")
     return plain
 
 
@@ -128,7 +128,7 @@ def refuse_lookalikes(names: Iterable[str], field: str) -> None:
     for name in names:
         other = known.setdefault(name.casefold(), name)
         if other != name:
-            raise DataError(f"{field}: {other!r} and {name!r} differ in case alone; give both one name")
+            raise DataError(f"{field}: {other!r} and {name!r} differ only in case; give both the same name")
 
 
 def file_id(stem: str, number: object) -> str:

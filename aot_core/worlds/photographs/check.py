@@ -24,7 +24,7 @@ class PhotoChecker:
     def __init__(self, settings: ValiditySettings, judge: Answerer | None = None) -> None:
         if settings.judge is not None and judge is None:
             raise ValueError(
-                f"validity.judge names {settings.judge!r} and no model was handed in; leave it out, or load it"
+                f"validity.judge names {settings.judge!r} but no model was given; leave it out, or load it"
             )
         self.settings, self.judge = settings, judge
 

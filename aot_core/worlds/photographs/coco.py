@@ -72,7 +72,8 @@ class CocoSource:
                 partial.replace(index)
             finally:
                 partial.unlink(missing_ok=True)
-        self._index = sqlite3.connect(f"file:{index}?mode=ro", uri=True, check_same_thread=False)
+        # `as_uri` escapes what has a meaning in an address: folders may be named "scans #2".
+        self._index = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         rows = self._index.execute("SELECT name, supercategory, implied FROM categories ORDER BY number").fetchall()
         self._kinds = {name: kind for name, kind, _ in rows}
         self._implies = {name: tuple(json.loads(implied)) for name, _, implied in rows}
@@ -165,7 +166,7 @@ def _index_categories(db: sqlite3.Connection, annotations: Path, name: str) -> d
     found: dict[int, str] = {}
     for place, entry in _section(annotations, name, "categories", CategoryEntry):
         if entry.id in found:
-            raise DataError(f"{name}: categories[{place}].id: {entry.id} is there twice; ids must differ")
+            raise DataError(f"{name}: categories[{place}].id: {entry.id} appears twice; ids must differ")
         try:
             found[entry.id] = plain_name(entry.name)
         except DataError as error:
@@ -198,7 +199,7 @@ def _index_images(
             # One photograph under two entries would have half of its boxes in each, and stand in two splits.
             what = "file_name" if "images.file" in str(error) else "id"
             value = entry.file_name if what == "file_name" else entry.id
-            raise DataError(f"{field}.{what}: {value!r} is there twice; {what}s must differ") from error
+            raise DataError(f"{field}.{what}: {value!r} appears twice; {what}s must differ") from error
     if place < 0:
         raise DataError(f"{name}: images: a list with at least 1 item is required, {{id, file_name, width, height}}")
 
@@ -210,13 +211,13 @@ def _index_annotations(db: sqlite3.Connection, annotations: Path, name: str, cat
         query = "SELECT file, width, height, reason FROM images WHERE id = ?"
         image = db.execute(query, (str(entry.image_id),)).fetchone()
         if image is None:
-            raise DataError(f"{field}.image_id: {entry.image_id} is no image; add it to images or correct it")
+            raise DataError(f"{field}.image_id: {entry.image_id} is not an image; add it to images or correct it")
         file, width, height, reason = image
         try:
             if entry.category_id not in categories:
                 raise RowError(
                     "unknown_category",
-                    f"{field}.category_id: {entry.category_id} is no category; add it to categories or correct it",
+                    f"{field}.category_id: {entry.category_id} is not a category; add it to categories or correct it",
                 )
             box = checked_box(entry.bbox, (width, height), f"{field}.bbox", file)
         except RowError as error:
@@ -229,9 +230,9 @@ def _index_annotations(db: sqlite3.Connection, annotations: Path, name: str, cat
         try:
             db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{field}.id: {entry.id} is there twice; ids must differ") from error
+            raise DataError(f"{field}.id: {entry.id} appears twice; ids must differ") from error
     if place < 0:
-        raise DataError(f"{name}: annotations: a list with at least 1 item is required, as no box is no question")
+        raise DataError(f"{name}: annotations: a list with at least 1 item is required, as questions are about boxes")
 
 
 def _refuse_crowds(db: sqlite3.Connection, name: str) -> None:
@@ -239,8 +240,8 @@ def _refuse_crowds(db: sqlite3.Connection, name: str) -> None:
     if boxes and boxes == crowds:
         # Tools that write masks as run lengths set it on single things too.
         raise DataError(
-            f"{name}: annotations: {crowds} of {boxes} boxes are crowds (iscrowd 1), which are no objects; set iscrowd "
-            "to 0 where a box holds one thing"
+            f"{name}: annotations: {crowds} of {boxes} boxes are crowds (iscrowd 1), which do not count as objects; "
+            "set iscrowd to 0 where a box holds one thing"
         )
 
 
@@ -271,7 +272,7 @@ def _coverage(covers: str | None, things: Sequence[Annotated]) -> Coverage | Non
         return None
     absent, partial = (frozenset(names) for names in json.loads(covers))
     present = frozenset(thing.name for thing in things)
-    # A name that has a box and is said to be absent has one thing at least, and nobody knows how many.
+    # A name that has a box and is said to be absent has at least one thing, and how many is not known.
     return Coverage(present, absent - present, partial | (absent & present))
 
 

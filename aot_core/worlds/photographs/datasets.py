@@ -78,7 +78,7 @@ class DatasetsSource:
 
     @property
     def unusable(self) -> list[Unusable]:
-        """None is left out beforehand: each is found when its turn comes."""
+        """Empty: what cannot be used is found when its turn comes."""
         return []
 
     @property
@@ -132,7 +132,7 @@ class DatasetsSource:
             x, y, right, bottom = box
             return x, y, right - x, bottom - y
         except (TypeError, ValueError) as error:
-            raise RowError("bad_box", f"{field}: {box!r} is not two corners; correct the box") from error
+            raise RowError("bad_box", f"{field}: {box!r} is not a pair of corners; correct the box") from error
 
     def _name(self, name: Any, field: str) -> str:
         if not self._names:
@@ -141,7 +141,7 @@ class DatasetsSource:
             known = isinstance(name, int) and 0 <= name < len(self._names)
             plain = plain_name(self._names[name]) if known else ""
         if not plain:
-            raise RowError("unknown_category", f"{field}: {name!r} is no category; correct it")
+            raise RowError("unknown_category", f"{field}: {name!r} is not a category; correct it")
         return plain
 
 

@@ -1,4 +1,4 @@
-"""Photographs behind the protocol of `worlds.protocol`: things known by name and box, as somebody annotated them."""
+"""Photographs behind the protocol of `worlds.protocol`: things known by their annotated name and box."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -79,7 +79,7 @@ def inspect_edits(
     unclear = [text for (text,) in said if not any(is_exactly_boxed(text, letter) for letter in LETTERS[:2])]
     if unclear:
         logger.warning(
-            "validity.judge: %d of %d answers are no clear yes or no and count against the edit, such as %r",
+            "validity.judge: %d of %d answers are not a clear yes or no and count against the edit, such as %r",
             len(unclear),
             len(said),
             unclear[0][:200],

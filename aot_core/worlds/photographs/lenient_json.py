@@ -1,7 +1,7 @@
 """Reading JSON as Python's `json` does, as a stream: with a byte-order mark, NaN and numbers of any length.
 
 Files that COCO's own tools read hold such things. NaN and the infinities come out as the texts "NaN", "Infinity" and
-"-Infinity", so that whoever wants a number there refuses them and nobody else minds.
+"-Infinity", so that fields which need a number refuse them, and others ignore them.
 """
 
 import re

@@ -19,7 +19,7 @@ from aot_core.worlds.images import DataError
 FEATHER = 8
 """Pixels over which the photograph's edge fades into what was painted."""
 _MULTIPLE = 16
-"""Latent pipelines want sides that are multiples of so many pixels."""
+"""Latent pipelines need sides that are multiples of this many pixels."""
 
 
 class DiffusersOutpainter:

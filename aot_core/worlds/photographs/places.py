@@ -15,7 +15,7 @@ _LARGEST = 0.45
 
 
 def place_of(box: Box, size: tuple[int, int]) -> str | None:
-    """The place of a box in a picture of `size` (width, height) pixels; None where it is disputable."""
+    """The place of a box in a picture of `size` (width, height) pixels; None where it is ambiguous."""
     if box.width > _LARGEST * size[0] or box.height > _LARGEST * size[1]:
         return None
     shares = [along / side for along, side in zip(box.centre, size, strict=True)]

@@ -68,16 +68,18 @@ def propose_in_photograph(
         near = [nearness(third, protected) for third in pool]
         place = decide("place", {name: near.count(name) for name in OPTIONS["place"] if name in near})
         third = pool[_pick(rng, [index for index, name in enumerate(near) if name == place])]
-        old = spare.pop(third, None)
-        # One edit a place, so that two never work on the same pixels.
-        free = [other for other in free if other != third]
+        old = spare.get(third) if kind != "add" else None
         named = None
         if kind != "remove":
             things = nameable(question, sample.scene.objects)
             named_weights = {"open": 1 - named_share, "unrelated": named_share if things else 0.0}
             content = decide("content", {name: weight for name, weight in named_weights.items() if weight > 0})
             named = {"name": things[int(rng.integers(len(things)))]} if content == "unrelated" else None
-        wanted.append(_edit(kind, third, size, old if kind != "add" else None, named))
+        wanted.append(_edit(kind, third, size, old, named))
+        # Two edits never work on the same pixels; a thing may reach into the thirds beside its own.
+        done = [wanted[-1].region]
+        free = [other for other in free if _is_clear(_box(other, size), done)]
+        spare = {other: thing for other, thing in spare.items() if _is_clear(thing.box, done)}
     sentences = " ".join(edit.instruction for edit in wanted)
     told = with_question(sentences, question.text if show_question else "")
     return Proposal(instruction=told, edits=tuple(wanted))

@@ -1,8 +1,8 @@
-"""Questions about photographs, told by object names and places; only ones that nobody can dispute.
+"""Questions about photographs, by object names and places; only indisputable ones.
 
 Truth comes from the annotations, which say what is there but seldom all of it. So a question is asked only where
 neither a doubtful object (a crowd, half a thing, an unboxed part: `Picture.doubtful`) nor, for absence, anything
-the picture's objects imply could change the answer, nor anything that nobody annotated (`Picture.coverages`).
+the picture's objects imply could change the answer, nor anything without annotation (`Picture.coverages`).
 """
 
 from collections.abc import Sequence

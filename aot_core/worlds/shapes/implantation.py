@@ -7,7 +7,7 @@ Families, told by the question's objects and the words it asks with:
 - irrelevant: it shares neither;
 - unseen: as semantic, but its other attribute is one that no training stage ever draws.
 By `implantation.near`, distractors that are not irrelevant are put beside the question's objects.
-Whatever is changed, the truth is derived anew from the edited objects and must be the answer.
+Whatever is changed, the truth is derived again from the edited objects and must be the answer.
 """
 
 from collections.abc import Sequence

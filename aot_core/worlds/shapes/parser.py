@@ -1,6 +1,6 @@
 """Reading a procedural scene back from its pixels: which object stands in which cell.
 
-Written for edited images, whose truth nobody wrote down: "does the edit contain an object, and which?". Each
+Written for edited images, whose truth is not recorded: "does the edit contain an object, and which?". Each
 cell is matched against a drawing of every shape at every size and offset in every colour, crisp and blurred, by
 least squares: with D the cell's difference from the ground and P a template's, the best strength is
 a = <D, P> / <P, P> and what the template explains is <D, P>^2 / (<D, D> <P, P>), a share of 0..1. A free strength

@@ -1,4 +1,4 @@
-"""Questions about drawn scenes, told by colour and shape. `question_reading` reads their words back."""
+"""Questions about drawn scenes, by colour and shape. `question_reading` parses their words."""
 
 from collections.abc import Callable, Sequence
 

@@ -43,11 +43,11 @@ def test_the_key_tells_pictures_and_options_apart(read: Read) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": "E"}, "answer 'E' is none of its options A, B, C, D"),
+        ({"answer": "E"}, "answer 'E' is not one of its options A, B, C, D"),
         ({"B": ""}, "A, B, ... without gaps"),
         ({"image": "not base64!" * 9}, "is not base64"),
         ({"image": ""}, "has no picture"),
-        ({"image": "99"}, "refers to a row that does not stand above"),
+        ({"image": "99"}, "refers to a row that does not precede"),
         ({"image": "['" + "A" * 80}, "list of pictures cannot be read"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_the_published_one(tmp_path: Path, read: Read) -> Non
         read_benchmark("hope", tmp_path, tmp_path / "cache")
     with pytest.raises(BenchmarkError, match="has no column category"):
         read("pope", "POPE.tsv", [{"index": 1, "question": "?", "answer": "Yes", "image": picture(1)}])
-    with pytest.raises(BenchmarkError, match="stands there twice"):
+    with pytest.raises(BenchmarkError, match="appears twice"):
         read("mmstar", "MMStar.tsv", [{**ROW, "image": picture(1)}] * 2)
     with pytest.raises(BenchmarkError, match="neither Yes nor No"):
         read(
@@ -80,7 +80,7 @@ def test_a_file_that_is_not_the_published_one(tmp_path: Path, read: Read) -> Non
     write_table(tmp_path / "MMStar.tsv", [{**ROW, "image": picture(1)}])
     whole = (tmp_path / "MMStar.tsv").read_text()
     (tmp_path / "MMStar.tsv").write_text(whole[: whole.index("below") - 3])
-    with pytest.raises(BenchmarkError, match="another number of columns"):
+    with pytest.raises(BenchmarkError, match="the number of columns differs"):
         read_benchmark("mmstar", tmp_path, tmp_path / "cache")
 
 

@@ -92,6 +92,9 @@ def test_pope_counts_yes(read: Read) -> None:
     # Spread over categories (question 1 counts twice): said Y Y Y N N ., truth Y N N Y N N.
     assert figures["single/accuracy"] == pytest.approx(2 / 6)
     assert figures["single/yes_rate"] == pytest.approx(3 / 6)
+    assert figures["single/accuracy/once"] == pytest.approx(2 / 5), (
+        "each question once: said Y Y N N ., truth Y N Y N N"
+    )
     assert figures["single/precision"] == pytest.approx(1 / 3) and figures["single/recall"] == pytest.approx(1 / 2)
     assert figures["single/f1"] == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
     assert figures["single/f1/random"] == pytest.approx(2 / 3) and figures["single/precision/popular"] == 0

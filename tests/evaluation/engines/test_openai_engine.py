@@ -99,7 +99,7 @@ def test_a_cut_off_answer_is_told_from_a_whole_one_also_after_a_restart(server: 
 
 def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path) -> None:
     server.trouble = lambda *_: "key"
-    with pytest.raises(EngineError, match="refuses with HTTP 401"):
+    with pytest.raises(EngineError, match="refused the request with HTTP 401"):
         asked(server, tmp_path / "a.jsonl", questions(200))
     assert len(server.asked) < 60 and set(server.asked.values()) == {1}
 
@@ -115,14 +115,14 @@ def test_told_is_what_failed_for_good_and_not_who_was_waiting(server: Server, tm
         return "key"
 
     server.trouble = trouble
-    with pytest.raises(EngineError, match="refuses with HTTP 401"):
+    with pytest.raises(EngineError, match="refused the request with HTTP 401"):
         asked(server, tmp_path / "a.jsonl", questions(2, 1), pause_seconds=20.0)
     assert set(server.asked.values()) == {1}
 
 
 def test_an_endpoint_that_stays_down_keeps_what_was_answered(server: Server, tmp_path: Path) -> None:
     server.trouble = lambda name, _: "error" if name.startswith("question 7#") else ""
-    with pytest.raises(EngineError, match="question q7 failed 5 times, at last with HTTP 500"):
+    with pytest.raises(EngineError, match="question q7 failed 5 times, the last time with HTTP 500"):
         asked(server, tmp_path / "a.jsonl", questions(20))
     before = dict(server.answered)
     server.trouble = lambda *_: ""

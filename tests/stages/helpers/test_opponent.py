@@ -104,7 +104,7 @@ def test_an_endpoint_that_is_down_is_a_crash_that_may_be_tried_again(server: Ser
     server.trouble = lambda _name, _before: "error"
     store = LocalStore(tmp_path / "store")
     planned = spec(store, tmp_path / "inputs", settings(server))
-    with pytest.raises(StageCrashedError, match=r"EngineError: .*failed 3 times, at last with HTTP 500"):
+    with pytest.raises(StageCrashedError, match=r"EngineError: .*failed 3 times, the last time with HTTP 500"):
         execute(planned)
     assert store.find("attacker_round", planned.key) is None
 
@@ -127,13 +127,23 @@ def test_answers_come_in_order_and_by_the_calls_seed(server: Server, tmp_path: P
         who.letter_logprobs(images, [QUESTION] * 3)
 
 
+def test_a_picture_that_is_not_read_yet_is_read_before_threads_share_it(server: Server, tmp_path: Path) -> None:
+    """Large enough that several threads would be reading at once: Pillow then fails an assertion of its own."""
+    server.says = lambda _text, picture: str(crc32(picture.encode()))
+    Image.effect_noise((1500, 1500), 80).convert("RGB").save(tmp_path / "unread.png")
+    who = EndpointDefender(settings(server, concurrency=16), tmp_path / "scratch")
+    with Image.open(tmp_path / "unread.png") as unread:
+        (said,) = who.answer([unread], [QUESTION], samples=16, temperature=1.0, seed=0)
+    assert len(said) == 16 and len(set(said)) == 1
+
+
 def test_a_wrong_key_ends_it_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="AOT_TEST_KEY"):
         EndpointDefender(settings(server, api_key_env="AOT_TEST_KEY"), tmp_path)
     monkeypatch.setenv("AOT_TEST_KEY", "wrong")
     server.trouble = lambda _name, _before: "key"
     who = EndpointDefender(settings(server, api_key_env="AOT_TEST_KEY"), tmp_path)
-    with pytest.raises(EngineError, match="refuses with HTTP 401"):
+    with pytest.raises(EngineError, match="refused the request with HTTP 401"):
         who.answer([Image.new("RGB", (3, 2))], [QUESTION], samples=1, temperature=1.0, seed=0)
     assert sum(server.asked.values()) == 1
 

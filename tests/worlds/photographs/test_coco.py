@@ -36,6 +36,13 @@ def test_a_good_folder_is_read(work: Path, coco: Coco) -> None:
     assert picture.scene.objects[1].box == Box(x=120, y=20, width=36, height=36)
 
 
+def test_the_index_may_lie_in_a_folder_of_any_name(tmp_path: Path, coco: Coco) -> None:
+    """SQLite opens it by an address, in which "#", "?" and "%" have a meaning."""
+    folder = coco()
+    for name in ("scans #2", "100%41", "what?"):
+        assert CocoSource(folder, SETTINGS, tmp_path / name).size == 4
+
+
 def test_pictures_can_be_scaled_down_with_their_boxes(work: Path, coco: Coco) -> None:
     picture = CocoSource(coco(), CocoSettings(type="coco", max_side=100), work).picture(0)
     assert picture.image.size == (100, 75)
@@ -68,10 +75,10 @@ def image(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (annotation(bbox=[1, 20, 0, 36]), r"annotations\[2\]\.bbox: .*empty"),
         (annotation(bbox=[1, 20, float("nan"), 36]), r"annotations\[2\]\.bbox: .*not a finite number"),
         (annotation(bbox=[1, 20, 36]), r"annotations\[2\]\.bbox"),
-        (annotation(id=0), r"annotations\[2\]\.id: 0 is there twice"),
-        (annotation(category_id=77), r"annotations\[2\]\.category_id: 77 is no category; add it"),
-        (annotation(image_id=77), r"annotations\[2\]\.image_id: 77 is no image"),
-        (image(id=0), r"images\[1\]\.id: 0 is there twice"),
+        (annotation(id=0), r"annotations\[2\]\.id: 0 appears twice"),
+        (annotation(category_id=77), r"annotations\[2\]\.category_id: 77 is not a category; add it"),
+        (annotation(image_id=77), r"annotations\[2\]\.image_id: 77 is not an image"),
+        (image(id=0), r"images\[1\]\.id: 0 appears twice"),
         (image(file_name="gone.png"), r"image 'gone.png' is missing .*add the file or drop its entry"),
         (image(file_name="../instances.json"), r"'../instances.json' does not lie inside .*without '\.\.'"),
         (image(file_name="/etc/passwd"), "does not lie inside"),

@@ -79,7 +79,7 @@ def test_one_photograph_under_two_spellings_is_there_twice(coco: Coco) -> None:
     def spoil(instances: dict[str, Any]) -> None:
         instances["images"][1]["file_name"] = "./0.png"
 
-    with pytest.raises(DataError, match=r"images\[1\]\.file_name: '0\.png' is there twice"):
+    with pytest.raises(DataError, match=r"images\[1\]\.file_name: '0\.png' appears twice"):
         opened(coco(spoil=spoil))
 
 
@@ -202,7 +202,7 @@ def test_long_ids_must_differ_too(coco: Coco) -> None:
         for thing in instances["annotations"][:2]:
             thing["id"] = 2**100
 
-    with pytest.raises(DataError, match=rf"annotations\[1\]\.id: {2**100} is there twice"):
+    with pytest.raises(DataError, match=rf"annotations\[1\]\.id: {2**100} appears twice"):
         opened(coco(spoil=spoil))
 
 

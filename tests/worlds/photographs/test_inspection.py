@@ -134,7 +134,7 @@ def test_who_says_the_same_to_everything_or_nothing_clear_passes_nothing(red_rin
 
 def test_unclear_answers_are_told(red_ring_sample: Scene, caplog: pytest.LogCaptureFixture) -> None:
     verdict(red_ring_sample, Judge(lambda text, image: "hm" if "texture" in text else fair(text, image)))
-    assert "1 of 4 answers are no clear yes or no and count against the edit, such as 'hm'" in caplog.text
+    assert "1 of 4 answers are not a clear yes or no and count against the edit, such as 'hm'" in caplog.text
     caplog.clear()
     verdict(red_ring_sample, Judge(fair))
     assert not caplog.text

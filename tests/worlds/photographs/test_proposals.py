@@ -57,6 +57,21 @@ def test_proposals_are_in_the_grammar_and_spare_what_is_asked_about(kinds: tuple
         assert all(region.right <= 600 and region.bottom <= 400 for region in proposal.regions)
 
 
+def test_two_edits_never_work_on_the_same_pixels() -> None:
+    """A thing of the lower right that reaches into the lower middle."""
+    bench = SceneObject(box=Box(x=370, y=300, width=180, height=60), attributes={"name": "bench"})
+    plain = photograph()
+    sample = plain.model_copy(
+        update={"scene": plain.scene.model_copy(update={"objects": (plain.scene.objects[0], bench)})}
+    )
+    kinds: set[str] = set()
+    for proposal in proposals(("add", "replace"), edits=3, sample=sample):
+        kinds |= {edit.kind for edit in proposal.edits}
+        for number, region in enumerate(proposal.regions):
+            assert all(region.overlap(other) == 0 for other in proposal.regions[:number])
+    assert kinds == {"add", "replace"}
+
+
 def test_what_is_removed_or_replaced_is_there_and_not_asked_about() -> None:
     for proposal in proposals(("remove", "replace"), edits=1):
         (edit,) = proposal.edits
