@@ -72,11 +72,16 @@ def starters(deployments: Mapping[str, UUID]) -> list[Automation]:
             description="Switched off until you switch it on: it takes a device's hours.",
             enabled=False,
             trigger=_trigger(event, labels),
-            actions=[RunDeployment(source="selected", deployment_id=deployments[target], parameters=None)],
+            actions=[_start(deployments[target])],
         )
         for name, event, labels, target in rules
         if target in deployments
     ]
+
+
+def _start(deployment: UUID) -> RunDeployment:
+    """Run a deployment as its schedule would."""
+    return RunDeployment(source="selected", deployment_id=deployment, parameters=None, job_variables=None)
 
 
 def _teller(event: str, told: str, block: str, kind: str, number: UUID) -> Automation:
@@ -94,9 +99,12 @@ def _trigger(event: str, labels: Mapping[str, list[str]]) -> EventTrigger:
     """Fires at each such event; at a run's own only where it is this project's."""
     of_prefect = event in OF_PREFECT
     resource = "prefect.flow-run.*" if of_prefect else "aot.*"
-    related = {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]} if of_prefect else {}
+    match: dict[str, str | list[str]] = {"prefect.resource.id": [resource], **labels}
+    related: dict[str, str | list[str]] = {}
+    if of_prefect:
+        related = {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]}
     return EventTrigger(
-        match=ResourceSpecification({"prefect.resource.id": [resource], **labels}),
+        match=ResourceSpecification(match),
         match_related=ResourceSpecification(related),
         posture=Posture.Reactive,
         expect={event},

@@ -77,7 +77,11 @@ ELSEWHERE = {
     "test_an_entry_is_all_that_a_benchmark_takes",
     "aot store verify --store s3://aot/team": "tests/store/test_damage.py::"
     "test_verify_reads_past_the_cache_and_the_buckets_own_notes",
-    "docker compose --env-file infra/.env -f infra/compose.yaml up -d": "tests/compose/test_compose.py::"
+    "docker/build.sh control stage-cpu": "tests/docker/test_launcher.py::"
+    "test_a_stage_in_a_container_gives_the_same_bytes",
+    "infra/backup/restore.sh FOLDER/20260101T000000Z": "tests/compose/test_compose.py::"
+    "test_what_was_lost_comes_back_from_a_backup",
+    "docker compose --env-file infra/.env -f infra/compose.yaml up -d --wait": "tests/compose/test_compose.py::"
     "test_everything_comes_up_healthy_and_stays",
     "infra/backup/backup.sh FOLDER": "tests/compose/test_compose.py::test_what_was_lost_comes_back_from_a_backup",
     "docker/build.sh": "tests/docker/test_launcher.py::test_a_stage_in_a_container_gives_the_same_bytes",

@@ -36,9 +36,13 @@ def webhook(
         return
     if url is None or key is None:
         raise ValueError("name the receiver and --key, or give --remove; `aot webhook --help` has an example")
-    for field, kind, value in (("URL", Webhook, url), ("--key", SecretKey, key)):
+    fields: tuple[tuple[str, TypeAdapter[str], str], ...] = (
+        ("URL", TypeAdapter(Webhook), url),
+        ("--key", TypeAdapter(SecretKey), key),
+    )
+    for field, kind, value in fields:
         try:
-            TypeAdapter(kind).validate_python(value)
+            kind.validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{field}: {error.errors()[0]['msg']}") from None  # the input may be a secret
     from aot_core.tracking.webhooks import EVENTS, keep_webhook

@@ -8,7 +8,7 @@ from typing import get_args
 
 from pydantic import Field
 
-from aot_core.contracts.artifact import StageName
+from aot_core.contracts.artifact import RecordName, StageName
 from aot_core.contracts.base import Frozen
 
 _TRAINED: tuple[StageName, ...] = (
@@ -32,7 +32,7 @@ class Restart(Frozen):
     asked_at: str = Field(default="", max_length=40)
     """UTC, ISO 8601; part of the keys of the recomputed stages. Filled in at the start."""
 
-    def covers(self, stage: StageName, round_index: int) -> bool:
+    def covers(self, stage: RecordName, round_index: int) -> bool:
         """Whether a stage of a round is the chosen one, or follows it."""
         if self.stage not in _TRAINED:
             return stage == self.stage and round_index >= self.round

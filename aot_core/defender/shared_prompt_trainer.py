@@ -99,7 +99,8 @@ class SharedPromptTrainer(FiniteLoss, GRPOTrainer):
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
         if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
-            prompt_ids = _with_one_token_an_image(prompt_ids, self.processing_class.image_token_id)
+            processor: Any = self.processing_class
+            prompt_ids = _with_one_token_an_image(prompt_ids, processor.image_token_id)
         if not self._sharing or self.use_vllm or self.use_transformers_continuous_batching:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images

@@ -27,16 +27,18 @@ def colocated_on_cpu(dtype: torch.dtype) -> Iterator[None]:
     from trl.generation import vllm_generation
     from vllm.model_executor.layers import utils  # pyright: ignore[reportMissingImports]
 
+    trl: Any = vllm_generation
+
     def plain(layer: Any, remove_weight: bool) -> None:
         del remove_weight
         layer.cpu_linear = torch.nn.functional.linear
 
     options = {"dtype": str(dtype).removeprefix("torch."), "enforce_eager": True, "limit_mm_per_prompt": {"video": 0}}
-    packing, engine = utils.dispatch_cpu_unquantized_gemm, vars(vllm_generation)["LLM"]
+    packing, engine = utils.dispatch_cpu_unquantized_gemm, trl.LLM
     utils.dispatch_cpu_unquantized_gemm = plain
-    vars(vllm_generation)["LLM"] = partial(engine, **options)
+    trl.LLM = partial(engine, **options)
     try:
         yield
     finally:
         utils.dispatch_cpu_unquantized_gemm = packing
-        vars(vllm_generation)["LLM"] = engine
+        trl.LLM = engine

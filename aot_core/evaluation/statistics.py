@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest, fisher_exact
@@ -91,7 +91,8 @@ def fell(before: Proportion, now: Proportion) -> float:
     """The p-value of Fisher's exact test, one-sided: how unusual so low a share would be if it had not fallen. For
     shares of different questions; of the same questions `mcnemar` shows more."""
     table = [[round(share.value * share.n), share.n - round(share.value * share.n)] for share in (now, before)]
-    return float(fisher_exact(table, alternative="less").pvalue)
+    result: Any = fisher_exact(table, alternative="less")
+    return float(result.pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

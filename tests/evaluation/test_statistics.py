@@ -1,9 +1,10 @@
-from math import sqrt
+from math import comb, sqrt
 
 import numpy as np
 import pytest
 
 from aot_core.evaluation.statistics import (
+    fell,
     holm,
     mcnemar,
     paired_difference,
@@ -63,6 +64,14 @@ def test_mcnemar_counts_disagreements_only() -> None:
     assert mcnemar(1, 4, "greater") == pytest.approx(6 / 32)  # (5 choose 4 + 5 choose 5) / 2^5
     assert mcnemar(1, 4, "less") == pytest.approx(31 / 32)
     assert mcnemar(4, 1) == pytest.approx(12 / 32)
+
+
+def test_a_fall_of_a_share_by_hand() -> None:
+    """9 of 10 before, 3 of 8 now: the hypergeometric chance of at most 3 right now, of 12 right of 18."""
+    right = [True] * 9 + [False], [True] * 3 + [False] * 5
+    chance = sum(comb(8, k) * comb(10, 12 - k) for k in range(2, 4)) / comb(18, 12)
+    assert fell(proportion(right[0]), proportion(right[1])) == pytest.approx(chance)
+    assert fell(proportion(right[1]), proportion(right[0])) > 0.99, "it has risen"
 
 
 def test_holm_by_hand() -> None:

@@ -60,7 +60,7 @@ def test_a_wrong_name_ends_it_at_once(served: EndpointSettings, tmp_path: Path) 
     engine = of_the_server(served.model_copy(update={"model": "another"}))
     with (
         Journal(tmp_path / "vllm.jsonl", engine.identity) as journal,
-        pytest.raises(EngineError, match=r"refuses with HTTP 404: .*another"),
+        pytest.raises(EngineError, match=r"refused the request with HTTP 404: .*another"),
     ):
         engine.run(asks(3), journal)
 
