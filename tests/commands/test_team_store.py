@@ -24,9 +24,11 @@ def test_the_environments_store_is_taken_unless_another_is_named(
 ) -> None:
     made(home, 1)
     monkeypatch.setenv("AOT_STORE", str(home.store))
+    Home(tmp_path / "mine").create()
     mine = ["--home", str(tmp_path / "mine")]
     assert "curate" in said("store", *command, *mine)
     empty = str(tmp_path / "empty")
+    Path(empty).mkdir()
     assert "curate" not in said("store", *command, *mine, "--store", empty)
     config = tmp_path / "config.toml"
     config.write_text(f'name = "own"\n[run]\nstore = "{empty}"\n')
@@ -38,4 +40,4 @@ def test_the_ledger_is_looked_for_there(home: Home, tmp_path: Path, monkeypatch:
     refused = CliRunner().invoke(app, ["history", *mine])
     assert refused.exit_code == 2 and "holds no store" in refused.output
     monkeypatch.setenv("AOT_STORE", str(home.store))
-    assert "nothing was ever promoted" in said("history", *mine)
+    assert "The ledger of aot-defender is empty" in said("history", *mine)

@@ -136,7 +136,8 @@ def test_what_was_lost_comes_back_from_a_backup(deployment: Deployment, tmp_path
     ledger = deployment.ledger()
     answered = deployment.run_now("reevaluation", 1800)
     assert answered[0] == "COMPLETED" and "as they were" in answered[1], answered
-    runs = [run["id"] for run in deployment.flow_runs("coevolution")]
+    # Those that are to come are planned anew whenever the worker deploys.
+    runs = [run["id"] for run in deployment.flow_runs("coevolution") if run["state_type"] != "SCHEDULED"]
     made = deployment.script("backup/backup.sh", str(tmp_path)).splitlines()[-1]
     assert {file.name for file in Path(made).iterdir()} == {
         "prefect.dump", "mlflow.dump", "mlflow_auth.dump", "objects.tar", "SHA256SUMS",
