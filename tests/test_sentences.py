@@ -113,7 +113,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         (["run", SMOKE, "--device", "tpu"], "'auto', 'cpu', 'cuda'"),
         (["run", SMOKE, "--launcher", "slurm"], "'kubernetes'"),
         (["run", SMOKE, "--store", "s3:/b/x"], "two slashes"),
-        (["pool", "--store", "/etc/passwd"], "cannot be used"),
+        (["pool", "--store", "/etc/passwd"], "store '/etc/passwd' is a file; name the folder"),
         (["pool", "--store", ""], "give a folder"),
         (["store", "gc", "--keep-days", "inf"], "keep-days"),
         (["store", "gc", "--keep-days", "nan"], "keep-days"),

@@ -24,5 +24,6 @@ def existing_store(home: Home, uri: str | None, s3: S3Settings | None = None) ->
     scheme, separator, rest = uri.partition("://")
     folder = rest if separator and scheme == "file" else uri
     if (not separator or scheme == "file") and not local_path(folder).is_dir():
-        raise ValueError(f"store {folder!r} does not exist; name the folder of a store, or s3://BUCKET/PREFIX")
+        what = "is a file" if local_path(folder).exists() else "does not exist"
+        raise ValueError(f"store {folder!r} {what}; name the folder of a store, or s3://BUCKET/PREFIX")
     return open_store(uri, s3)

@@ -66,7 +66,7 @@ def test_an_attack_leaves_pictures_answers_and_the_rewards_parts(scene: Path, at
         assert edit.valid == (edit.intact and edit.confined and edit.semantic and edit.truth_kept)
         assert edit.misled == (edit.valid and edit.right == 0 and report.clean_right == 1)
         assert (edit.reward > 0) == edit.valid
-    assert f"6 edits, {report.valid} valid; {report.misled} fool" in " ".join(told.split())
+    assert f"6 edits, {report.valid} valid; {report.misled} mislead" in " ".join(told.split())
     assert any(edit.valid for edit in report.edits)
 
 

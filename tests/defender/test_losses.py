@@ -42,7 +42,9 @@ def test_trl_s_delta_is_the_dual_clip() -> None:
 
 @pytest.mark.parametrize("loss", ["cispo", "sapo"])
 def test_a_dual_clip_without_a_clip_is_refused_by_name(loss: str) -> None:
-    with pytest.raises(ValueError, match=f'clip_ratio_dual bounds a clipped ratio, which loss = "{loss}" has not'):
+    with pytest.raises(
+        ValueError, match=f'clip_ratio_dual bounds a clipped ratio, which loss = "{loss}" does not have'
+    ):
         DefenderRoundConfig.model_validate({"loss": loss, "clip_ratio_dual": 3.0})
 
 

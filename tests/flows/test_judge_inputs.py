@@ -11,6 +11,7 @@ from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.artifact import ArtifactRef, ExternalRef, StageName
 from aot_core.contracts.campaign import CampaignConfig
 from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.summary import CampaignSummary
 from aot_core.engine.identity import pin_model
 from flows import coevolution
 from flows.campaign import OpenCampaign
@@ -24,6 +25,7 @@ class Unopened(OpenCampaign):
     def __init__(self, config: CampaignConfig) -> None:  # pyright: ignore[reportMissingSuperCall]
         self.config, self.source, self.benchmarks = config, None, None
         self.attacker_base, self.defender_base = ExternalRef(name="some/editor"), ExternalRef(name="some/defender")
+        self.summary = CampaignSummary(name="c", key="k", config={}, started_at="", updated_at="")
 
 
 def given_to_stages(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, Any]:
@@ -33,7 +35,10 @@ def given_to_stages(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[st
     def stage(name: str) -> Any:
         def run(_campaign: OpenCampaign, inputs: Any, _round: int = 0, **_how: object) -> Any:
             given[name] = inputs
-            return SimpleNamespace(artifact=ArtifactRef(uri=f"aot://{name}/{'0' * 64}", sha256="0" * 64))
+            outputs = {"success_after": 0.0, "probe": 1}
+            return SimpleNamespace(
+                outputs=outputs, artifact=ArtifactRef(uri=f"aot://{name}/{'0' * 64}", sha256="0" * 64)
+            )
 
         return run
 

@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_and_with_room_it_goes_on(small_disk: Path) -> None:
     process = aot(small_disk, *only_data)
     said, _ = process.communicate(timeout=400)
     assert process.returncode != 0 and "Traceback" not in said, said
-    assert "free some room" in said, said
+    assert "free some space" in said, said
     subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
     process = aot(small_disk, *only_data)
     said, _ = process.communicate(timeout=400)

@@ -150,7 +150,7 @@ def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
             ["https://hooks.example/T0/B1/Xyz123", "--key", "env:WEBHOOK_KEY"],
             "URL: the path of this URL looks like a token",
         ),
-        (["env:RECEIVER", "--key", KEY], "--key: a key stands in no config"),
+        (["env:RECEIVER", "--key", KEY], "--key: a key must not stand in a config"),
         (["env:RECEIVER"], "name the receiver and --key"),
     ):
         refused = CliRunner().invoke(app, ["webhook", *arguments, *place])
