@@ -98,7 +98,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"GIF is what I am not")
-    with pytest.raises(DataError, match=r"'a\.png' .*no image"):
+    with pytest.raises(DataError, match=r"'a\.png' .*not an image"):
         open_image(tmp_path, "a.png")
     with pytest.raises(DataError, match=r"'b\.png' is missing"):
         open_image(tmp_path, "b.png")
