@@ -1,7 +1,7 @@
 """Options that several commands share; each refuses an impossible value at once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -57,31 +57,19 @@ HomeOption = Annotated[
 ]
 DEFAULT_HOME = Path(".aot")
 ModelOption = Annotated[str, typer.Option(help="The registered model's name.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        parser=store_uri,
-        metavar="URI",
-        envvar="AOT_STORE",
-        help="The store that holds the ledger, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
-    ),
-]
-PlaceOption = Annotated[
-    str | None,
-    typer.Option(
-        parser=store_uri,
-        metavar="URI",
-        envvar="AOT_STORE",
-        help="The store to read, a folder or s3://BUCKET/PREFIX; default: HOME/store.",
-    ),
-]
+
+
+def _store_option(what: str, default: str, envvar: str | None = "AOT_STORE") -> Any:
+    """An option that names an artifact store. Where the config comes before the environment, the command reads
+    `AOT_STORE` itself: Typer would put it first."""
+    told = f"{what}, a folder or s3://BUCKET/PREFIX; default: {default}."
+    return typer.Option(parser=store_uri, metavar="URI", envvar=envvar, help=told)
+
+
+StoreOption = Annotated[str | None, _store_option("The store that holds the ledger", "HOME/store")]
+PlaceOption = Annotated[str | None, _store_option("The store to read", "HOME/store")]
 ConfiguredStoreOption = Annotated[
-    str | None,
-    typer.Option(
-        parser=store_uri,
-        metavar="URI",
-        help="The store, a folder or s3://BUCKET/PREFIX; default: the config's, AOT_STORE, or HOME/store.",
-    ),
+    str | None, _store_option("The store", "the config's, AOT_STORE, or HOME/store", envvar=None)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 SetOption = Annotated[

@@ -25,9 +25,13 @@ STAGES = [
 ]  # fmt: skip
 
 
+STAYS_SECONDS = 20
+"""A server that dies of a wrong setting does so within its first seconds of health, and is restarted."""
+
+
 def test_everything_comes_up_healthy_and_stays(deployment: Deployment) -> None:
     assert deployment.healthy(*LASTING)
-    time.sleep(20)
+    time.sleep(STAYS_SECONDS)
     for service in LASTING:
         attributes = deployment.container(service).attrs
         assert attributes["RestartCount"] == 0 and attributes["State"]["Running"], service
@@ -112,15 +116,20 @@ def test_nobody_makes_himself_a_user_of_the_object_store(deployment: Deployment)
         connection.recv(1)
 
 
+def kill_and_wait(deployment: Deployment, service: str) -> None:
+    """Kill a service, and wait until Docker has restarted it and it is healthy."""
+    before = deployment.container(service).attrs["RestartCount"]
+    deployment.kill(service)
+    until(lambda: deployment.container(service).attrs["RestartCount"] > before, 300)
+    until(lambda: deployment.healthy(service), 900)
+
+
 def test_a_scheduled_campaign_outlives_the_death_of_every_server(deployment: Deployment) -> None:
     deployment.schedule(EVERY_MINUTE)
     deployment.compose("up", "-d", "--wait", "worker")
     for service in ("objects", "mlflow", "prefect", "postgres", "worker"):
         until(deployment.stages, 1200)
-        before = deployment.container(service).attrs["RestartCount"]
-        deployment.kill(service)
-        until(lambda: deployment.container(service).attrs["RestartCount"] > before, 300)  # noqa: B023
-        until(lambda: deployment.healthy(service), 900)  # noqa: B023
+        kill_and_wait(deployment, service)
     ended = until(lambda: deployment.completed("coevolution"), 3600)
     deployment.schedule(FRIDAY)
     deployment.compose("up", "-d", "--wait", "worker")
