@@ -107,6 +107,13 @@ class Decision(Frozen):
     """Data manifest, commit, images, evaluations, parent version."""
 
     @property
+    def rival(self) -> str:
+        """What the challenger was compared with, in words."""
+        if self.champion:
+            return f"version {self.champion}"
+        return "the base model" if any(name.startswith("base/") for name in self.figures) else "nobody"
+
+    @property
     def sha256(self) -> str:
         return sha256_of(self)
 

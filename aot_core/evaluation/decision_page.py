@@ -50,8 +50,7 @@ def decision_markdown(decision: Decision, *, narrow: bool = False) -> str:
         as_text(decision.reason),
         "",
         *([f"**{as_text(warning)}**", ""] if (warning := smoke_size(decision)) else []),
-        f"Against {'version ' + decision.champion if decision.champion else 'nobody'}; challenger number "
-        f"{decision.attempt} of this champion, level {decision.alpha:.3g}.",
+        f"Against {decision.rival}; challenger number {decision.attempt} of this champion, level {decision.alpha:.3g}.",
     ]
     if decision.tests and narrow:
         lines += ["", "| test | | difference | lower bound |", "|---|---|---:|---:|"]
