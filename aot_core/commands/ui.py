@@ -29,9 +29,8 @@ def serve(root: Path, mlflow_port: int | None, prefect_port: int | None) -> int:
         mlflow_port, prefect_port: None: the usual one, or the next that is free.
     """
     home, told = Home(root), Console(stderr=True, highlight=False, soft_wrap=True)
-    if not home.root.is_dir():
-        told.print(f"{root} does not exist yet; `aot run configs/tiny.toml` creates it")
-        return 2
+    if not home.root.is_dir():  # the first step to a schedule, before anything has run here
+        told.print(f"{root} is a new home: nothing has been run in it yet")
     home.create()
     try:
         mlflow = choose_port("--mlflow-port", mlflow_port, MLFLOW_PORT, but=prefect_port)

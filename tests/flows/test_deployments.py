@@ -85,7 +85,8 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    home, log = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("logs") / "ui.log"
+    # A home that is not there yet: `aot ui` is the first command of README's "Schedule retraining".
+    home, log = tmp_path_factory.mktemp("homes") / "new", tmp_path_factory.mktemp("logs") / "ui.log"
     ports = [str(free_port()) for _ in range(2)]
     command = [sys.executable, "-m", "aot_core.commands.cli", "ui", "--home", str(home)]
     command += ["--mlflow-port", ports[0], "--prefect-port", ports[1]]
