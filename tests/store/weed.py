@@ -22,9 +22,9 @@ def find_weed() -> str | None:
 
 
 def _free_port() -> int:
-    """A port that is free, and whose sibling for gRPC (10,000 higher) exists."""
+    """A port that is free, and so is its sibling for gRPC (10,000 higher)."""
     while True:
-        port = random.randint(15_000, 31_000)  # below those that the kernel hands out
+        port = random.randint(12_000, 22_000)  # the sibling, too, lies below those that the kernel hands out (32,768)
         with closing(socket.socket()) as probe, closing(socket.socket()) as sibling:
             if probe.connect_ex(("127.0.0.1", port)) and sibling.connect_ex(("127.0.0.1", port + 10_000)):
                 return port
