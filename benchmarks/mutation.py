@@ -126,7 +126,7 @@ def report(arguments: argparse.Namespace, arms: Sequence[Arm]) -> str:
         f"--generations {arguments.generations} --seeds {seeds}{sets}` at {git_commit()[:12]}: {len(arms[0].best)} "
         "scenes. Intervals are 95 % t intervals over scenes; differences are paired with the first arm.",
         "",
-        "| arm | painted | valid | kept | of them mutated | mean learnability: kept | best of each scene | difference |",
+        "| arm | painted | valid | kept | of them mutated | learnability: kept | best of each scene | difference |",
         "|---" * 8 + "|",
     ]
     for arm in arms:

@@ -149,7 +149,7 @@ class CurateConfig(Frozen):
         wanted = [name for name in ("mutation", "replay") if getattr(self, name) is not None]
         if wanted and self.learnability is None:
             raise ValueError(
-                f"{' and '.join(wanted)} go by p (1 - p), and learnability is not set; add the section "
+                f"{' and '.join(wanted)}: chosen by p (1 - p), and learnability is not set; add the section "
                 f"[curate.learnability], or leave {' and '.join(wanted)} out"
             )
         return self

@@ -75,6 +75,13 @@ def test_a_child_spares_what_is_asked_about_and_keeps_the_truth(change: Change, 
         assert all(edit.region.overlap(box) == 0 for box in wanted.question.protected)
         taken = any(edit.region.overlap(thing.box) for thing in wanted.scene.objects)
         assert taken == (edit.kind != "add")
+    edited = {world.cell_of(region) for region in child.regions}
+    kept = [thing for thing in wanted.scene.objects if world.cell_of(thing.box) not in edited]
+    painted = []
+    for (_, _, colour, shape), region in zip(things(child.edits), child.regions, strict=True):
+        if colour:
+            painted.append(SceneObject(box=region, attributes={"colour": colour, "shape": shape}))
+    assert truth(wanted.question.query, [*kept, *painted]) == wanted.question.answer_text
 
 
 @pytest.mark.parametrize("seed", range(40))
