@@ -84,6 +84,7 @@ class Seed:
         warm = self.run("warm_start_defender", WarmStartDefenderInputs(dataset=self.data, base=model)).artifact
         players: dict[str, ArtifactRef | None] = {"base": None, "sft": warm}
         attackers: list[ArtifactRef] = []
+        earlier: list[ArtifactRef] = []
         pool: list[StageRecord] = []
         defender = clean = static = pictures = oracle = warm
         for k in range(1, self.config.rounds + 1):
@@ -97,7 +98,10 @@ class Seed:
             if self.config.curate.draw != "newest":
                 ended = tuple(float(record.outputs["success_after"]) for record in pool)
                 fresh = fresh.model_copy(update={"pool": tuple(attackers[:-1]), "successes": ended})
+            if self.config.curate.replay is not None:
+                fresh = fresh.model_copy(update={"earlier": tuple(earlier)})
             curated = self.run("curate", fresh, k).artifact
+            earlier.append(curated)
             count, drawn = len(read_samples(self.store.fetch(curated))), 1000 * self.config.seed + k
             ablation = self.config.defender_round.model_copy(update={"clean_share": 1.0})
             defender = self.teach("aot", curated, defender, k)

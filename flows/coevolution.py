@@ -170,6 +170,8 @@ def _play_round(campaign: OpenCampaign, course: Course, k: int) -> None:
         course.pool = [*course.pool, attack]
         met = {"pool": tuple(a.artifact for a in course.pool[:-1]), "successes": tuple(successes(course.pool))}
         fresh = fresh.model_copy(update=met)
+    if config.curate.replay is not None:
+        fresh = fresh.model_copy(update={"earlier": tuple(course.curated)})
     curated = tasks.curate(campaign, fresh, k).artifact
     course.curated.append(curated)
     check_budget(campaign)

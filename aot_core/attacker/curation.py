@@ -120,31 +120,51 @@ def make_edits(
     ]
     if not wanted:
         raise AttackError("curate: no scene has free cells for the edits; lower curate.proposals.edits")
-    images = [target.image for target, _ in wanted]
-    edited = editor.edit(images, [proposal.instruction for _, proposal in wanted], seed=config.seed)
-    samples = [target.sample for target, _ in wanted]
-    proposals = [proposal for _, proposal in wanted]
-    verdicts = world_of(samples[0]).check(config.validity, samples, proposals, images, edited, photo_judge)
-    intact = [verdict for verdict in verdicts if verdict.intact]
-    confined = [verdict for verdict in intact if verdict.confined]
-    semantic = [verdict for verdict in confined if verdict.semantic]
+    edited, verdicts = paint(editor, wanted, config, config.seed, photo_judge)
+    funnel = count(verdicts)
     valid = [
         (target, proposal, image, verdict)
         for (target, proposal), image, verdict in zip(wanted, edited, verdicts, strict=True)
         if verdict.valid
     ]
-    funnel = Funnel(
-        edited=len(wanted), intact=len(intact), confined=len(confined), semantic=len(semantic), valid=len(valid)
-    )
     if not valid:
         raise NoValidEditError(
-            f"curate: 0 of {len(wanted)} edits are valid ({len(intact)} left the protected boxes intact, "
-            f"{len(confined)} of these changed nothing else, {len(semantic)} of these show objects, {len(valid)} of "
-            "these keep the truth); lower "
+            f"curate: 0 of {len(wanted)} edits are valid ({funnel.intact} left the protected boxes intact, "
+            f"{funnel.confined} of these changed nothing else, {funnel.semantic} of these show objects, "
+            f"{funnel.valid} of these keep the truth); lower "
             "curate.validity.min_ssim or min_confidence, or train the Attacker with a higher attacker_round.kl",
             funnel,
         )
     return valid, funnel
+
+
+def paint(
+    editor: Editor,
+    wanted: Sequence[tuple[Target, Proposal]],
+    config: CurateConfig,
+    seed: int,
+    photo_judge: Answerer | None = None,
+) -> tuple[list[Image.Image], list[Verdict]]:
+    """Carry out proposals and check what came of them, in order."""
+    images = [target.image for target, _ in wanted]
+    edited = editor.edit(images, [proposal.instruction for _, proposal in wanted], seed=seed)
+    samples = [target.sample for target, _ in wanted]
+    proposals = [proposal for _, proposal in wanted]
+    return edited, world_of(samples[0]).check(config.validity, samples, proposals, images, edited, photo_judge)
+
+
+def count(verdicts: Sequence[Verdict]) -> Funnel:
+    """How many edits passed each check, and all before it."""
+    intact = [verdict for verdict in verdicts if verdict.intact]
+    confined = [verdict for verdict in intact if verdict.confined]
+    semantic = [verdict for verdict in confined if verdict.semantic]
+    return Funnel(
+        edited=len(verdicts),
+        intact=len(intact),
+        confined=len(confined),
+        semantic=len(semantic),
+        valid=sum(verdict.valid for verdict in verdicts),
+    )
 
 
 def ask_about(defender: Answerer, edits: Sequence[ValidEdit], config: CurateConfig) -> list[CuratedEdit]:

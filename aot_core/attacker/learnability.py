@@ -13,20 +13,43 @@ Exact for a Defender that answers with the letter alone; of one that reasons fir
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from aot_core.attacker.curation import Funnel, ValidEdit
 from aot_core.attacker.reward import SureAnswerer, probability
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.attack import Change
 from aot_core.contracts.curate import CurateConfig, LearnabilitySettings
+
+
+class Origin(NamedTuple):
+    """An earlier round's artifact, and the sample there."""
+
+    curated: ArtifactRef
+    sample_id: str
 
 
 @dataclass(frozen=True)
 class RatedEdit:
-    """A valid edit and the probability p of a right answer to it."""
+    """A valid edit and the probability p of a right answer to it, and where it comes from."""
 
     edit: ValidEdit
     p: float
+    painter: int = 0
+    """Which Attacker of the pool painted it; of a replayed edit: which one paints its children."""
+    parent: Self | None = None
+    """The edit that was mutated; None: it was proposed by the attack policy, or replayed."""
+    change: Change | None = None
+    """What was changed in the parent."""
+    origin: Origin | None = None
+    """Of a replayed edit."""
+
+    @property
+    def generation(self) -> int:
+        """0 for what is no mutation."""
+        return 0 if self.parent is None else self.parent.generation + 1
 
     @property
     def learnability(self) -> float:
@@ -74,7 +97,7 @@ def choose_learnable(
     Trivial and hopeless edits (p (1 - p) below `least`) fill at most their shares of the result; with fewer than
     `minimum` edits the next most learnable ones fill up regardless. Ties are broken by the order of `rated`.
     """
-    candidates = _best_of_scenes(rated, settings)
+    candidates = best_of_scenes(rated, settings)
     hard = [one for one in candidates if one.learnability >= settings.least]
     trivial = [one for one in candidates if one.learnability < settings.least and one.p >= 0.5]
     hopeless = [one for one in candidates if one.learnability < settings.least and one.p < 0.5]
@@ -102,7 +125,7 @@ def choose_learnable(
     )
 
 
-def _best_of_scenes(rated: Sequence[RatedEdit], settings: LearnabilitySettings) -> list[RatedEdit]:
+def best_of_scenes(rated: Sequence[RatedEdit], settings: LearnabilitySettings) -> list[RatedEdit]:
     """The `per_scene` best edits of every scene, the most learnable of all first."""
     by_scene: dict[str, list[RatedEdit]] = {}
     for one in rated:

@@ -10,6 +10,10 @@ from aot_core.contracts.learning import DType
 from aot_core.contracts.scene import EditKind
 from aot_core.contracts.texts import ModelName
 
+Change = Literal["move", "content", "more", "fewer"]
+"""The one thing in which a mutated edit differs from its parent: an added object stands elsewhere, an object has
+another colour or shape (in photographs: is another thing), there is one more added object, or one edit less."""
+
 
 class ProposalSettings(Frozen):
     """The Attacker's instructions."""

@@ -1,7 +1,9 @@
 """`curate`: data set, new Attacker and Defender in; a data set of valid, hard edits and its funnel out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +19,13 @@ from aot_core.attacker.curation import (
     make_edits,
 )
 from aot_core.attacker.editing import Attacker
-from aot_core.attacker.learnability import choose_learnable, rate
+from aot_core.attacker.learnability import RatedEdit, choose_learnable, rate
+from aot_core.attacker.mutation import counted, evolve
+from aot_core.attacker.replay import EDIT_MARK, choose_with_replay, remeasure, replay_outputs
 from aot_core.attacker.scenes import AttackError, Target, load_targets
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.contracts.artifact import ArtifactRef
-from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs
+from aot_core.contracts.curate import CurateConfig, CurateInputs, CurateOutputs, GenerationOutputs
 from aot_core.contracts.scene import Sample
 from aot_core.data.dataset import save_image, write_dataset
 from aot_core.data.gallery import GalleryRow, gallery
@@ -29,6 +33,7 @@ from aot_core.defender.answering import Defender
 from aot_core.defender.checkpoints import load_defender
 from aot_core.engine.context import StageContext
 from aot_core.stages.helpers.judging import load_judge
+from aot_core.stages.helpers.lineage import write_lineage
 from aot_core.stages.helpers.pictures import keep_picture
 
 
@@ -38,10 +43,19 @@ def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext
     targets = load_targets(context.fetch(inputs.dataset), rng, config.scenes)
     pool = [*inputs.pool, inputs.attacker] if config.draw != "newest" else [inputs.attacker]
     successes = _successes(config, inputs, context, targets, pool)
-    valid, funnel = _edits(config, inputs, context, targets, pool, successes, rng)
-    lesson = _choose(config, _defender(config, inputs, context), valid, funnel, rng)
+    valid, painters, funnel = _edits(config, inputs, context, targets, pool, successes, rng)
+    defender = _defender(config, inputs, context)
+    if config.learnability is None:
+        edits = ask_about(defender, valid, config)
+        fooled = float(np.mean([edit.correct == 0 for edit in edits]))
+        lesson = _Lesson(*choose(edits, funnel, config, rng), fooled, {}, ())
+    else:
+        lesson = _learnable(config, inputs, context, defender, pool, (valid, painters, funnel))
     kept, funnel = lesson.kept, lesson.funnel
-    write_dataset(context.output, [_sample(edit, index, context) for index, edit in enumerate(kept)])
+    samples = [_sample(edit, index, context) for index, edit in enumerate(kept)]
+    write_dataset(context.output, samples)
+    if config.mutation is not None or config.replay is not None:
+        write_lineage(context.output, lesson.rated, [sample.sample_id for sample in samples], pool)
     (context.output / "funnel.json").write_text(funnel.model_dump_json(indent=1) + "\n")
     context.tracker.log_metrics({f"curate/{name}": float(n) for name, n in funnel.model_dump().items()})
     _show(kept, config, context)
@@ -49,9 +63,8 @@ def run_curate(config: CurateConfig, inputs: CurateInputs, context: StageContext
         **funnel.model_dump(),
         success=lesson.success,
         mean_correct=float(np.mean([edit.correct for edit in kept])),
-        flat_before=lesson.flat_before,
-        flat_after=lesson.flat_after,
         successes={str(n): x for n, x in enumerate(successes, start=1)} if config.priority is not None else {},
+        **lesson.figures,
     )
 
 
@@ -61,22 +74,66 @@ class _Lesson(NamedTuple):
     kept: list[CuratedEdit]
     funnel: Funnel
     success: float
-    flat_before: float | None = None
-    flat_after: float | None = None
+    figures: dict[str, Any]
+    rated: Sequence[RatedEdit]
+    """With learnability: the kept, in the same order."""
 
 
-def _choose(
-    config: CurateConfig, defender: Defender, valid: list[ValidEdit], funnel: Funnel, rng: np.random.Generator
+def _learnable(
+    config: CurateConfig,
+    inputs: CurateInputs,
+    context: StageContext,
+    defender: Defender,
+    pool: list[ArtifactRef],
+    made: tuple[list[ValidEdit], list[int], Funnel],
 ) -> _Lesson:
-    if config.learnability is None:
-        edits = ask_about(defender, valid, config)
-        return _Lesson(*choose(edits, funnel, config, rng), float(np.mean([edit.correct == 0 for edit in edits])))
-    rated = rate(defender, valid, config.temperature)
-    taught = choose_learnable(rated, funnel, config, config.learnability)
+    """The lesson by learnability: fresh edits, those of earlier rounds, and mutations of both."""
+    assert config.learnability is not None
+    valid, painters, funnel = made
+    rated = [
+        replace(one, painter=painter)
+        for one, painter in zip(rate(defender, valid, config.temperature), painters, strict=True)
+    ]
+    traced = config.mutation is not None or config.replay is not None
+    judge = load_judge(config.validity, inputs.judge, context) if traced else None
+    earlier: list[RatedEdit] = []
+    looked_at = 0
+    if config.replay is not None:
+        rounds = [(curated, context.fetch(curated)) for curated in inputs.earlier]
+        earlier, looked_at = remeasure(rounds, config, config.replay, defender, len(pool) - 1, judge)
+    generations: list[GenerationOutputs] = []
+    if config.mutation is not None:
+
+        @lru_cache(maxsize=1)  # the same one again and again is loaded once; two big ones may not fit
+        def editor_of(painter: int) -> Attacker:
+            return _attacker(config, inputs, context, pool[painter])[0]
+
+        evolved = evolve([*rated, *earlier], config, config.mutation, editor_of, defender, judge)
+        rated += evolved.children
+        funnel, generations = join_funnels([funnel, evolved.funnel]), evolved.generations
+    if config.replay is not None:
+        taught = choose_with_replay(rated, earlier, funnel, config, config.learnability, config.replay.share)
+    else:
+        taught = choose_learnable(rated, funnel, config, config.learnability)
     # Only what is kept is answered in full: p needs one pass an edit, `samples` answers need many.
     kept = ask_about(defender, [one.edit for one in taught.kept], config)
     fooled = float(np.mean([(1 - one.p) ** config.samples for one in rated]))
-    return _Lesson(kept, taught.funnel, fooled, taught.flat_before, taught.flat_after)
+    figures: dict[str, Any] = {"flat_before": taught.flat_before, "flat_after": taught.flat_after}
+    if traced:
+        figures["learnability"] = float(np.mean([one.learnability for one in taught.kept]))
+    if config.mutation is not None:
+        figures["mutation"] = counted(generations, taught.kept)
+    if config.replay is not None:
+        figures["replay"] = replay_outputs(looked_at, earlier, taught.kept, config.learnability.least)
+    return _Lesson(kept, taught.funnel, fooled, figures, taught.kept)
+
+
+def _attacker(
+    config: CurateConfig, inputs: CurateInputs, context: StageContext, reference: ArtifactRef
+) -> tuple[Attacker, AttackPolicy]:
+    folder = context.fetch(reference)
+    attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
+    return attacker, AttackPolicy.load(folder)
 
 
 def _defender(config: CurateConfig, inputs: CurateInputs, context: StageContext) -> Defender:
@@ -101,12 +158,11 @@ def _successes(
     once = config.model_copy(update={"edits_per_scene": 1})
     found: list[float] = []
     for reference in pool:
-        folder = context.fetch(reference)
-        attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
+        attacker, policy = _attacker(config, inputs, context, reference)
         rng = np.random.default_rng([config.seed, 32])
         scenes = targets[: config.priority.scenes]
         try:
-            valid, funnel = make_edits(attacker, AttackPolicy.load(folder), scenes, once, rng, photo_judge)
+            valid, funnel = make_edits(attacker, policy, scenes, once, rng, photo_judge)
         except AttackError:
             found.append(0.0)  # nothing valid: it succeeds at nothing
             continue
@@ -123,8 +179,9 @@ def _edits(
     pool: list[ArtifactRef],
     successes: Sequence[float],
     rng: np.random.Generator,
-) -> tuple[list[ValidEdit], Funnel]:
-    """The valid edits of all scenes: by the newest Attacker, or, scene by scene, by one drawn from the pool.
+) -> tuple[list[ValidEdit], list[int], Funnel]:
+    """The valid edits of all scenes, and whose of the pool each is: by the newest Attacker, or, scene by scene, by one
+    drawn from the pool.
 
     Raises AttackError where not one edit is valid.
     """
@@ -135,6 +192,7 @@ def _edits(
     drawn = rng.choice(len(pool), size=len(targets), p=shares) if len(pool) > 1 else None
     photo_judge = load_judge(config.validity, inputs.judge, context)
     valid: list[ValidEdit] = []
+    painters: list[int] = []
     funnels: list[Funnel] = []
     failed: AttackError | None = None
     for index, reference in enumerate(pool):
@@ -143,21 +201,21 @@ def _edits(
         )
         if not mine:
             continue
-        folder = context.fetch(reference)
-        attacker = Attacker.load(context.model(inputs.attacker_base), folder, context.device, steps=config.steps)
+        attacker, policy = _attacker(config, inputs, context, reference)
         try:
-            edits, funnel = make_edits(attacker, AttackPolicy.load(folder), mine, config, rng, photo_judge)
+            edits, funnel = make_edits(attacker, policy, mine, config, rng, photo_judge)
         except AttackError as error:
             failed = error  # one of several without a valid edit does not end the stage
             if not isinstance(error, NoValidEditError):
                 continue
             edits, funnel = [], error.funnel
         valid += edits
+        painters += [index] * len(edits)
         funnels.append(funnel)
     if not valid:
         assert failed is not None
         raise failed
-    return valid, join_funnels(funnels)
+    return valid, painters, join_funnels(funnels)
 
 
 def _sample(edit: CuratedEdit, index: int, context: StageContext) -> Sample:
@@ -166,7 +224,7 @@ def _sample(edit: CuratedEdit, index: int, context: StageContext) -> Sample:
     name = f"{index:05d}"
     return clean.model_copy(
         update={
-            "sample_id": f"{clean.sample_id}-edit-{name}",
+            "sample_id": f"{clean.sample_id}{EDIT_MARK}{name}",
             "image": save_image(context.output, f"{name}-clean", edit.target.image),
             "edited_image": save_image(context.output, f"{name}-edited", edit.edited),
             "edits": edit.verdict.edits,

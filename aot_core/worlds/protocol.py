@@ -1,7 +1,7 @@
 """What a world is: where its pictures come from, what is asked about them, how they are edited, when an edit is fair.
 
     source picture --extend--> scene --ask--> question --implant--> edited scene          the data set: `Domain`
-    sample --propose--> proposal --editor--> edited image --check--> verdict               an attack: `World`
+    sample --propose, mutate--> proposal --editor--> edited image --check--> verdict               an attack: `World`
 
 There are two, `worlds.shapes` and `worlds.photographs`. Which of them a config, a sample or a picture belongs to is
 asked in `worlds.opening`, and nowhere else. What both share (truth, similarity, the types that flow) stands here beside
@@ -15,10 +15,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from aot_core.contracts.attack import ValiditySettings
+from aot_core.contracts.attack import Change, ValiditySettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Sample, SceneObject
+from aot_core.contracts.scene import (
+    Box,
+    DistractorFamily,
+    Edit,
+    EditKind,
+    Query,
+    Question,
+    QuestionKind,
+    Sample,
+    SceneObject,
+)
 from aot_core.worlds.implantation import Implanted
 from aot_core.worlds.proposals import Chooser, Proposal
 from aot_core.worlds.sources import Picture, Source
@@ -148,6 +158,28 @@ class World(Protocol):
             named_share: the prior weight of saying what to paint against leaving it open.
 
         Raises ProposalError where there is no room for them.
+        """
+        ...
+
+    def mutate(
+        self,
+        rng: np.random.Generator,
+        sample: Sample,
+        edits: Sequence[Edit],
+        change: Change,
+        *,
+        bounds: tuple[int, int] = (1, 4),
+        show_question: bool = True,
+    ) -> Proposal | None:
+        """A proposal that differs from an edited scene's edits in one thing; as fair as those of `propose`. What the
+        editor chose to paint is named in the new instruction, as far as it was read.
+
+        Args:
+            edits: those of a verdict, `added` as it was read.
+            change: what is to differ.
+            bounds: least and most edits that "fewer" and "more" may lead to.
+
+        Returns None where the scene allows no such change.
         """
         ...
 

@@ -17,6 +17,8 @@ def test_every_round_s_attacker_starts_where_the_first_did(tmp_path: Path) -> No
         'curate.priority={form="variance",scenes=4}',
         "curate.learnability={}",
         "curate.edits_per_scene=3",
+        "curate.mutation={generations=1}",
+        "curate.replay={share=0.5}",
         'attacker_round.tactics.start="fresh"',
         "attacker_round.candidates=40",
         "attacker_round.patience={every=1,looks=1,scenes=4}",
@@ -36,6 +38,12 @@ def test_every_round_s_attacker_starts_where_the_first_did(tmp_path: Path) -> No
         assert 1 <= attack.outputs["updates"] <= 2
     assert set(curated.outputs["successes"]) == {"1", "2"}
     assert curated.outputs["flat_after"] <= curated.outputs["flat_before"]
+    first = summary.find("curate", 1)
+    assert first is not None
+    assert first.identity.inputs.get("earlier", []) == []
+    assert curated.identity.inputs["earlier"] == [first.artifact.sha256]
+    assert curated.outputs["replay"]["candidates"] == first.outputs["kept"]
+    assert curated.outputs["mutation"]["1"]["edited"] > 0
     assert last.outputs["n"]["worst_of_n"] > 0
     (report,) = (tmp_path / "campaigns").glob("*/report.html")
     assert "worst of n" in report.read_text()

@@ -7,10 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aot_core.contracts.attack import ValiditySettings
+from aot_core.contracts.attack import Change, ValiditySettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Query, Question, QuestionKind, Sample, SceneObject
+from aot_core.contracts.scene import (
+    Box,
+    DistractorFamily,
+    Edit,
+    EditKind,
+    Query,
+    Question,
+    QuestionKind,
+    Sample,
+    SceneObject,
+)
 from aot_core.worlds.extension import Extended, Rejection
 from aot_core.worlds.images import DataError, RowError
 from aot_core.worlds.implantation import Implanted
@@ -20,6 +30,7 @@ from aot_core.worlds.photographs.collage import add_things
 from aot_core.worlds.photographs.datasets import DatasetsSource
 from aot_core.worlds.photographs.extension import CHECKS, extend_photo
 from aot_core.worlds.photographs.implantation import Cutout, cutouts, implant_photo
+from aot_core.worlds.photographs.mutation import mutate_in_photograph
 from aot_core.worlds.photographs.proposals import propose_in_photograph
 from aot_core.worlds.photographs.questions import ask_photo
 from aot_core.worlds.proposals import Chooser, Proposal
@@ -112,6 +123,18 @@ class Photographs:
         return propose_in_photograph(
             rng, sample, chooser, edits=edits, kinds=kinds, named_share=named_share, show_question=show_question
         )
+
+    def mutate(
+        self,
+        rng: np.random.Generator,
+        sample: Sample,
+        edits: Sequence[Edit],
+        change: Change,
+        *,
+        bounds: tuple[int, int] = (1, 4),
+        show_question: bool = True,
+    ) -> Proposal | None:
+        return mutate_in_photograph(rng, sample, edits, change, bounds=bounds, show_question=show_question)
 
     def check(
         self,

@@ -45,10 +45,10 @@ def propose_in_photograph(
     spare = {
         _third(place): thing
         for thing in (with_place(thing, size) for thing in sample.scene.objects)
-        if (place := thing.attributes.get("place")) and _is_clear(thing.box, question.protected)
+        if (place := thing.attributes.get("place")) and is_clear(thing.box, question.protected)
     }
     thirds = [(row, column) for row in range(3) for column in range(3)]
-    free = [third for third in thirds if _is_clear(_box(third, size), question.protected)]
+    free = [third for third in thirds if is_clear(third_box(third, size), question.protected)]
     wanted: list[Edit] = []
     last: dict[Factor, str | None] = {"kind": None, "place": None, "content": None}
 
@@ -75,11 +75,11 @@ def propose_in_photograph(
             named_weights = {"open": 1 - named_share, "unrelated": named_share if things else 0.0}
             content = decide("content", {name: weight for name, weight in named_weights.items() if weight > 0})
             named = {"name": things[int(rng.integers(len(things)))]} if content == "unrelated" else None
-        wanted.append(_edit(kind, third, size, old, named))
+        wanted.append(edit_in(kind, third, size, old, named))
         # Two edits never work on the same pixels; a thing may reach into the thirds beside its own.
         done = [wanted[-1].region]
-        free = [other for other in free if _is_clear(_box(other, size), done)]
-        spare = {other: thing for other, thing in spare.items() if _is_clear(thing.box, done)}
+        free = [other for other in free if is_clear(third_box(other, size), done)]
+        spare = {other: thing for other, thing in spare.items() if is_clear(thing.box, done)}
     sentences = " ".join(edit.instruction for edit in wanted)
     told = with_question(sentences, question.text if show_question else "")
     return Proposal(instruction=told, edits=tuple(wanted))
@@ -92,10 +92,12 @@ def nameable(question: Question, objects: Sequence[SceneObject]) -> list[str]:
     return [thing for thing in THINGS if words.isdisjoint(word.removesuffix("s") for word in thing.split())]
 
 
-def _edit(kind: str, third: Spot, size: tuple[int, int], old: SceneObject | None, named: Attributes | None) -> Edit:
+def edit_in(kind: str, third: Spot, size: tuple[int, int], old: SceneObject | None, named: Attributes | None) -> Edit:
+    """The edit of a third of a photograph, told in the grammar: of the thing `old` that is there, or an addition where
+    it is None. Without `named` the editor chooses what to paint."""
     where = PLACES[third[0] * 3 + third[1]]
     if old is None:
-        return _wanted("add", add_instruction(named, where), _box(third, size), None)
+        return _wanted("add", add_instruction(named, where), third_box(third, size), None)
     known = {"name": old.attributes.get("name", old.name)}
     if kind == "remove":
         return _wanted("remove", remove_instruction(known, where), old.box, old)
@@ -121,8 +123,8 @@ def _third_of(box: Box, size: tuple[int, int]) -> Spot:
     return row, column
 
 
-def _box(third: Spot, size: tuple[int, int]) -> Box:
-    """In whole pixels, so that thirds do not overlap."""
+def third_box(third: Spot, size: tuple[int, int]) -> Box:
+    """A third's box in whole pixels, so that thirds do not overlap."""
     (top, bottom), (left, right) = (
         (round(number * side / 3), round((number + 1) * side / 3))
         for number, side in zip(third, (size[1], size[0]), strict=True)
@@ -130,7 +132,8 @@ def _box(third: Spot, size: tuple[int, int]) -> Box:
     return Box(x=left, y=top, width=right - left, height=bottom - top)
 
 
-def _is_clear(box: Box, protected: Sequence[Box]) -> bool:
+def is_clear(box: Box, protected: Sequence[Box]) -> bool:
+    """Whether a box touches none of the others."""
     return all(box.overlap(other) == 0 for other in protected)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aot_core.contracts.attack import ValiditySettings
+from aot_core.contracts.attack import Change, ValiditySettings
 from aot_core.contracts.prepare_data import PrepareDataConfig
 from aot_core.contracts.protocols import Answerer
-from aot_core.contracts.scene import Box, DistractorFamily, EditKind, Question, QuestionKind, Sample
+from aot_core.contracts.scene import Box, DistractorFamily, Edit, EditKind, Question, QuestionKind, Sample
 from aot_core.worlds.extension import Extended, Rejection
 from aot_core.worlds.implantation import Implanted
 from aot_core.worlds.proposals import Chooser, Proposal
@@ -19,6 +19,7 @@ from aot_core.worlds.shapes import world
 from aot_core.worlds.shapes.check import WorldChecker
 from aot_core.worlds.shapes.extension import CHECKS, extend_world
 from aot_core.worlds.shapes.implantation import implant_world
+from aot_core.worlds.shapes.mutation import mutate
 from aot_core.worlds.shapes.parser import parse_world
 from aot_core.worlds.shapes.proposals import propose
 from aot_core.worlds.shapes.question_reading import read_question
@@ -104,6 +105,18 @@ class Shapes:
         return propose(
             rng, sample, chooser, edits=edits, kinds=kinds, named_share=named_share, show_question=show_question
         )
+
+    def mutate(
+        self,
+        rng: np.random.Generator,
+        sample: Sample,
+        edits: Sequence[Edit],
+        change: Change,
+        *,
+        bounds: tuple[int, int] = (1, 4),
+        show_question: bool = True,
+    ) -> Proposal | None:
+        return mutate(rng, sample, edits, change, bounds=bounds, show_question=show_question)
 
     def check(
         self,

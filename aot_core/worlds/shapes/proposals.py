@@ -34,7 +34,7 @@ def propose(
     """
     protected = [world.cell_of(box) for box in sample.question.protected]
     taken = {world.cell_of(thing.box): thing for thing in sample.scene.objects}
-    cells = [cell for cell in world.all_cells(sample.scene.width) if _is_clear(cell, sample.question.protected)]
+    cells = [cell for cell in world.all_cells(sample.scene.width) if is_clear(cell, sample.question.protected)]
     free = [cell for cell in cells if cell not in taken]
     spare = [cell for cell in cells if cell in taken]
     if len(free) + len(spare) < edits or (len(free) < edits and set(kinds) == {"add"}):
@@ -63,7 +63,7 @@ def propose(
             akin = named_contents(objects, rest, sample.question)
             content = decide("content", _contents(akin, named_share))
             named = None if content == "open" else akin[content][_pick(rng, range(len(akin[content])))]
-        wanted.append(_edit(kind, cell, old, named))
+        wanted.append(edit_at(kind, cell, old, named))
         objects = rest + ([SceneObject(box=world.cell_box(cell), attributes=named)] if named else [])
     sentences = " ".join(edit.instruction for edit in wanted)
     told = with_question(sentences, sample.question.text if show_question else "")
@@ -124,7 +124,9 @@ def _pick(rng: np.random.Generator, items: Sequence[int]) -> int:
     return int(items[int(rng.integers(len(items)))])
 
 
-def _edit(kind: str, cell: world.Cell, old: SceneObject | None, named: Attributes | None) -> Edit:
+def edit_at(kind: str, cell: world.Cell, old: SceneObject | None, named: Attributes | None) -> Edit:
+    """The edit of a cell, told in the grammar: of the object `old` that stands there, or an addition where it is None.
+    Without `named` the editor chooses what to paint."""
     if old is None:
         return _wanted("add", add_instruction(named, cell), cell, None)
     if kind == "remove":
@@ -136,5 +138,6 @@ def _wanted(kind: EditKind, told: str, cell: world.Cell, old: SceneObject | None
     return Edit(kind=kind, instruction=told, family="semantic", region=world.cell_box(cell), removed=old)
 
 
-def _is_clear(cell: world.Cell, protected: Sequence[Box]) -> bool:
+def is_clear(cell: world.Cell, protected: Sequence[Box]) -> bool:
+    """Whether a cell touches none of the boxes."""
     return all(world.cell_box(cell).overlap(box) == 0 for box in protected)
