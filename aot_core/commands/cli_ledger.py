@@ -147,9 +147,12 @@ def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promot
 
     place = Home(home)
     os.environ.update(place.environment())
+    from aot_core.commands.ledger_events import told_to_prefect
     from aot_core.commands.looking import existing_store
     from aot_core.promotion import commands
 
-    told = act(commands.open_promoter(place, PromotionSettings(model=model), existing_store(place, store)))
+    opened = commands.open_promoter(place, PromotionSettings(model=model), existing_store(place, store))
+    with told_to_prefect(opened, place) as promoter:
+        told = act(promoter)
     if told:
         typer.echo(told)

@@ -18,6 +18,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from aot_core.contracts.evaluate import EvaluateOutputs
+from aot_core.home import Home
 from flows.automations import OF_PREFECT, BlockError, tellers
 from flows.events import EVENTS, fell
 from tests.flows.test_deployments import CLEAN, ROOT, SMOKE, answers, aot, free_port, until
@@ -143,6 +144,32 @@ def test_a_fact_is_told_once(told: Server) -> None:
     until(lambda: len(told.heard("aot.champion.astray")) > 1)
     assert [post["payload"]["message"] for post in told.heard("aot.champion.astray")] == [two, three]
     until(lambda: len(told.events("aot.champion.astray")) == 2)
+
+
+def test_a_terminals_promotion_is_told_as_a_flows_is(told: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    home = Home(tmp_path / "home")
+    home.create()
+    client = MlflowClient(home.mlflow_uri)
+    client.create_registered_model("aot-defender")
+    client.create_model_version("aot-defender", str(tmp_path / "nowhere"))  # does not load: the smoke test refuses it
+    words = ("promote", "--version", "1", "--force", "--why", "to see it", "--home", str(home.root))
+    alone = aot(*words)
+    assert alone.returncode != 0 and "Traceback" not in alone.stderr
+    assert not [*home.prefect.iterdir()] and not (home.root / "handover").exists(), "without a server none is started"
+
+    before = {event["id"] for event in told.events("aot.promotion.refused")}
+    refused = aot(*words, PREFECT_API_URL=told.api)
+    until(lambda: len(told.events("aot.promotion.refused")) > len(before))
+    (event,) = (one for one in told.events("aot.promotion.refused") if one["id"] not in before)
+    assert event["resource"]["prefect.resource.id"] == "aot.model.aot-defender"
+    assert event["payload"]["action"] == "force" and event["payload"]["to_version"] == "1"
+    assert not [*(home.root / "handover").iterdir()], "what was handed over was read"
+
+    down = aot(*words, PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    for done in (refused, down):
+        assert (done.returncode, done.stderr) == (alone.returncode, alone.stderr), "whatever becomes of the event"
 
 
 LABELS = """
