@@ -101,6 +101,10 @@ def reevaluate(
 def export(
     output: Annotated[Path, typer.Argument(help="A new folder.")],
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Write the LoRA adapter alone, without its base; default: merged, float32."),
+    ] = False,
     model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -116,8 +120,8 @@ def export(
     os.environ.update(place.environment())
     from aot_core.commands.export import export_defender
 
-    number = export_defender(place.mlflow_uri, model, version, output)
-    typer.echo(f"{model} version {number} written to {output}")
+    number, told = export_defender(place.mlflow_uri, model, version, output, adapter=adapter)
+    typer.echo(f"{model} version {number} written to {output}: {told}")
 
 
 @app.command()
