@@ -22,13 +22,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
+from by_seed import Answers, cell, conditions_of, difference, keep, missing, of, strict_shares
 from rivals import oracle_lessons, picture_lessons, static_lessons
-from scipy.stats import t as student
 
 from aot_core.contracts.artifact import ArtifactRef, StageName, StageRecord
 from aot_core.contracts.attacker_round import AttackerRoundInputs
@@ -45,8 +45,7 @@ from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.data.dataset import read_samples
 from aot_core.engine.identity import pin_model, stage_spec
 from aot_core.engine.runner import execute, git_commit
-from aot_core.evaluation.items import Item, paired, read_items
-from aot_core.evaluation.statistics import paired_difference
+from aot_core.evaluation.items import Item, read_items
 from aot_core.home import Home
 from aot_core.store import Store, open_store
 
@@ -132,8 +131,8 @@ class Seed:
         return read_items(self.store.fetch(self.run("evaluate", inputs).artifact) / ITEMS_FILE)
 
 
-Answers = dict[str, dict[str, list[list[Item]]]]
-"""Defender -> condition -> a list of items a seed."""
+Shares = dict[str, dict[str, dict[int, float]]]
+"""Defender -> condition -> seed -> strict accuracy."""
 
 
 def main() -> None:
@@ -155,10 +154,7 @@ def main() -> None:
     answers: Answers = {}
     for seed, (players, attackers), stranger in zip(seeds, played, strangers, strict=True):
         for player, defender in players.items():
-            items = seed.examine(defender, [*attackers, *stranger])
-            for condition in dict.fromkeys(item.condition for item in items):
-                of_condition = [item for item in items if item.condition == condition]
-                answers.setdefault(player, {}).setdefault(condition, []).append(of_condition)
+            keep(answers, player, seed.config.seed, seed.examine(defender, [*attackers, *stranger]))
     rounds = seeds[0].config.rounds
     seconds = {name: mean(s.seconds[name] for s in seeds) for name in seeds[0].seconds}
     defenders = {name: [ref.uri if (ref := players[name]) else "" for players, _ in played] for name in played[0][0]}
@@ -181,8 +177,8 @@ def write(
         "oracle_rl",
         *(f"aot_{k}" for k in range(1, rounds + 1)),
     ]
-    conditions = list(answers["base"])
-    shares = {p: {c: [_strict(items) for items in answers[p][c]] for c in conditions} for p in players}
+    conditions = conditions_of(answers)
+    shares: Shares = {p: {c: strict_shares(of(answers, p, c)) for c in conditions} for p in players}
     titles = {attacker_condition(k): f"Attacker {k}" for k in range(1, rounds + 1)}
     titles |= {attacker_condition(rounds + 1): "another seed's Attacker", WORST_OF_N: "worst of n"}
     lines = [
@@ -193,7 +189,8 @@ def write(
         "",
         "| Defender | " + " | ".join(titles.get(c, c) for c in conditions) + " |",
         "|---" * (len(conditions) + 1) + "|",
-        *(f"| {p} | " + " | ".join(_cell(shares[p][c]) for c in conditions) + " |" for p in players),
+        *(f"| {p} | " + " | ".join(cell([*shares[p][c].values()]) for c in conditions) + " |" for p in players),
+        *missing(answers, arguments.seeds, titles),
         "",
         f"Paired over all items of all seeds: aot_{rounds} minus the other Defender, in points "
         "(95 % interval, McNemar's p):",
@@ -203,7 +200,7 @@ def write(
     ]
     last = f"aot_{rounds}"
     lines += [
-        f"| {p} | " + " | ".join(_difference(answers[p][c], answers[last][c]) for c in conditions) + " |"
+        f"| {p} | " + " | ".join(difference(of(answers, p, c), of(answers, last, c)) for c in conditions) + " |"
         for p in players
         if p != last
     ]
@@ -219,10 +216,12 @@ def write(
     lines += ["", *costs, ""]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".md").write_text("\n".join(lines))
-    told = {"strict": shares, "defenders": defenders}
+    by_seed = {p: {c: [shares[p][c].get(n) for n in arguments.seeds] for c in conditions} for p in players}
+    told = {"strict": by_seed, "defenders": defenders}
     arguments.output.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     draw(arguments.output.with_suffix(".png"), shares, players, conditions, titles)
-    draw_matches(arguments.output.with_name(f"{arguments.output.name}-rounds.png"), shares, rounds)
+    matches = arguments.output.with_name(f"{arguments.output.name}-rounds.png")
+    draw_matches(matches, shares, rounds, arguments.seeds)
     print("\n".join(lines))
 
 
@@ -258,7 +257,7 @@ def seconds_told(seconds: dict[str, float]) -> str:
 
 def draw(
     path: Path,
-    shares: dict[str, dict[str, list[float]]],
+    shares: Shares,
     players: list[str],
     conditions: list[str],
     titles: dict[str, str],
@@ -267,24 +266,27 @@ def draw(
     figure, axes = plt.subplots(1, len(conditions), figsize=(2.1 * len(conditions), 3.8), sharey=True)
     for axis, condition in zip(axes, conditions, strict=True):
         for x, player in enumerate(players):
-            values = [100 * value for value in shares[player][condition]]
-            axis.bar(x, mean(values), color="C0" if player.startswith("aot") else "0.75")
-            axis.plot([x] * len(values), values, "k.", markersize=4)
+            values = [100 * value for value in shares[player][condition].values()]
+            if values:
+                axis.bar(x, mean(values), color="C0" if player.startswith("aot") else "0.75")
+                axis.plot([x] * len(values), values, "k.", markersize=4)
         axis.set_title(titles.get(condition, condition), fontsize=9)
         axis.set_xticks(range(len(players)), players, rotation=90, fontsize=8)
-    lowest = min(value for by in shares.values() for values in by.values() for value in values)
+    lowest = min(value for by in shares.values() for values in by.values() for value in values.values())
     axes[0].set(ylim=(max(0, 100 * lowest - 10), 100), ylabel="strict accuracy (%)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
 
-def draw_matches(path: Path, shares: dict[str, dict[str, list[float]]], rounds: int) -> None:
+def draw_matches(path: Path, shares: Shares, rounds: int, seeds: Sequence[int]) -> None:
     """The saw of self-play: each Attacker against the Defender before and after it; a line a seed, and their mean."""
     steps = [(f"Attacker {k}\n{when}", _defender(k - after), k) for k in range(1, rounds + 1) for after, when in PHASES]
-    by_seed = np.array([[100 * value for value in shares[player][attacker_condition(k)]] for _, player, k in steps])
+    met = [shares[player].get(attacker_condition(k), {}) for _, player, k in steps]
+    by_seed = np.array([[100 * found.get(seed, np.nan) for seed in seeds] for found in met])
     figure, axis = plt.subplots(figsize=(1.3 * len(steps) + 1, 3.6))
     axis.plot(by_seed, color="0.75", linewidth=1)
-    axis.plot(by_seed.mean(1), "C0o-", label=f"mean of {by_seed.shape[1]} seeds")
+    means = [mean(found.values()) * 100 if found else np.nan for found in met]
+    axis.plot(means, "C0o-", label=f"mean of {by_seed.shape[1]} seeds")
     axis.set_xticks(range(len(steps)), [name for name, _, _ in steps], fontsize=8)
     axis.set(ylabel="strict accuracy (%)")
     axis.legend()
@@ -300,28 +302,11 @@ def _defender(rounds: int) -> str:
     return f"aot_{rounds}" if rounds else "sft"
 
 
-def _match(k: int, shares: dict[str, dict[str, list[float]]], answers: Answers) -> str:
+def _match(k: int, shares: Shares, answers: Answers) -> str:
     before, after, condition = _defender(k - 1), _defender(k), attacker_condition(k)
-    cells = [_cell(shares[player][condition]) for player in (before, after)]
-    gain = _difference(answers[before][condition], answers[after][condition])
+    cells = [cell([*shares[player].get(condition, {}).values()]) for player in (before, after)]
+    gain = difference(of(answers, before, condition), of(answers, after, condition))
     return f"| {k} | {cells[0]} | {cells[1]} | {gain} |"
-
-
-def _strict(items: list[Item]) -> float:
-    return mean(item.strict for item in items)
-
-
-def _cell(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{100 * values[0]:.1f}"
-    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{100 * mean(values):.1f} (±{100 * half:.1f})"
-
-
-def _difference(first: list[list[Item]], second: list[list[Item]]) -> str:
-    pairs = [paired(a, b) for a, b in zip(first, second, strict=True)]
-    result = paired_difference([x for a, _ in pairs for x in a], [x for _, b in pairs for x in b])
-    return f"{100 * result.difference:+.1f} ({100 * result.low:+.1f}..{100 * result.high:+.1f}), p {result.p_value:.2g}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from coevolution import Seed, _cell, _difference, _strict
+from by_seed import Answers, cell, conditions_of, difference, keep, missing, of, strict_shares
+from coevolution import Seed
 
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.attacker_round import AttackerRoundInputs
@@ -30,7 +31,6 @@ from aot_core.contracts.prepare_data import PrepareDataInputs
 from aot_core.contracts.warm_start_attacker import WarmStartAttackerInputs
 from aot_core.contracts.warm_start_defender import WarmStartDefenderInputs
 from aot_core.engine.runner import git_commit
-from aot_core.evaluation.items import Item
 from aot_core.home import Home
 
 Lessons = dict[str, list[tuple[CurateOutputs, DefenderRoundOutputs]]]
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/lessons.md"))
     arguments = parser.parse_args()
     arms = ["warm start", *arguments.arms]
-    answers: dict[str, dict[str, list[list[Item]]]] = {arm: {} for arm in arms}
+    answers: Answers = {}
     curated: Lessons = {arm: [] for arm in arguments.arms}
     home = Home(arguments.home.resolve())
     for number in arguments.seeds:
@@ -59,9 +59,7 @@ def main() -> None:
         warm, attacker = begin(seed)
         for arm in arms:
             defender = warm if arm == "warm start" else taught(seed, arm, arguments.edits, warm, attacker, curated)
-            items = seed.examine(defender, [attacker])
-            for condition in dict.fromkeys(item.condition for item in items):
-                answers[arm].setdefault(condition, []).append([i for i in items if i.condition == condition])
+            keep(answers, arm, number, seed.examine(defender, [attacker]))
     text = report(arguments, answers, curated)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(text)
@@ -110,17 +108,17 @@ def taught(
 
 def report(
     arguments: argparse.Namespace,
-    answers: dict[str, dict[str, list[list[Item]]]],
+    answers: Answers,
     curated: Lessons,
 ) -> str:
     """The tables, in Markdown."""
-    conditions = list(answers["warm start"])
+    conditions = conditions_of(answers)
     titles = {attacker_condition(1): "Attacker 1", "worst_of_n": f"worst of {arguments.worst_of}"}
     head = [titles.get(condition, condition) for condition in conditions]
     first, *others = arguments.arms
     command = f"{arguments.config} --seeds {' '.join(map(str, arguments.seeds))} --edits {arguments.edits}"
     command += "".join(f" --set {override}" for override in arguments.overrides)
-    asked = mean(len(items) for items in answers["warm start"]["clean"])
+    asked = mean(len(items) for items in answers["warm start"]["clean"].values())
     lines = [
         f"`python benchmarks/lessons.py {command}` at {git_commit()[:12]}. Strict accuracy in %, mean over "
         f"{len(arguments.seeds)} seeds (95 % t interval of the mean), {asked:.0f} questions a seed and condition "
@@ -129,10 +127,11 @@ def report(
         "| Defender | " + " | ".join(head) + " |",
         "|---" * (len(head) + 1) + "|",
     ]
-    for arm, found in answers.items():
-        cells = [_cell([_strict(items) for items in found[condition]]) for condition in conditions]
+    for arm in answers:
+        cells = [cell([*strict_shares(of(answers, arm, condition)).values()]) for condition in conditions]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += [
+        *missing(answers, arguments.seeds, titles),
         "",
         f"Paired over all items of all seeds: the arm minus {first}, in points (95 % interval, McNemar's p). The worst "
         "of n is a picture of each Defender's own.",
@@ -141,7 +140,7 @@ def report(
         "|---" * (len(head) + 1) + "|",
     ]
     for arm in others:
-        cells = [_difference(answers[first][condition], answers[arm][condition]) for condition in conditions]
+        cells = [difference(of(answers, first, condition), of(answers, arm, condition)) for condition in conditions]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += ["", "The lessons, means over the seeds:", ""]
     lines.append(

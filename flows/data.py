@@ -12,13 +12,16 @@ cluster only has to share a disk for the home, and the result is the one that a 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import State, flow, task, unmapped
+from prefect.client.orchestration import get_client
 from prefect.futures import wait
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from aot_core.commands.handover import take
@@ -90,8 +93,19 @@ def _map_shards(config: CampaignConfig, home: str, runner: str, workers: int) ->
         inputs = campaign.data_inputs()
         spec = tasks.spec_of(campaign, "prepare_data", inputs)
         if campaign.store.find("prepare_data", spec.key) is None:
-            data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
+            with one_server():
+                data_shards.with_options(task_runner=RUNNERS[runner](workers))(spec, shard_names(spec))
         return tasks.prepare_data(campaign, inputs).artifact.uri
+
+
+@contextmanager
+def one_server() -> Iterator[None]:
+    """Let workers that start in the block report to the server that this run reports to. Where that is one that Prefect
+    has started for the run, its address stands in no setting, and each worker would start another on its database."""
+    with get_client(sync_client=True) as client:
+        address = str(client.api_url).rstrip("/")
+    with temporary_settings({PREFECT_API_URL: address}):
+        yield
 
 
 def shard_names(spec: StageSpec) -> list[str]:

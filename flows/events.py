@@ -111,6 +111,12 @@ def tell_drift(campaign: OpenCampaign, told: str, divergence: dict[str, float]) 
     _tell_of(campaign, "aot.data.drifted", told, "drift", divergence=divergence)
 
 
+def tell_labels(campaign: OpenCampaign, told: str, before: float, now: float) -> None:
+    """`aot.data.drifted`, where it is the answers that are in doubt: with the strict accuracy of the Defender that the
+    edition begins with on the first edition's clean questions and on this one's. Another fact than a drifted column."""
+    _tell_of(campaign, "aot.data.drifted", told, "labels", before=before, clean=now)
+
+
 def tell_budget(campaign: OpenCampaign, told: str, played: int) -> None:
     """`aot.edition.over_budget`, with the rounds that were played to their end."""
     _tell_of(campaign, "aot.edition.over_budget", f"{told}; the edition ends with what it has", "budget", rounds=played)

@@ -27,7 +27,7 @@ from aot_core.store import open_store
 from flows import tasks
 from flows.campaign import CampaignBusyError, OpenCampaign
 from flows.course import Course, Ended
-from flows.events import tell_drift
+from flows.events import tell_drift, tell_labels
 
 _OF_A_ROUND = ("attacker_round", "curate", "defender_round")
 _DROP_LEVEL = 0.01
@@ -124,6 +124,7 @@ def look_for_wrong_labels(campaign: OpenCampaign, course: Course) -> None:
         f"the Defender that this edition begins with is right on {now.value:.1%} of its {now.n} clean questions, but "
         f"on {before.value:.1%} of the first edition's {before.n}: labels may be wrong, or pictures of another kind"
     )
+    tell_labels(campaign, told, before.value, now.value)
     if series.on_drift == "stop":
         raise StageBadInputError(f'{told}; mend the source (`aot data show`), or set series.on_drift = "warn"')
     campaign.warn(told)

@@ -16,6 +16,8 @@ from aot_core.data.dataset import load_image, read_samples
 from aot_core.worlds.opening import world_of
 from aot_core.worlds.proposals import Proposal, ProposalError
 
+_NO_ROOM = "scenes have no free cells for the edits; lower proposals.edits or prepare_data's objects"
+
 
 class AttackError(ValueError):
     """There is nothing to attack, or no usable attack. The message says what to change."""
@@ -106,4 +108,22 @@ def draw(
         drawn += [attempt for attempt in attempts if attempt is not None] if None not in attempts else []
         if len(drawn) == count * variants:
             return drawn
-    raise AttackError("scenes have no free cells for the edits; lower proposals.edits or prepare_data's objects")
+    raise AttackError(_NO_ROOM)
+
+
+def draw_each(
+    rng: np.random.Generator, targets: Sequence[Target], settings: ProposalSettings, policy: AttackPolicy
+) -> list[Attempt]:
+    """One attempt for every target, in random order. Only where a scene has no room is another one met again.
+
+    Raises AttackError where hardly any scene has room.
+    """
+    drawn: list[Attempt] = []
+    for _ in range(50):
+        for index in rng.permutation(len(targets)):
+            attempt = propose_for(rng, targets[int(index)], settings, policy)
+            if attempt is not None:
+                drawn.append(attempt)
+            if len(drawn) == len(targets):
+                return drawn
+    raise AttackError(_NO_ROOM)

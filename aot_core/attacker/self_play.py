@@ -19,7 +19,7 @@ from aot_core.attacker.flow_grpo import optimise, stochastic_steps
 from aot_core.attacker.patience import Watch
 from aot_core.attacker.reward import SureAnswerer
 from aot_core.attacker.round_state import RoundHistory, RoundState, ScoredEdit
-from aot_core.attacker.scenes import Target, draw
+from aot_core.attacker.scenes import Target, draw, draw_each
 from aot_core.attacker.scoring import sample_and_score, score_edits
 from aot_core.attacker.tactics import AttackPolicy, Choice, mix, policy_loss
 from aot_core.contracts.attacker_round import AttackerRoundConfig
@@ -142,9 +142,9 @@ def measure(
     config: AttackerRoundConfig,
     photo_judge: Answerer | None = None,
 ) -> dict[str, float]:
-    """The figures of `summarise` on as many edits as there are targets: scenes drawn with replacement, proposals by the
+    """The figures of `summarise` on as many edits as there are targets: each scene once (`draw_each`), proposals by the
     policy, edits along the deterministic flow. The random numbers are the same each time."""
-    attempts = draw(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy, len(targets))
+    attempts = draw_each(np.random.default_rng([config.seed, 13]), targets, config.proposals, policy)
     images = [attempt.target.image for attempt in attempts]
     edited = editor.edit(images, [attempt.proposal.instruction for attempt in attempts], seed=config.seed)
     return summarise(score_edits(defender, attempts, edited, config, config.seed, photo_judge))

@@ -101,6 +101,10 @@ def reevaluate(
 def export(
     output: Annotated[Path, typer.Argument(help="A new folder.")],
     version: Annotated[str, typer.Option(help="A version's number or alias.")] = "champion",
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Write the LoRA adapter alone, without its base; default: merged, float32."),
+    ] = False,
     model: ModelOption = "aot-defender",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -116,8 +120,8 @@ def export(
     os.environ.update(place.environment())
     from aot_core.commands.export import export_defender
 
-    number = export_defender(place.mlflow_uri, model, version, output)
-    typer.echo(f"{model} version {number} written to {output}")
+    number, told = export_defender(place.mlflow_uri, model, version, output, adapter=adapter)
+    typer.echo(f"{model} version {number} written to {output}: {told}")
 
 
 @app.command()
@@ -147,9 +151,12 @@ def _promotion(home: Path, store: str | None, model: str, act: "Callable[[Promot
 
     place = Home(home)
     os.environ.update(place.environment())
+    from aot_core.commands.ledger_events import told_to_prefect
     from aot_core.commands.looking import existing_store
     from aot_core.promotion import commands
 
-    told = act(commands.open_promoter(place, PromotionSettings(model=model), existing_store(place, store)))
+    opened = commands.open_promoter(place, PromotionSettings(model=model), existing_store(place, store))
+    with told_to_prefect(opened, place) as promoter:
+        told = act(promoter)
     if told:
         typer.echo(told)

@@ -12,7 +12,7 @@ from aot_core.contracts.learning import DType, EditorSettings, ModelSettings
 from aot_core.contracts.stage import StageDeclaration
 from aot_core.contracts.texts import StageSeed
 
-VERSION = 5
+VERSION = 6
 """Incremented by hand when the stage gives a different result for the same config and inputs."""
 STAGE = StageDeclaration(checkpoint="attacker")
 

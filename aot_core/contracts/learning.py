@@ -24,8 +24,20 @@ class ModelSettings(Frozen):
     """How a base model is loaded and which of its weights are trained."""
 
     dtype: DType = "float32"
+    """float16 needs `lora`. Losses are not scaled, so that small gradients may become 0 there: prefer bfloat16."""
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _gradients_have_room(self) -> "ModelSettings":
+        # torch's GradScaler wants float32 weights ("Attempting to unscale FP16 gradients"), and AdamW's epsilon, 1e-8,
+        # is 0 in float16.
+        if self.dtype == "float16" and self.lora is None:
+            raise ValueError(
+                "dtype float16 would train all weights without loss scaling: small gradients become 0, and AdamW "
+                "divides by it; use bfloat16 or float32, or set model.lora"
+            )
+        return self
 
 
 class EditorSettings(Frozen):

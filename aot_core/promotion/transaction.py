@@ -2,15 +2,18 @@
 
     lock -> recover -> is the decision still about today's champion? -> smoke test of the version
          -> ledger: intent -> alias moves -> smoke test through the alias -> ledger: done (or alias back, undone)
+         -> unlock -> whoever is to be told of the entries
 
 The alias moves by one call, and only to a version that has just answered, so wherever a process dies the alias points
 at a model that loads. What was left open is settled by whoever takes the lock next (`recover`): the ledger's last word
-is then again where the alias points.
+is then again where the alias points. Others are told without the lock: a receiver that is slow or down keeps nobody
+from the ledger.
 """
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -59,9 +62,13 @@ class Promoter:
     smoke: Callable[[], Smoke]
     who: str = field(default_factory=whoami)
     notify: Callable[[LedgerEntry], None] = lambda _: None
-    """Told of every entry after it stands in the ledger."""
+    """Told of every entry after it stands in the ledger and the lock is let go, in the ledger's order. A process that
+    is killed in between tells nobody of its last entry; an intent is told by whoever settles it (`recover`), so perhaps
+    twice."""
     step: Callable[[str], None] = lambda _: None
     """Called between the steps: where tests kill the process."""
+    _owed: list[LedgerEntry] = field(default_factory=list[LedgerEntry], init=False, repr=False, compare=False)
+    """What was written under the present lock, for `notify`."""
 
     @property
     def model(self) -> str:
@@ -78,7 +85,7 @@ class Promoter:
         Raises StaleDecisionError where another champion leads than the one that it was compared with, PromotionError
         where the gate refused or the version was rolled back before, SmokeError where it does not answer.
         """
-        with self.ledger.lock():
+        with self._held():
             self._recover()
             if self.champion() == decision.challenger:
                 return None
@@ -102,7 +109,7 @@ class Promoter:
         Raises PromotionError where there is none, it is gone, never led, or leads already; SmokeError where it does not
         answer, and then nothing has moved.
         """
-        with self.ledger.lock():
+        with self._held():
             self._recover()
             leading = champion(self.uri, self.model)
             target = to or self._before(leading)
@@ -140,7 +147,7 @@ class Promoter:
         None where the ledger says the same of this decision already: an orchestrator that starts again does not repeat
         itself.
         """
-        with self.ledger.lock():
+        with self._held():
             about = [e for e in self.ledger.entries() if e.decision_sha256 == decision.sha256]
             if any(entry.kind == kind for entry in about):
                 return None
@@ -160,8 +167,20 @@ class Promoter:
 
     def recover(self) -> LedgerEntry | None:
         """Settle what a killed process left open; what was written for it, None where nothing was open."""
-        with self.ledger.lock():
+        with self._held():
             return self._recover()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the ledger, and tell of what was written once others may have it again, whatever was raised."""
+        try:
+            with self.ledger.lock():
+                yield
+        finally:
+            owed = [*self._owed]
+            self._owed.clear()
+            for entry in owed:
+                self.notify(entry)
 
     def _may(self, decision: Decision, action: LedgerAction) -> None:
         leading = champion(self.uri, self.model) or Leader("", "")
@@ -243,6 +262,7 @@ class Promoter:
         if not known or known[-1].kind != "intent":
             return None
         last = known[-1]
+        self._owed.append(last)  # its process died before it told anybody
         fields = last.model_dump(include={"challenger_sha256", "champion_sha256", "figures", "decision_sha256"})
         what = (last.action, last.from_version, last.to_version)
         if self.champion() != last.to_version:
@@ -304,7 +324,7 @@ class Promoter:
             **fields,
         )
         registry.show_ledger(self.uri, {f"{e.number:04d}": line(e) for e in self.ledger.entries()}, self.model)
-        self.notify(entry)
+        self._owed.append(entry)
         return entry
 
 

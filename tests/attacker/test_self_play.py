@@ -1,6 +1,7 @@
 """A round's faults and options: on the shipped pair where it matters what they do, on an untrained editor elsewhere."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aot_core.attacker.flow_sde import stochastic_step
 from aot_core.attacker.reward import Reward, diversified
 from aot_core.attacker.round_state import STATE, ProgressError, RoundState
 from aot_core.attacker.scenes import AttackError, Target
-from aot_core.attacker.self_play import play_round
+from aot_core.attacker.self_play import measure, play_round
 from aot_core.attacker.tactics import AttackPolicy
 from aot_core.base_models.names import SHIPPED
 from aot_core.contracts.attack import ProposalSettings, RewardSettings
@@ -258,3 +259,31 @@ def test_diversity_pays_what_differs_from_the_groups_other_valid_edits(red_ring_
     assert (invalid.reward, invalid.diversity) == (0.0, 1.0)
     assert diversified(RewardSettings(), rewards, images, regions, 4) == rewards
     assert diversified(settings, rewards[:1], images[:1], regions, 1) == rewards[:1], "nothing to differ from"
+
+
+class Recording:
+    """An editor that leaves every picture as it is, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Image.Image] = []
+
+    def edit(self, images: Sequence[Image.Image], instructions: Sequence[str], *, seed: int) -> list[Image.Image]:  # noqa: ARG002
+        self.given += images
+        return list(images)
+
+
+def test_the_probe_meets_each_scene_once_and_another_again_where_one_has_no_room(targets: list[Target]):
+    sample, image = targets[0]
+    scenes = [Target(sample.model_copy(update={"sample_id": f"s{n}"}), image.copy()) for n in range(12)]
+    editor = Recording()
+    assert measure(editor, AttackPolicy(), Sure(), scenes, CONFIG)["valid"] == 0.0
+    assert {id(one) for one in editor.given} == {id(scene.image) for scene in scenes}
+    assert len(editor.given) == 12
+    assert [id(one) for one in editor.given] != [id(scene.image) for scene in scenes]
+
+    everything = sample.question.model_copy(update={"protected": (Box(x=0, y=0, width=64, height=64),)})
+    scenes[5] = Target(sample.model_copy(update={"question": everything}), image.copy())
+    editor = Recording()
+    measure(editor, AttackPolicy(), Sure(), scenes, CONFIG)
+    counts = Counter(id(one) for one in editor.given)
+    assert sorted(counts.values()) == [*[1] * 10, 2] and id(scenes[5].image) not in counts

@@ -17,10 +17,14 @@ RELEASED = json.loads(Path(__file__).with_name("released_identities.json").read_
 """Of the smoke campaign, as version 0.1.0 stored them."""
 BUMPED = {
     "prepare_data": (5, "no false questions about headings, federated annotations and crowds; SSIM in float64"),
-    "attacker_round": (5, "one answer parser: an article is no option, a thought no answer; SSIM in float64"),
-    "curate": (5, "as attacker_round"),
+    "attacker_round": (
+        6,
+        "one answer parser: an article is no option, a thought no answer; SSIM in float64; the probe "
+        "meets each scene once",
+    ),
+    "curate": (5, "the answer parser and SSIM, as attacker_round"),
     "defender_round": (3, "the answer parser, as attacker_round"),
-    "evaluate": (7, "as attacker_round; items say which completions were cut off"),
+    "evaluate": (7, "the answer parser and SSIM, as attacker_round; items say which completions were cut off"),
 }
 """The stages whose `VERSION` has risen since then, and why: what was stored of them is made anew."""
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"

@@ -1,11 +1,17 @@
 """Shards as Prefect tasks make what one process makes, and MLflow leads from a run to its data and what was checked."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
@@ -25,7 +31,10 @@ from aot_core.store.manifest import manifest_of
 from flows import tasks
 from flows.campaign import OpenCampaign
 from flows.data import RUNNERS, data, data_shards, job_of, shard_names
+from flows.own_server import _APP
 
+ROOT = Path(__file__).parents[2]
+CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
 CONFIG = PrepareDataConfig(
     splits=SplitSizes(warm_start=12, train=4, evaluate=4),
     effectiveness=EffectivenessSettings(enabled=False),
@@ -66,6 +75,29 @@ def test_shards_are_mapped_into_a_bucket_of_ones_own(tmp_path: Path, monkeypatch
         made = data(CampaignConfig.model_validate(campaign), str(home.root))
     server.stop()
     assert isinstance(made, str) and made.startswith("aot://prepare_data/")
+
+
+@pytest.mark.timeout(1800)
+def test_the_workers_of_a_run_start_no_servers_of_their_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aot_core", "data", "map", "configs/smoke.toml", "--runner", "processes"]
+    few = ("splits.warm_start=8", "splits.train=4", "splits.evaluate=0", "shard_size=4", "effectiveness.enabled=false")
+    command += [part for setting in few for part in ("--set", f"prepare_data.{setting}")]
+    servers: set[int] = set()
+    with subprocess.Popen([*command, "--home", str(tmp_path / "home")], cwd=ROOT, env=CLEAN) as run:
+        while run.poll() is None:
+            servers |= servers_below(run.pid)
+            time.sleep(0.2)
+    assert run.returncode == 0 and len(servers) == 1
+
+
+def servers_below(process: int) -> set[int]:
+    """The Prefect servers that a process, or one that it has started, has started."""
+    found: set[int] = set()
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process).children(recursive=True):
+            with suppress(psutil.Error):
+                found |= {child.pid} if _APP in child.cmdline() else set()
+    return found
 
 
 def test_runners_are_told_by_name() -> None:

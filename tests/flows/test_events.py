@@ -18,6 +18,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from aot_core.contracts.evaluate import EvaluateOutputs
+from aot_core.home import Home
 from flows.automations import OF_PREFECT, BlockError, tellers
 from flows.events import EVENTS, fell
 from tests.flows.test_deployments import CLEAN, ROOT, SMOKE, answers, aot, free_port, until
@@ -143,6 +144,76 @@ def test_a_fact_is_told_once(told: Server) -> None:
     until(lambda: len(told.heard("aot.champion.astray")) > 1)
     assert [post["payload"]["message"] for post in told.heard("aot.champion.astray")] == [two, three]
     until(lambda: len(told.events("aot.champion.astray")) == 2)
+
+
+def test_a_terminals_promotion_is_told_as_a_flows_is(told: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    home = Home(tmp_path / "home")
+    home.create()
+    client = MlflowClient(home.mlflow_uri)
+    client.create_registered_model("aot-defender")
+    client.create_model_version("aot-defender", str(tmp_path / "nowhere"))  # does not load: the smoke test refuses it
+    words = ("promote", "--version", "1", "--force", "--why", "to see it", "--home", str(home.root))
+    alone = aot(*words)
+    assert alone.returncode != 0 and "Traceback" not in alone.stderr
+    assert not [*home.prefect.iterdir()] and not (home.root / "handover").exists(), "without a server none is started"
+
+    before = {event["id"] for event in told.events("aot.promotion.refused")}
+    refused = aot(*words, PREFECT_API_URL=told.api)
+    until(lambda: len(told.events("aot.promotion.refused")) > len(before))
+    (event,) = (one for one in told.events("aot.promotion.refused") if one["id"] not in before)
+    assert event["resource"]["prefect.resource.id"] == "aot.model.aot-defender"
+    assert event["payload"]["action"] == "force" and event["payload"]["to_version"] == "1"
+    assert not [*(home.root / "handover").iterdir()], "what was handed over was read"
+
+    down = aot(*words, PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    for done in (refused, down):
+        assert (done.returncode, done.stderr) == (alone.returncode, alone.stderr), "whatever becomes of the event"
+
+
+LABELS = """
+from contextlib import suppress
+from types import SimpleNamespace
+from aot_core.contracts.artifact import ArtifactRef
+from aot_core.contracts.errors import StageBadInputError
+from aot_core.contracts.evaluate import EvaluateOutputs
+from aot_core.contracts.loading import load_campaign
+from aot_core.contracts.series import EditionPlan
+from aot_core.home import Home
+from flows import series
+from flows.campaign import OpenCampaign
+
+def record(clean):
+    figures = {"strict": {"clean": clean}, "low": {"clean": clean - 0.1}, "high": {"clean": clean + 0.1}}
+    rest = {name: {} for name in ("mean", "valid", "kinds", "kinds_n")}
+    outputs = EvaluateOutputs(**figures, **rest, n={"clean": 60}, worst=clean, worst_condition="clean")
+    return SimpleNamespace(outputs=outputs.model_dump(mode="json"))
+
+series.fixed_exam = lambda *_: record(0.9)  # what the Defender knows of the first edition's questions
+reference = ArtifactRef(uri="aot://warm_start_defender/" + "a" * 64, sha256="b" * 64)
+for action, clean in CASES:
+    plan = EditionPlan(series="weekly", number=2, seed=1, defender=reference, exam=reference, reference=reference)
+    config = load_campaign("configs/smoke.toml", ["series.name=weekly", f"series.on_drift={action}"])
+    with suppress(StageBadInputError), OpenCampaign(config.model_copy(update={"edition": plan}), Home(HOME)) as opened:
+        series.look_for_wrong_labels(opened, SimpleNamespace(evaluation=record(clean)))
+"""
+
+
+def test_doubtful_labels_are_told_once_an_edition(told: Server) -> None:
+    def look(*cases: tuple[str, float]) -> None:
+        told.python(f"HOME = {str(told.home)!r}\nCASES = {cases!r}\n{LABELS}")
+
+    look(("warn", 0.85), ("ignore", 0.4), ("warn", 0.4))
+    until(lambda: told.events("aot.data.drifted"))
+    look(("warn", 0.4), ("stop", 0.4))  # a resumed edition, and another
+    until(lambda: len(told.heard("aot.data.drifted")) > 1)
+    posts = told.heard("aot.data.drifted")
+    assert len({post["resource"] for post in posts}) == len(posts) == 2
+    for post in posts:
+        assert post["payload"]["message"].startswith("the Defender that this edition begins with is right on 40.0%")
+        figures = {name: post["payload"][name] for name in ("series", "edition", "clean", "before")}
+        assert figures == {"series": "weekly", "edition": 2, "clean": 0.4, "before": 0.9}
 
 
 LEDGER = """

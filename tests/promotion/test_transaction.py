@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aot_core.contracts.promotion import LedgerEntry
 from aot_core.promotion.commands import champion_by
 from aot_core.promotion.transaction import (
     Promoter,
@@ -112,6 +113,44 @@ def test_rollback(promoter: Promoter) -> None:
     with pytest.raises(SmokeError):
         with_smoke(promoter, lambda _: True).rollback("2", "to one that is broken by now")
     assert promoter.champion() == "1"
+
+
+def test_others_are_told_in_order_when_the_ledger_is_free_again(promoter: Promoter) -> None:
+    root = promoter.ledger.store.root  # pyright: ignore[reportAttributeAccessIssue] - a LocalStore
+    heard: list[str] = []
+
+    def notify(entry: LedgerEntry) -> None:
+        """A receiver that answers only after somebody else has had the ledger."""
+        had = threading.Event()
+
+        def take() -> None:
+            with Ledger(LocalStore(root), "aot-defender").lock():
+                had.set()
+
+        threading.Thread(target=take, daemon=True).start()
+        heard.append(f"{entry.kind} {entry.to_version}" if had.wait(20) else "the ledger is held")
+
+    telling = replace(promoter, notify=notify)
+    telling.promote(decision(1), "first")
+    assert heard == ["intent 1", "done 1"]
+    with pytest.raises(SmokeError):
+        telling.promote(decision(4, 1), "better, they say")
+    assert heard[2:] == ["refused 4"], "what was raised keeps nothing back"
+    telling.note("refused", decision(2, 1), "no")
+    assert heard[3:] == ["refused 2"]
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(name: str) -> None:
+        if name == "moved":
+            raise KilledError
+
+    with pytest.raises(KilledError):  # nobody heard of the intent: the process died
+        replace(promoter, step=kill).promote(decision(2, 1), "better")
+    telling.recover()
+    assert heard[4:] == ["intent 2", "done 2"]
+    assert telling.recover() is None and len(heard) == 6
 
 
 def test_of_two_at_once_exactly_one_wins(promoter: Promoter) -> None:

@@ -59,6 +59,10 @@ def answer(defender: Defender, home: Path) -> str:
     return defender.answer([image], [QUESTION], samples=1, temperature=0.0, seed=0)[0][0]
 
 
+def sure(defender: Defender, home: Path) -> dict[str, float]:
+    return defender.letter_logprobs([Image.open(home / "scene.png")], [QUESTION])[0]
+
+
 @contextmanager
 def served(command: list[str], health: str, environment: dict[str, str], log: Path) -> Iterator[None]:
     """A server's process, once it answers; its whole group is ended afterwards."""
@@ -111,7 +115,8 @@ def test_mlflow_serves_the_champion(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(home: Path) -> Path:
-    assert export_defender(f"sqlite:///{home}/mlflow.db", "aot-defender", "champion", home / "exported") == "1"
+    number, told = export_defender(f"sqlite:///{home}/mlflow.db", "aot-defender", "champion", home / "exported")
+    assert (number, told) == ("1", f"its adapter merged into {BASE} in float32")
     return home / "exported"
 
 
@@ -124,6 +129,25 @@ def test_the_exported_folder_is_the_merged_model(home: Path, exported: Path) -> 
     with pytest.raises(ExportError, match="no version or alias 'best'"):
         export_defender(uri, "aot-defender", "best", home / "other")
     assert not (home / "other").exists()
+
+
+def test_an_adapter_trained_in_half_precision_is_exported_whole_or_apart(home: Path, tmp_path: Path) -> None:
+    """Merged in bfloat16, changes of 0.002 and less of a weight would be lost."""
+    uri = f"sqlite:///{home}/mlflow.db"
+    run_id = open_campaign_run(uri, "aot", "key", "test", {})
+    artifact = ArtifactRef(uri="aot://defender_round/" + "1" * 64, sha256="4" * 64)
+    half = registry.TrainedDefender(home / "checkpoint", artifact, pin_model(BASE), dtype="bfloat16")
+    version = registry.register_defender(uri, run_id, half)
+
+    merged = export_defender(uri, "aot-defender", version, tmp_path / "merged").told
+    assert "in float32" in merged and "--dtype float32" in merged and "--adapter" in merged
+    assert sure(Defender.load(str(tmp_path / "merged")), home) == sure(load_defender(home / "checkpoint", BASE), home)
+
+    apart = export_defender(uri, "aot-defender", version, tmp_path / "apart", adapter=True).told
+    assert "of rank 2" in apart and "vLLM applies no adapter of the vision tower" in apart, "all layers were trained"
+    alone = Defender.load(BASE, tmp_path / "apart", dtype="bfloat16")
+    assert sure(alone, home) == sure(load_defender(home / "checkpoint", BASE, dtype="bfloat16"), home)
+    assert sure(alone, home) != sure(Defender.load(BASE, dtype="bfloat16"), home)
 
 
 def test_an_adapter_is_put_on_no_other_base(home: Path) -> None:

@@ -15,6 +15,7 @@ from aot_core.evaluation.engines.openai_engine import OpenAIEngine
 from aot_core.evaluation.engines.protocol import Engine
 from aot_core.evaluation.engines.transformers_engine import TransformersEngine
 from aot_core.evaluation.engines.vllm_server import vllm_server
+from aot_core.rl.adapters import write_for_server
 
 
 class LoadedModel(Protocol):
@@ -33,7 +34,8 @@ def open_engine(
 ) -> Iterator[Engine]:
     """Who answers benchmarks: the endpoint of the settings, vLLM started on the Defender, or the Defender itself.
 
-    With vLLM the Defender's weights leave the device for good: the server needs the room.
+    With vLLM the Defender's weights leave the device for good: the server needs the room. An adapter beside weights in
+    half precision is served beside them, or, where it changes more than the language model, merged in float32.
 
     Args:
         name: tells the Defender's weights.
@@ -56,14 +58,14 @@ def open_engine(
         )
         return
     folder = scratch / "served"
-    # An adapter that stands beside weights in half precision: the server is given whole weights.
-    adapted = hasattr(defender.model, "merge_and_unload")
-    model = defender.model.merge_and_unload() if adapted else defender.model
-    model.save_pretrained(folder)
+    model = defender.model
+    apart = hasattr(model, "merge_and_unload")
+    adapter = write_for_server(model, folder, scratch / "adapter")
     defender.processor.save_pretrained(folder)
     model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    dtype = str(model.dtype).removeprefix("torch.")
-    with vllm_server(folder, settings.vllm, scratch / "vllm.log", dtype) as endpoint:
+    # What could not be kept apart was merged in float32, and would be rounded by a server in half precision.
+    dtype = "float32" if apart and adapter is None else str(model.dtype).removeprefix("torch.")
+    with vllm_server(folder, settings.vllm, scratch / "vllm.log", dtype, adapter) as endpoint:
         yield OpenAIEngine(endpoint, weights=name, **sampling)

@@ -22,6 +22,7 @@ import httpx
 
 from aot_core.contracts.benchmarks import EndpointSettings, VllmSettings
 from aot_core.evaluation.engines.protocol import EngineError
+from aot_core.rl.adapters import ApartAdapter
 
 _LOG_TAIL = 2000
 """Characters of the server's messages that an error shows."""
@@ -29,8 +30,24 @@ _TOLD = "Its last messages:"
 _ENDING_SECONDS = 30.0
 
 
+def serve_command(
+    program: str, model: Path, port: int, name: str, settings: VllmSettings, dtype: str, adapter: ApartAdapter | None
+) -> list[str]:
+    """The command line that serves a model under a name; with an adapter, it is the adapted model that has the name."""
+    base = name if adapter is None else f"{name}-base"
+    command = [program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", base]
+    if not any(argument.partition("=")[0] == "--dtype" for argument in settings.arguments):
+        command += ["--dtype", dtype]
+    if adapter is not None:
+        command += ["--enable-lora", "--max-lora-rank", str(adapter.max_rank)]
+        command += ["--lora-modules", f"{name}={adapter.folder}"]
+    return [*command, *settings.arguments]
+
+
 @contextmanager
-def vllm_server(model: Path, settings: VllmSettings, log: Path, dtype: str) -> Iterator[EndpointSettings]:
+def vllm_server(
+    model: Path, settings: VllmSettings, log: Path, dtype: str, adapter: ApartAdapter | None = None
+) -> Iterator[EndpointSettings]:
     """Serve a transformers folder while the context lasts.
 
     Args:
@@ -38,6 +55,7 @@ def vllm_server(model: Path, settings: VllmSettings, log: Path, dtype: str) -> I
         log: the server's messages.
         dtype: to compute in, unless the settings' arguments say otherwise. Left to itself vLLM answers from float32
             weights in 16 bits: not the model that is evaluated.
+        adapter: on top of the weights.
 
     Raises EngineError where vLLM is not installed, does not become healthy, or ends while it is asked.
     """
@@ -50,12 +68,9 @@ def vllm_server(model: Path, settings: VllmSettings, log: Path, dtype: str) -> I
     port = _free_port()
     # A name that no other server has: another's on this port, were it taken meanwhile, is not mistaken for this one.
     name = f"defender-{secrets.token_hex(8)}"
-    command = [program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", name]
-    if not any(argument.partition("=")[0] == "--dtype" for argument in settings.arguments):
-        command += ["--dtype", dtype]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*command, *settings.arguments],
+            serve_command(program, model, port, name, settings, dtype, adapter),
             stdout=stream,
             stderr=stream,
             stdin=subprocess.DEVNULL,
