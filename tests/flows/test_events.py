@@ -174,6 +174,7 @@ def test_a_terminals_promotion_is_told_as_a_flows_is(told: Server, tmp_path: Pat
 
 LABELS = """
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from aot_core.contracts.artifact import ArtifactRef
 from aot_core.contracts.errors import StageBadInputError
@@ -194,7 +195,7 @@ series.fixed_exam = lambda *_: record(0.9)  # what the Defender knows of the fir
 reference = ArtifactRef(uri="aot://warm_start_defender/" + "a" * 64, sha256="b" * 64)
 for action, clean in CASES:
     plan = EditionPlan(series="weekly", number=2, seed=1, defender=reference, exam=reference, reference=reference)
-    config = load_campaign("configs/smoke.toml", ["series.name=weekly", f"series.on_drift={action}"])
+    config = load_campaign(Path("configs/smoke.toml"), ["series.name=weekly", f"series.on_drift={action}"])
     with suppress(StageBadInputError), OpenCampaign(config.model_copy(update={"edition": plan}), Home(HOME)) as opened:
         series.look_for_wrong_labels(opened, SimpleNamespace(evaluation=record(clean)))
 """
