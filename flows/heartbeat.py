@@ -76,11 +76,13 @@ def _automation(name: str) -> Automation:
             within=timedelta(seconds=silence_limit()),
         ),
         actions=[
+            # Not by force: a busy server can lose the event of a run's end, and counts its silence then. Asked rather
+            # than forced, it leaves the state of a run that has ended as it is.
             ChangeFlowRunState(
                 name="Crashed",
                 state=StateType.CRASHED,
                 message=f"No heartbeat for {silence_limit()} s: its process died.",
-                force=True,
+                force=False,
             )
         ],
     )

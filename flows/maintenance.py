@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -37,7 +38,7 @@ def take_over(campaign_key: str, home: Home) -> list[UUID]:
         dead = [run.id for run in client.read_flow_runs(flow_run_filter=running) if run.id != UUID(own)]
         for run_id in dead:
             state = Crashed(message=f"Its process died; flow run {own} has taken the campaign over.")
-            client.set_flow_run_state(run_id, state, force=True)
+            client.set_flow_run_state(run_id, state)  # not forced: one that has ended meanwhile keeps its state
     return dead
 
 
@@ -57,6 +58,7 @@ def crash_silent_runs(home: Home, is_running: Callable[[str], bool]) -> list[UUI
             keys = [tag.removeprefix(_TAG) for tag in run.tags if tag.startswith(_TAG)]
             if keys and not is_running(keys[0]):
                 state = Crashed(message="No process holds its campaign any more.")
-                client.set_flow_run_state(run.id, state, force=True)
-                dead.append(run.id)
+                # Not forced: one that has ended meanwhile keeps its state.
+                if client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT:
+                    dead.append(run.id)
     return dead
