@@ -11,6 +11,7 @@ import numpy as np
 from aot_core.contracts.attack import Change
 from aot_core.contracts.scene import Edit, Sample
 from aot_core.worlds.instructions import read_instruction
+from aot_core.worlds.mutation import allows, one_less, replaced
 from aot_core.worlds.photographs.places import PLACES
 from aot_core.worlds.photographs.proposals import edit_in, is_clear, nameable, third_box
 from aot_core.worlds.proposals import Proposal, Spot, with_question
@@ -29,8 +30,7 @@ def mutate_in_photograph(
     show_question: bool = True,
 ) -> Proposal | None:
     """See `worlds.protocol.World.mutate`."""
-    least, most = bounds
-    if (change == "fewer" and len(edits) <= least) or (change == "more" and len(edits) >= most):
+    if not allows(change, len(edits), bounds):
         return None
     changed = list(_CHANGES[change](sample, list(edits)))
     if not changed:
@@ -45,7 +45,7 @@ def _moved(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
     for index, edit in enumerate(edits):
         if edit.kind == "add":
             for third in _free(sample, edits):
-                yield _with(edits, index, edit_in("add", third, _size(sample), None, _named(edit)))
+                yield replaced(edits, index, edit_in("add", third, _size(sample), None, _named(edit)))
 
 
 def _renamed(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
@@ -53,7 +53,7 @@ def _renamed(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
         if edit.kind == "remove":
             continue
         for thing in _nameable(sample, edits):
-            yield _with(edits, index, edit_in(edit.kind, _third(edit), _size(sample), edit.removed, {"name": thing}))
+            yield replaced(edits, index, edit_in(edit.kind, _third(edit), _size(sample), edit.removed, {"name": thing}))
 
 
 def _one_more(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
@@ -62,22 +62,12 @@ def _one_more(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
             yield [*edits, edit_in("add", third, _size(sample), None, {"name": thing})]
 
 
-def _one_less(sample: Sample, edits: _Edits) -> Iterator[_Edits]:
-    del sample
-    for index in range(len(edits)):
-        yield edits[:index] + edits[index + 1 :]
-
-
 _CHANGES: dict[Change, Callable[[Sample, _Edits], Iterator[_Edits]]] = {
     "move": _moved,
     "content": _renamed,
     "more": _one_more,
-    "fewer": _one_less,
+    "fewer": lambda _, edits: one_less(edits),
 }
-
-
-def _with(edits: _Edits, index: int, edit: Edit) -> _Edits:
-    return [*edits[:index], edit, *edits[index + 1 :]]
 
 
 def _free(sample: Sample, edits: _Edits) -> list[Spot]:

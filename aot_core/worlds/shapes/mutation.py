@@ -14,6 +14,7 @@ import numpy as np
 
 from aot_core.contracts.attack import Change
 from aot_core.contracts.scene import Attributes, Edit, EditKind, Sample, SceneObject
+from aot_core.worlds.mutation import allows, one_less, replaced
 from aot_core.worlds.proposals import Proposal, with_question
 from aot_core.worlds.shapes import world
 from aot_core.worlds.shapes.proposals import edit_at, is_clear
@@ -47,8 +48,7 @@ def mutate(
         _Plan(edit.kind, world.cell_of(edit.region), edit.removed, edit.added.attributes if edit.added else None)
         for edit in edits
     ]
-    least, most = bounds
-    if (change == "fewer" and len(plans) <= least) or (change == "more" and len(plans) >= most):
+    if not allows(change, len(plans), bounds):
         return None
     changed = list(_CHANGES[change](sample, plans))
     for index in rng.permutation(len(changed)):
@@ -66,7 +66,7 @@ def _moved(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
     for index, plan in enumerate(plans):
         if plan.kind == "add":
             for cell in _free(sample, plans):
-                yield _with(plans, index, plan._replace(cell=cell))
+                yield replaced(plans, index, plan._replace(cell=cell))
 
 
 def _repainted(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
@@ -79,7 +79,7 @@ def _repainted(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
             for value in values:
                 named = {**plan.named, attribute: value}
                 if named not in there:
-                    yield _with(plans, index, plan._replace(named=named))
+                    yield replaced(plans, index, plan._replace(named=named))
 
 
 def _one_more(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
@@ -90,22 +90,12 @@ def _one_more(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
             yield [*plans, _Plan("add", cell, None, named)]
 
 
-def _one_less(sample: Sample, plans: _Plans) -> Iterator[_Plans]:
-    del sample
-    for index in range(len(plans)):
-        yield plans[:index] + plans[index + 1 :]
-
-
 _CHANGES: dict[Change, Callable[[Sample, _Plans], Iterator[_Plans]]] = {
     "move": _moved,
     "content": _repainted,
     "more": _one_more,
-    "fewer": _one_less,
+    "fewer": lambda _, plans: one_less(plans),
 }
-
-
-def _with(plans: _Plans, index: int, plan: _Plan) -> _Plans:
-    return [*plans[:index], plan, *plans[index + 1 :]]
 
 
 def _free(sample: Sample, plans: _Plans) -> list[world.Cell]:
